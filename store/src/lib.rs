@@ -1,1 +1,10 @@
-//! Placeholder, replaced by the first commit of this crate.
+//! What Godwit keeps, and how it is asked for: logs, versioned small rows, sets and facts.
+//!
+//! This crate holds the [`Store`] contract, its engines and the conformance suite. It does not know what a
+//! message or a user is: tables are declared by the crate that owns them.
+
+mod store;
+mod types;
+
+pub use store::{Completion, CompletionPort, Health, Outcome, Stats, Store, StoreError, Submission, blocking};
+pub use types::{Batch, Head, Kind, LogId, LogRow, Op, PortId, Read, ReadAnswer, Table, Ticket, View};
