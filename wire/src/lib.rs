@@ -1,1 +1,17 @@
-//! Placeholder, replaced by the first commit of this crate.
+//! The contract: ids, keys, protobuf and JSON forms, topic names, error codes, limits, and the commands and answers
+//! between homes. No IO, no state.
+
+pub mod account;
+pub mod code;
+pub mod command;
+pub mod ids;
+pub mod limits;
+
+/// Types generated from `proto/`.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod proto {
+    include!(concat!(env!("OUT_DIR"), "/all.rs"));
+
+    pub use godwit::stored::v1 as stored;
+    pub use godwit::v1 as chat;
+}
