@@ -1,1 +1,10 @@
-//! Placeholder, replaced by the first commit of this crate.
+//! Who owns what: shard map, router and the worker loop. Knows no MQTT and no message; broker, ingest and accounts are
+//! [`Role`]s of its loop. This build has the view of one node; leases, views and peer links come with the cluster.
+
+mod role;
+mod router;
+mod worker;
+
+pub use role::{Cx, Flow, Loading, Now, Reply, Role, RoleId, Tag};
+pub use router::{INBOX_REQUESTS, OUTSIDE_REQUESTS, Router};
+pub use worker::{MAX_WORKERS, MakeRoles, PARKED_PER_KEY, Workers};

@@ -1,0 +1,280 @@
+//! The contract between the worker loop and the roles that live in it (accounts, broker, ingest). A role owns the
+//! state of its keys on one worker; it does no blocking, reads no clock and reaches other keys only by [`Cx::ask`].
+
+use std::any::Any;
+
+use godwit_store::{Op, Outcome, Read, ReadAnswer, View};
+use godwit_wire::command::{Answer, Command};
+use godwit_wire::ids::Key;
+
+use crate::worker::Turn;
+
+/// Which role of a worker a command, a completion or a timer belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum RoleId {
+    /// `Command::Account`.
+    Accounts = 0,
+    /// `Command::User` and `Command::Topic`; gets the worker's sockets.
+    Broker = 1,
+    /// `Command::Conversation`.
+    Ingest = 2,
+}
+
+impl RoleId {
+    /// How many there are.
+    pub const COUNT: usize = 3;
+
+    /// Who takes this command.
+    pub fn of(command: &Command) -> Self {
+        match command {
+            Command::Account(_) => Self::Accounts,
+            Command::User(_) | Command::Topic(_) => Self::Broker,
+            Command::Conversation(_) => Self::Ingest,
+        }
+    }
+}
+
+/// A number of the role's own choice that comes back with a completion, an answer or a timer. Below 2^56: the loop
+/// keeps the role in the upper bits.
+pub type Tag = u64;
+
+/// Where an answer goes. Exactly one [`Cx::answer`] per reply; dropping it without is a bug that the asker sees as
+/// `unavailable` after its time-out.
+#[derive(Debug)]
+#[must_use]
+pub struct Reply(pub(crate) ReplyTo);
+
+#[derive(Debug)]
+pub(crate) enum ReplyTo {
+    /// Nobody waits (a tell).
+    Nobody,
+    /// A role of a worker of this node.
+    Worker { worker: u16, tag: u64 },
+    /// A caller outside the workers.
+    Outside(tokio::sync::oneshot::Sender<Answer>),
+}
+
+impl Reply {
+    /// A reply that nobody waits for.
+    pub fn nobody() -> Self {
+        Self(ReplyTo::Nobody)
+    }
+
+    /// Whether nobody waits for it.
+    pub fn is_nobody(&self) -> bool {
+        matches!(self.0, ReplyTo::Nobody)
+    }
+}
+
+/// What a role did with a command.
+#[derive(Debug)]
+pub enum Flow {
+    /// Taken; the reply is answered now or later.
+    Taken,
+    /// The key's state is not in memory. The loop reads, parks this and every later command and entry for the key
+    /// (at most [`crate::PARKED_PER_KEY`], then `unavailable`), calls [`Role::loaded`], then applies the parked ones in order.
+    Load {
+        /// Given back.
+        command: Command,
+        /// Given back.
+        reply: Reply,
+        /// What to read.
+        reads: Vec<Read>,
+    },
+}
+
+/// What a role says to the rows it asked for.
+#[derive(Debug)]
+pub enum Loading {
+    /// The state is in memory now.
+    Ready,
+    /// Read these too, then call again.
+    More(Vec<Read>),
+}
+
+/// Time as the loop saw it at the start of this turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds that only grow, from an arbitrary start.
+    pub mono_ms: u64,
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+/// A role on one worker. Every call comes from the worker's own thread.
+pub trait Role {
+    /// Takes a command for a key that this worker owns.
+    fn apply(&mut self, cx: &mut Cx<'_>, key: &Key, command: Command, reply: Reply) -> Flow;
+
+    /// The rows asked for by [`Flow::Load`] or [`Role::enter`], one answer a read, in order.
+    fn loaded(&mut self, cx: &mut Cx<'_>, key: &Key, answers: Vec<ReadAnswer>) -> Loading;
+
+    /// The reads failed. The loop answers the parked commands `unavailable`; parked entries are dropped after this
+    /// call, so the role must give up whatever waited on them.
+    fn load_failed(&mut self, cx: &mut Cx<'_>, key: &Key);
+
+    /// What [`Cx::enter`] asked for: called when no load of the key is under way. `Some(reads)` loads first and calls
+    /// again.
+    fn enter(&mut self, cx: &mut Cx<'_>, key: &Key, tag: Tag) -> Option<Vec<Read>> {
+        let _ = (cx, key, tag);
+        None
+    }
+
+    /// A batch of [`Cx::store`] was completed. `Unknown` comes only while the engine closes: answer nothing.
+    fn stored(&mut self, cx: &mut Cx<'_>, tag: Tag, outcome: Outcome);
+
+    /// The answer to [`Cx::read`]. `None`: the reads failed for now.
+    fn read(&mut self, cx: &mut Cx<'_>, tag: Tag, answers: Option<Vec<ReadAnswer>>) {
+        let _ = (cx, tag, answers);
+    }
+
+    /// The answer to [`Cx::ask`].
+    fn answered(&mut self, cx: &mut Cx<'_>, tag: Tag, answer: Answer);
+
+    /// A timer of [`Cx::after`] is due.
+    fn timer(&mut self, cx: &mut Cx<'_>, tag: Tag) {
+        let _ = (cx, tag);
+    }
+
+    /// The worker owns these shards from now on, in this view. Called once at start for all of them.
+    fn taken_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], view: View);
+
+    /// The worker no longer owns these shards: drop everything about them, answer nothing more.
+    fn given_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], view: View);
+
+    /// A registered socket is ready (edge-triggered). Broker only.
+    fn io(&mut self, cx: &mut Cx<'_>, token: mio::Token, readable: bool, writable: bool) {
+        let _ = (cx, token, readable, writable);
+    }
+
+    /// Something handed over by [`Cx::hand_over`] or [`Router::hand_over`](crate::Router::hand_over).
+    fn handed(&mut self, cx: &mut Cx<'_>, item: Box<dyn Any + Send>) {
+        let _ = (cx, item);
+    }
+
+    /// Everything of this turn was dispatched: write what gathered. Called only after turns that did something.
+    fn end_of_turn(&mut self, cx: &mut Cx<'_>) {
+        let _ = cx;
+    }
+
+    /// The process ends: tell clients, store what was lazy. The loop goes on until [`Role::quiet`] or its deadline.
+    fn shut_down(&mut self, cx: &mut Cx<'_>) {
+        let _ = cx;
+    }
+
+    /// Whether nothing is outstanding that a shutdown should wait for.
+    fn quiet(&self) -> bool {
+        true
+    }
+}
+
+/// What a role may do during a call. Effects take place in the order given.
+pub struct Cx<'a> {
+    pub(crate) turn: &'a mut Turn,
+    pub(crate) role: RoleId,
+}
+
+impl Cx<'_> {
+    /// The time of this turn.
+    pub fn now(&self) -> Now {
+        self.turn.now
+    }
+
+    /// The view in which this worker's shards were taken up.
+    pub fn view(&self) -> View {
+        self.turn.view
+    }
+
+    /// This worker's number.
+    pub fn worker(&self) -> u16 {
+        self.turn.worker
+    }
+
+    /// How many workers this node has.
+    pub fn workers(&self) -> u16 {
+        self.turn.router.workers()
+    }
+
+    /// Which worker owns a key.
+    pub fn worker_of(&self, key: &Key) -> u16 {
+        self.turn.router.worker_of(key)
+    }
+
+    /// Submits writes as one batch; [`Role::stored`] gets `tag`.
+    pub fn store(&mut self, tag: Tag, ops: Vec<Op>) {
+        self.turn.store(self.role, tag, ops);
+    }
+
+    /// Asks for reads; [`Role::read`] gets `tag`.
+    pub fn read(&mut self, tag: Tag, reads: Vec<Read>) {
+        self.turn.read(self.role, tag, reads);
+    }
+
+    /// Whether a store batch submitted later is never durable without those submitted before, by any worker.
+    pub fn totally_ordered(&self) -> bool {
+        self.turn.totally_ordered
+    }
+
+    /// Asks another home; [`Role::answered`] gets `tag`. Asks of one worker to one key arrive in order.
+    pub fn ask(&mut self, tag: Tag, key: Key, command: Command) {
+        let worker = self.turn.worker;
+        let tag = pack(self.role, tag);
+        self.turn
+            .send(key, command, Reply(ReplyTo::Worker { worker, tag }));
+    }
+
+    /// Tells another home something; nobody waits for the answer.
+    pub fn tell(&mut self, key: Key, command: Command) {
+        self.turn.send(key, command, Reply::nobody());
+    }
+
+    /// Answers.
+    pub fn answer(&mut self, reply: Reply, answer: Answer) {
+        self.turn.answer(reply, answer);
+    }
+
+    /// Calls [`Role::enter`] of this role for `key`, which must be one of this worker's, as soon as the key is loaded;
+    /// in order with the commands for it.
+    pub fn enter(&mut self, key: Key, tag: Tag) {
+        self.turn.enter(self.role, key, tag);
+    }
+
+    /// Calls [`Role::timer`] with `tag` in about `ms` milliseconds (never early). Cannot be taken back: the role
+    /// checks whether it still matters.
+    pub fn after(&mut self, ms: u64, tag: Tag) {
+        self.turn.after(self.role, ms, tag);
+    }
+
+    /// Gives something to this role on another worker (a connection whose user lives there).
+    pub fn hand_over(&mut self, worker: u16, item: Box<dyn Any + Send>) {
+        self.turn.hand_over(worker, self.role, item);
+    }
+
+    /// Whether work piles up behind this worker (store busy, another worker's queue full): read no more from clients
+    /// until a later turn says otherwise.
+    pub fn congested(&self) -> bool {
+        self.turn.congested()
+    }
+
+    /// Where sockets are registered. Token `usize::MAX` is the loop's own.
+    pub fn registry(&self) -> &mio::Registry {
+        &self.turn.registry
+    }
+
+    /// Whether writes go through (a store that fails or is short of space refuses sends early).
+    pub fn health(&self) -> godwit_store::Health {
+        self.turn.health
+    }
+}
+
+const TAG_BITS: u32 = 56;
+
+pub(crate) fn pack(role: RoleId, tag: Tag) -> u64 {
+    debug_assert!(tag >> TAG_BITS == 0, "tags are below 2^56");
+    (u64::from(role as u8) << TAG_BITS) | tag
+}
+
+pub(crate) fn unpack(packed: u64) -> (usize, Tag) {
+    ((packed >> TAG_BITS) as usize, packed & ((1 << TAG_BITS) - 1))
+}

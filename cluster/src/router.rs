@@ -1,0 +1,155 @@
+//! How commands and answers get from anywhere to the worker that owns a key: one inbox a worker, filled in batches.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use godwit_store::{Completion, CompletionPort};
+use godwit_wire::code::Refusal;
+use godwit_wire::command::{Answer, Command};
+use godwit_wire::ids::Key;
+
+use crate::role::{Reply, ReplyTo, RoleId};
+
+/// Most requests waiting in a worker's inbox: beyond it senders keep their work and stop reading their clients.
+pub const INBOX_REQUESTS: usize = 32 * 1024;
+/// Most calls from outside the workers (REST) waiting in an inbox: they are refused beyond it.
+pub const OUTSIDE_REQUESTS: usize = 4 * 1024;
+
+/// A command under way.
+#[derive(Debug)]
+pub(crate) struct Envelope {
+    pub(crate) key: Key,
+    pub(crate) command: Command,
+    pub(crate) reply: Reply,
+}
+
+#[derive(Default)]
+pub(crate) struct Mail {
+    pub(crate) requests: VecDeque<Envelope>,
+    /// Never behind requests, bounded by the requests that this worker has sent.
+    pub(crate) answers: Vec<(u64, Answer)>,
+    /// Bounded by what this worker has submitted.
+    pub(crate) completions: Vec<Completion>,
+    pub(crate) handed: Vec<(RoleId, Box<dyn Any + Send>)>,
+    pub(crate) stop: bool,
+}
+
+/// One worker's inbox.
+pub(crate) struct Inbox {
+    mail: Mutex<Mail>,
+    waker: mio::Waker,
+    /// Whether the worker will look before it sleeps: spares the system call of the waker.
+    notified: AtomicBool,
+}
+
+impl Inbox {
+    pub(crate) fn new(waker: mio::Waker) -> Self {
+        Self {
+            mail: Mutex::default(),
+            waker,
+            notified: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Mail> {
+        // A panic while the lock was held leaves plain queues behind, which are still whole.
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn wake(&self) {
+        if !self.notified.swap(true, Ordering::AcqRel) {
+            if let Err(error) = self.waker.wake() {
+                tracing::error!(%error, "a worker cannot be woken");
+            }
+        }
+    }
+
+    /// The worker looks now: later mail must wake it again.
+    pub(crate) fn looking(&self) {
+        self.notified.store(false, Ordering::Release);
+    }
+}
+
+impl CompletionPort for Inbox {
+    fn complete(&self, batch: &mut Vec<Completion>) {
+        self.lock().completions.append(batch);
+        self.wake();
+    }
+}
+
+/// The handle through which anybody reaches a key. Cheap to clone.
+#[derive(Clone)]
+pub struct Router {
+    pub(crate) inboxes: Arc<[Arc<Inbox>]>,
+}
+
+impl Router {
+    /// How many workers there are.
+    pub fn workers(&self) -> u16 {
+        // At most `MAX_WORKERS`, which fits.
+        self.inboxes.len() as u16
+    }
+
+    /// Which worker owns a key.
+    pub fn worker_of(&self, key: &Key) -> u16 {
+        match key {
+            Key::WildcardCopy(worker) => *worker % self.workers(),
+            other => other.shard() % self.workers(),
+        }
+    }
+
+    /// Asks a home from outside the workers. `unavailable` if its inbox is full or the worker has stopped. The caller
+    /// bounds the time it waits.
+    pub async fn call(&self, key: Key, command: Command) -> Answer {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let inbox = &self.inboxes[usize::from(self.worker_of(&key))];
+        {
+            let mut mail = inbox.lock();
+            if mail.requests.len() >= OUTSIDE_REQUESTS {
+                return Answer::Refused(Refusal::unavailable());
+            }
+            mail.requests.push_back(Envelope {
+                key,
+                command,
+                reply: Reply(ReplyTo::Outside(sender)),
+            });
+        }
+        inbox.wake();
+        receiver
+            .await
+            .unwrap_or_else(|_| Answer::Refused(Refusal::unavailable()))
+    }
+
+    /// Tells a home something from outside the workers; dropped (`false`) if its inbox is full.
+    pub fn tell(&self, key: Key, command: Command) -> bool {
+        let inbox = &self.inboxes[usize::from(self.worker_of(&key))];
+        {
+            let mut mail = inbox.lock();
+            if mail.requests.len() >= OUTSIDE_REQUESTS {
+                return false;
+            }
+            mail.requests.push_back(Envelope {
+                key,
+                command,
+                reply: Reply::nobody(),
+            });
+        }
+        inbox.wake();
+        true
+    }
+
+    /// Gives something to a role of a worker (an upgraded WebSocket, a listener).
+    pub fn hand_over(&self, worker: u16, role: RoleId, item: Box<dyn Any + Send>) {
+        let inbox = &self.inboxes[usize::from(worker % self.workers())];
+        inbox.lock().handed.push((role, item));
+        inbox.wake();
+    }
+}
+
+impl std::fmt::Debug for Router {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Router({} workers)", self.inboxes.len())
+    }
+}
