@@ -34,9 +34,7 @@ pub fn open(name: &str, dir: &Path) -> Result<Box<dyn Engine>, String> {
                     let ks = ks.clone();
                     Box::new(move |o: Overlay| {
                         let mut i = ks.start_ingestion().unwrap();
-                        for (k, v) in o.sorted() {
-                            i.write(k, &*v).unwrap();
-                        }
+                        o.each(|k, v| i.write(k, v).unwrap());
                         i.finish().unwrap();
                     })
                 },
@@ -57,11 +55,11 @@ pub fn open(name: &str, dir: &Path) -> Result<Box<dyn Engine>, String> {
                 lsm_tree::CompressionType::Lz4
             };
             let ratio = std::env::var("TRIAL_RATIO").ok().and_then(|r| r.parse().ok()).unwrap_or(10.0f32);
-            let l0 = std::env::var("TRIAL_L0").ok().and_then(|r| r.parse().ok()).unwrap_or(4u8);
+            let l0 = std::env::var("TRIAL_L0").ok().and_then(|r| r.parse().ok()).unwrap_or(8u8);
             let tree = lsm_tree::Config::new(&path, Default::default(), Default::default())
                 .data_block_compression_policy(lsm_tree::config::CompressionPolicy::all(table))
                 .data_block_size_policy(lsm_tree::config::BlockSizePolicy::all(
-                    std::env::var("TRIAL_BLOCK").ok().and_then(|r| r.parse().ok()).unwrap_or(4096),
+                    std::env::var("TRIAL_BLOCK").ok().and_then(|r| r.parse().ok()).unwrap_or(16384),
                 ))
                 .open()
                 .map_err(|e| format!("{e:?}"))?;
@@ -72,9 +70,7 @@ pub fn open(name: &str, dir: &Path) -> Result<Box<dyn Engine>, String> {
                     let tree = tree.clone();
                     Box::new(move |o: Overlay| {
                         let mut i = tree.ingestion().unwrap();
-                        for (k, v) in o.sorted() {
-                            i.write(k, &*v).unwrap();
-                        }
+                        o.each(|k, v| i.write(k, v).unwrap());
                         i.finish().unwrap();
                         for _ in 0..4 {
                             tree.compact(
@@ -99,7 +95,11 @@ pub fn open(name: &str, dir: &Path) -> Result<Box<dyn Engine>, String> {
                 dir,
                 move || {
                     let r = r1.clone();
-                    Box::new(move |o: Overlay| r.write_all(&mut o.sorted()))
+                    Box::new(move |o: Overlay| {
+                        let mut rows = Vec::new();
+                        o.each(|k, v| rows.push((k.to_vec(), v.into())));
+                        r.write_all(&mut rows.into_iter());
+                    })
                 },
                 Box::new(move || r2.rows()),
             )?)
@@ -220,9 +220,8 @@ impl Journaled {
         let mut overlay = Overlay::default();
         let (mut last, mut replayed) = (0, 0);
         for &s in &segments {
-            let found = scan(&jdir, s, |row| {
-                overlay.put(&row);
-                replayed += 1;
+            let found = scan(&jdir, s, |batch| {
+                replayed += overlay.take(std::sync::Arc::new(batch.to_vec()));
             });
             if found.damaged {
                 return Err(format!("segment {s}: batch after {} is damaged and valid batches follow", found.last_batch));
@@ -250,11 +249,12 @@ impl Journaled {
 impl Engine for Journaled {
     fn put(&mut self, row: &Row<'_>) {
         self.journal.put(row);
-        self.overlay.put(row);
     }
     fn commit(&mut self) {
         let sealed = self.journal.segment;
-        if self.journal.commit() {
+        let (batch, full) = self.journal.commit();
+        self.overlay.take(batch);
+        if full {
             self.full.send((sealed, std::mem::take(&mut self.overlay))).unwrap();
             self.outstanding += 1;
         }

@@ -1,7 +1,7 @@
 //! A small journal: preallocated segments, checksummed batches, pwrite + fdatasync; and the ordered overlay that holds what is
 //! journalled but not yet in the engine behind. Trial code: the product's journal is store/src/embedded.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::load::Row;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-pub const SEGMENT: u64 = 48 << 20;
+pub const SEGMENT: u64 = 64 << 20;
 const HEAD: usize = 24; // checksum 8, batch number 8, length 4, magic 4
 const MAGIC: u32 = 0x4757_4a31;
 
@@ -63,7 +63,7 @@ impl Journal {
     }
 
     /// Writes and syncs the gathered batch. True if the segment was sealed after it.
-    pub fn commit(&mut self) -> bool {
+    pub fn commit(&mut self) -> (Arc<Vec<u8>>, bool) {
         self.batch += 1;
         let len = self.buf.len();
         self.buf[8..16].copy_from_slice(&self.batch.to_le_bytes());
@@ -74,8 +74,9 @@ impl Journal {
         self.file.write_all_at(&self.buf, self.pos).unwrap();
         self.file.sync_data().unwrap();
         self.pos += len as u64;
-        self.buf.clear();
-        self.buf.resize(HEAD, 0);
+        let mut next = Vec::with_capacity(len + len / 4);
+        next.resize(HEAD, 0);
+        let batch = Arc::new(std::mem::replace(&mut self.buf, next));
         let full = self.pos > SEGMENT - (1 << 20);
         if full {
             self.segment += 1;
@@ -83,7 +84,7 @@ impl Journal {
             File::open(&self.dir).unwrap().sync_all().unwrap();
             self.pos = 0;
         }
-        full
+        (batch, full)
     }
 }
 
@@ -95,7 +96,7 @@ pub struct Scan {
     pub damaged: bool,
 }
 
-pub fn scan(dir: &Path, n: u64, mut each: impl FnMut(Row<'_>)) -> Scan {
+pub fn scan(dir: &Path, n: u64, mut each: impl FnMut(&[u8])) -> Scan {
     let data = std::fs::read(seg_path(dir, n)).unwrap();
     let valid = |at: usize| -> Option<usize> {
         let head = data.get(at..at + HEAD)?;
@@ -111,14 +112,7 @@ pub fn scan(dir: &Path, n: u64, mut each: impl FnMut(Row<'_>)) -> Scan {
     while let Some(len) = valid(at) {
         out.batches += 1;
         out.last_batch = u64::from_le_bytes(data[at + 8..at + 16].try_into().unwrap());
-        let mut b = &data[at + HEAD..at + len];
-        while b.len() >= 6 {
-            let (p, r) = (b[0] as usize, b[1] as usize);
-            let v = u32::from_le_bytes(b[2..6].try_into().unwrap()) as usize;
-            let rest = &b[6..];
-            each(Row { part: &rest[..p], rest: &rest[p..p + r], value: &rest[p + r..p + r + v] });
-            b = &rest[p + r + v..];
-        }
+        each(&data[at..at + len]);
         at += len;
     }
     let magic = MAGIC.to_le_bytes();
@@ -133,12 +127,19 @@ pub fn scan(dir: &Path, n: u64, mut each: impl FnMut(Row<'_>)) -> Scan {
     out
 }
 
-type Part = Arc<[u8]>;
+/// Where a row lies: its batch's buffer, and the offset in it; with the first 16 bytes of the clustering key beside it.
+#[derive(Clone, Copy)]
+struct Entry {
+    prefix: u128,
+    chunk: u32,
+    at: u32,
+}
 
-/// Rows by partition, in order within it; sorted over partitions only when it is ingested.
+/// Rows by partition, in order within it; sorted over partitions only when it is ingested. The bytes stay in the batches' buffers.
 #[derive(Default)]
 pub struct Overlay {
-    parts: HashMap<Part, BTreeMap<Box<[u8]>, Box<[u8]>>, std::hash::BuildHasherDefault<Xx>>,
+    chunks: Vec<Arc<Vec<u8>>>,
+    parts: HashMap<Box<[u8]>, Vec<Entry>, std::hash::BuildHasherDefault<Xx>>,
 }
 
 #[derive(Default)]
@@ -150,22 +151,69 @@ impl std::hash::Hasher for Xx {
     fn write(&mut self, b: &[u8]) {
         self.0 = xxh3_64_with_seed(b, self.0);
     }
+    fn write_usize(&mut self, _: usize) {}
+}
+
+fn prefix(rest: &[u8]) -> u128 {
+    let mut b = [0u8; 16];
+    let n = rest.len().min(16);
+    b[..n].copy_from_slice(&rest[..n]);
+    u128::from_be_bytes(b)
+}
+
+fn row_at(b: &[u8]) -> (Row<'_>, usize) {
+    let (p, r) = (b[0] as usize, b[1] as usize);
+    let v = u32::from_le_bytes(b[2..6].try_into().unwrap()) as usize;
+    let rest = &b[6..];
+    (Row { part: &rest[..p], rest: &rest[p..p + r], value: &rest[p + r..p + r + v] }, 6 + p + r + v)
 }
 
 impl Overlay {
-    pub fn put(&mut self, row: &Row<'_>) {
-        let value: Box<[u8]> = row.value.into();
-        if let Some(m) = self.parts.get_mut(row.part) {
-            m.insert(row.rest.into(), value);
-        } else {
-            self.parts.insert(row.part.into(), BTreeMap::from([(row.rest.into(), value)]));
+    /// Takes all rows of a batch as the journal wrote it.
+    pub fn take(&mut self, batch: Arc<Vec<u8>>) -> u64 {
+        let mut rows = 0;
+        let chunk = self.chunks.len() as u32;
+        self.chunks.push(batch);
+        let batch = &self.chunks[chunk as usize];
+        let mut at = HEAD;
+        while at < batch.len() {
+            let (row, len) = row_at(&batch[at..]);
+            let e = Entry { prefix: prefix(row.rest), chunk, at: at as u32 };
+            match self.parts.get_mut(row.part) {
+                None => {
+                    self.parts.insert(row.part.into(), vec![e]);
+                }
+                Some(v) => {
+                    let rest = |e: &Entry| row_at(&self.chunks[e.chunk as usize][e.at as usize..]).0.rest;
+                    let cmp = |o: &Entry| o.prefix.cmp(&e.prefix).then_with(|| {
+                        if row.rest.len() <= 16 { std::cmp::Ordering::Equal } else { rest(o).cmp(row.rest) }
+                    });
+                    if cmp(&v[v.len() - 1]).is_lt() {
+                        v.push(e);
+                    } else {
+                        match v.binary_search_by(cmp) {
+                            Ok(i) => v[i] = e,
+                            Err(i) => v.insert(i, e),
+                        }
+                    }
+                }
+            }
+            at += len;
+            rows += 1;
         }
+        rows
     }
 
     /// All rows in key order.
-    pub fn sorted(self) -> impl Iterator<Item = (Vec<u8>, Box<[u8]>)> {
+    pub fn each(self, mut put: impl FnMut(&[u8], &[u8])) {
         let mut parts: Vec<_> = self.parts.into_iter().collect();
         parts.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        parts.into_iter().flat_map(|(p, m)| m.into_iter().map(move |(r, v)| ([&p[..], &r].concat(), v)))
+        for (_, v) in parts {
+            for e in v {
+                let b = &self.chunks[e.chunk as usize][e.at as usize..];
+                let (row, _) = row_at(b);
+                put(&b[6..6 + row.part.len() + row.rest.len()], row.value);
+            }
+        }
     }
 }
