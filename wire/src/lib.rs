@@ -6,6 +6,7 @@ pub mod code;
 pub mod command;
 pub mod ids;
 pub mod limits;
+pub mod topic;
 
 /// Types generated from `proto/`.
 #[allow(missing_docs, unreachable_pub, clippy::all)]
