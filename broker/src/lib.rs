@@ -1,1 +1,5 @@
-//! Placeholder, replaced by the first commit of this crate.
+//! Users' homes, topics' homes and MQTT: see docs/decisions/0004-inside-the-broker.md.
+
+pub mod packet;
+mod part;
+mod wire_trait;

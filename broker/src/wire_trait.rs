@@ -1,0 +1,90 @@
+//! What a user's home says to a connection and hears of it: the [`Wire`] that `net` implements, connection ids and the
+//! reasons of a close. No sockets here, so that `users` runs in tests with a recording `Wire`.
+
+use crate::packet::{Outgoing, Version};
+
+/// A connection of this worker. Never names another connection later: the generation grows when a slot is used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ConnId {
+    /// Slot.
+    pub(crate) index: u32,
+    /// Grows each time the slot is taken.
+    pub(crate) generation: u32,
+}
+
+impl ConnId {
+    /// In 52 bits, for tags (the generation's lower 28, the slot's 24: `net` has fewer slots than that).
+    pub(crate) fn to_tag(self) -> u64 {
+        (u64::from(self.generation & 0x0fff_ffff) << 24) | u64::from(self.index & 0x00ff_ffff)
+    }
+
+    /// Whether a tag names this connection.
+    pub(crate) fn is_tag(self, tag: u64) -> bool {
+        self.to_tag() == tag
+    }
+}
+
+/// Why `net` closed a connection. The client's own DISCONNECT is not among them: it comes as a packet, and the home
+/// closes. In all of these the will is due, but see `Shutdown`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum CloseReason {
+    /// The client closed or vanished without a DISCONNECT.
+    Gone,
+    /// Nothing came for 1.5 times the keep-alive.
+    KeepAlive,
+    /// It broke the protocol; the reason code that it was told.
+    Protocol(u8),
+    /// It took too little of what was sent to it, beyond the bound of what is kept.
+    TooSlow,
+    /// Its credential came to its end.
+    CredentialEnded,
+    /// The process ends. The session goes on at the next start.
+    Shutdown,
+}
+
+/// What `users.closed` is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Closed {
+    /// Why.
+    pub(crate) reason: CloseReason,
+    /// How many of the PUBACKs given to [`Wire::send`], counted from the last one, are known not to have been handed
+    /// to the operating system whole.
+    pub(crate) pubacks_unwritten: u32,
+}
+
+/// What became of a packet given to [`Wire::send`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a PUBLISH that is too large for its client counts as delivered (MQTT-3.1.2-25)"]
+pub(crate) enum Sent {
+    /// Taken; it is written in this turn or later, in the order given. Also said of a connection that is gone: its
+    /// `closed` is on its way.
+    Taken,
+    /// Larger than the client's Maximum Packet Size: nothing is sent of it. Acknowledgements are sent without their
+    /// properties instead and are `Taken`.
+    TooLarge,
+}
+
+/// The connections of this worker, as users' homes see them. No call fails and none calls back: calls for a
+/// connection that is gone do nothing.
+pub(crate) trait Wire {
+    /// Gives a packet to a connection. Encoded at once; written at the end of the turn.
+    fn send(&mut self, conn: ConnId, packet: &Outgoing) -> Sent;
+
+    /// Writes what was sent and `last`, as far as the socket takes it now, and closes. The home forgets the connection:
+    /// no `packet`, `drained` or `closed` follows. Says what [`Closed::pubacks_unwritten`] says.
+    fn close(&mut self, conn: ConnId, last: Option<Outgoing>) -> u32;
+
+    /// Stops (`true`) or goes on reading from the client. No `packet` comes while paused, not even what was read
+    /// already.
+    fn pause(&mut self, conn: ConnId, paused: bool);
+
+    /// Whether more PUBLISHes may be given now. Once it said `false`, `users.drained` follows when there is room again.
+    fn room(&mut self, conn: ConnId) -> bool;
+
+    /// Its protocol version (`V5` if it is gone).
+    fn version(&self, conn: ConnId) -> Version;
+
+    /// How many of the PUBACKs given to it, counted from the last one, are not wholly handed to the operating system
+    /// yet; 0 if it is gone.
+    fn pubacks_unwritten(&self, conn: ConnId) -> u32;
+}
