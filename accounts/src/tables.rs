@@ -1,0 +1,40 @@
+//! What accounts keeps in the store: table constants (ids 100–199, part of the on-disk format). What the rows hold is
+//! said at [`crate::rows`].
+
+use godwit_store::{Kind, Table};
+
+/// Claimed user names: lower-case user name → 16 bytes user id. Written once, never freed.
+pub const USER_NAMES: Table = Table {
+    id: 100,
+    kind: Kind::Facts,
+    name: "user_names",
+};
+
+/// Claimed e-mail addresses: lower-case address → 16 bytes user id.
+pub const USER_EMAILS: Table = Table {
+    id: 101,
+    kind: Kind::Facts,
+    name: "user_emails",
+};
+
+/// A user's small rows: partition = 16 bytes user id.
+pub const USERS: Table = Table {
+    id: 102,
+    kind: Kind::Rows,
+    name: "users",
+};
+
+/// Where a device token leads: SHA-256 of the token → 16 bytes user id. Says only where to ask: whether the token is
+/// good is said by the user's own rows.
+pub const DEVICE_TOKENS: Table = Table {
+    id: 103,
+    kind: Kind::Facts,
+    name: "device_tokens",
+};
+
+/// The conversations a user is in: partition = user id, element = conversation id, value = 1 byte (1: a group).
+pub const USER_CONVERSATIONS: Table = Table {
+    id: 104,
+    kind: Kind::Set,
+    name: "user_conversations",
+};
