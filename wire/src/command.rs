@@ -316,7 +316,14 @@ pub struct ConversationInfo {
 pub enum UserCommand {
     /// An entry of a conversation for the mailbox. In sequence order for one conversation. Answer: `Kept` once the
     /// entry (this one, or the same offered before) is durable.
-    Offer(Arc<LoggedEntry>),
+    Offer {
+        /// What is offered.
+        entry: Arc<LoggedEntry>,
+        /// The position that was owed to this user last before it in this conversation; 0: none. A mailbox that has
+        /// neither confirmed nor in flight an entry at or above it refuses (`unavailable`): an earlier offer got lost
+        /// on the way, and taking this one would move the mark over it. It is offered again, in order.
+        after: u64,
+    },
     /// An event of its own for the mailbox: `conversation` or `refused`. Answer: `Kept`.
     Note(Box<chat::InboxEvent>),
     /// Watermarks of a conversation moved: told to live sessions, not owed. No answer.
