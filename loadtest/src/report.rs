@@ -146,6 +146,13 @@ impl WorkerReport {
 
     /// One line that says why the run is not good, or `None`.
     pub(crate) fn trouble(&self) -> Option<String> {
+        if self.closed > 0 {
+            return Some(format!(
+                "the broker closed {} connections during the run; {} acknowledged messages had not reached their recipient, \
+                 {} publishes had no answer",
+                self.closed, self.lost, self.unanswered
+            ));
+        }
         if self.lost > 0 {
             return Some(format!(
                 "{} acknowledged messages never reached their recipient",
@@ -157,12 +164,6 @@ impl WorkerReport {
         }
         if self.refused > 0 {
             return Some(format!("{} publishes were refused by their PUBACK", self.refused));
-        }
-        if self.closed > 0 {
-            return Some(format!(
-                "the broker closed {} connections during the run",
-                self.closed
-            ));
         }
         if self.skipped > 0 {
             return Some(format!(
