@@ -21,8 +21,10 @@ pub type PacketId = u16;
 pub struct Connect {
     /// Version.
     pub version: Version,
-    /// Empty: the server assigns one.
+    /// Never empty at a user's home: the door assigns one.
     pub client_id: Box<str>,
+    /// Whether the door assigned it: CONNACK tells it (MQTT 5).
+    pub client_id_assigned: bool,
     /// Clean Start (3.1.1: Clean Session).
     pub clean_start: bool,
     /// Seconds; 0: none.

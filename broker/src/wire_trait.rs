@@ -65,7 +65,8 @@ pub(crate) enum Sent {
 }
 
 /// The connections of this worker, as users' homes see them. No call fails and none calls back: calls for a
-/// connection that is gone do nothing.
+/// connection that is gone do nothing. After `users.attach` no `packet` comes before the home has sent a CONNACK; a
+/// CONNACK that refuses is given to `close` as the last packet. PINGREQ, AUTH and a second CONNECT never come up.
 pub(crate) trait Wire {
     /// Gives a packet to a connection. Encoded at once; written at the end of the turn.
     fn send(&mut self, conn: ConnId, packet: &Outgoing) -> Sent;
