@@ -4,7 +4,10 @@
 pub mod account;
 pub mod code;
 pub mod command;
+pub mod content;
+pub mod entry;
 pub mod ids;
+pub mod json;
 pub mod limits;
 pub mod topic;
 
