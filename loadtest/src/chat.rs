@@ -10,13 +10,15 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Requests at a time: registration hashes a password, which is the server's CPU time, so more would not help.
 const SETUP_THREADS: usize = 4;
 /// How often one request is repeated after 429 or 503 before giving up.
 const MAX_TRIES: u32 = 20;
+/// Pause between two searches for a message that is not found yet.
+const SEARCH_PAUSE: Duration = Duration::from_millis(50);
 /// Longest wait between tries.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 
@@ -78,6 +80,38 @@ pub(crate) fn make_pairs(
     Ok(made.into_iter().map(|(_, pair)| pair).collect())
 }
 
+/// How long after the load the newest message of each given conversation became findable, in seconds, the slowest of
+/// them; `None` when one was not found within `patience` or the server does not answer as the contract says.
+pub(crate) fn index_lag(http: &str, pairs: &[ChatPair], patience: Duration) -> Option<f64> {
+    let api = Api::new(http);
+    let began = Instant::now();
+    for pair in pairs {
+        let newest = api.get(pair, "messages?limit=1")?;
+        let content = newest
+            .get("messages")?
+            .get(0)?
+            .get("content")?
+            .as_str()?
+            .to_owned();
+        let stamp = content.split_whitespace().next()?.to_owned();
+        loop {
+            let found = api.get(pair, &format!("search?query={stamp}&limit=1"))?;
+            if found
+                .get("results")?
+                .as_array()
+                .is_some_and(|results| !results.is_empty())
+            {
+                break;
+            }
+            if began.elapsed() > patience {
+                return None;
+            }
+            thread::sleep(SEARCH_PAUSE);
+        }
+    }
+    Some(began.elapsed().as_secs_f64())
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
@@ -116,6 +150,7 @@ impl Api {
             sender: sender.login,
             recipient: recipient.login,
             conversation,
+            access_token: sender.access_token,
         })
     }
 
@@ -138,6 +173,17 @@ impl Api {
                 password,
             },
         })
+    }
+
+    fn get(&self, pair: &ChatPair, rest: &str) -> Option<Value> {
+        let url = format!("{}/conversations/{}/{rest}", self.base, pair.conversation);
+        let bearer = format!("Bearer {}", pair.access_token);
+        let mut response = self.agent.get(&url).header("authorization", bearer).call().ok()?;
+        let answer = response.body_mut().read_to_string().ok()?;
+        response
+            .status()
+            .is_success()
+            .then(|| serde_json::from_str(&answer).ok())?
     }
 
     fn post(&self, path: &str, bearer: Option<&str>, body: &Value) -> anyhow::Result<Value> {
@@ -176,6 +222,13 @@ fn text(value: &Value, names: &[&str]) -> Option<String> {
 mod tests {
     use super::*;
     use crate::payload::Template;
+    use godwit_wire::proto::chat::{ContentType, SendRequest, send_request::Content};
+    use prost::Message as _;
+    use std::{
+        io::{BufRead, BufReader, Read, Write},
+        net::TcpListener,
+        sync::Arc,
+    };
 
     #[test]
     fn the_bytes_of_a_send_request_are_tag_length_and_text_and_nothing_more() {
@@ -185,6 +238,131 @@ mod tests {
         assert_eq!(
             Template::new(&before, 200, b"", 1).bytes().len(),
             before.len() + 200
+        );
+    }
+
+    #[test]
+    fn the_contract_reads_a_generated_send_request_as_text() {
+        for len in [36, 127, 128, 200, 20_000] {
+            let mut before = Vec::new();
+            put_send_prefix(len, &mut before);
+            let template = Template::new(&before, len, b"", 5);
+            let request = SendRequest::decode(template.bytes()).expect("a SendRequest");
+            assert_eq!(request.content_type(), ContentType::Text);
+            let Some(Content::Text(text)) = request.content else {
+                panic!("no text")
+            };
+            assert_eq!(text.as_bytes(), &template.bytes()[before.len()..]);
+        }
+    }
+
+    /// A server that answers one request a connection, the first of all with 429, and counts the requests by path.
+    fn stand_in(seen: Arc<Mutex<Vec<String>>>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let mut reader = BufReader::new(stream);
+                let mut head = String::new();
+                while !head.ends_with("\r\n\r\n") {
+                    if reader.read_line(&mut head).unwrap_or(0) == 0 {
+                        break;
+                    }
+                }
+                let lower = head.to_lowercase();
+                let length = lower
+                    .split("content-length: ")
+                    .nth(1)
+                    .and_then(|rest| rest.lines().next());
+                let mut body = vec![0; length.and_then(|digits| digits.trim().parse().ok()).unwrap_or(0)];
+                reader.read_exact(&mut body).expect("the body");
+                let path = head.split_whitespace().nth(1).unwrap_or_default().to_owned();
+                let mut seen = lock(&seen);
+                let (status, answer) = match path.as_str() {
+                    _ if seen.is_empty() => ("429 Too Many Requests", String::new()),
+                    "/api/v1/users" => {
+                        let asked: Value = serde_json::from_slice(&body).expect("JSON");
+                        (
+                            "201 Created",
+                            json!({ "id": format!("id-of-{}", asked["username"].as_str().expect("a name")) })
+                                .to_string(),
+                        )
+                    }
+                    "/api/v1/auth/login" => ("200 OK", json!({ "access_token": "at" }).to_string()),
+                    "/api/v1/auth/device-tokens" if lower.contains("authorization: bearer at") => {
+                        ("201 Created", json!({ "token": "gdt_x" }).to_string())
+                    }
+                    "/api/v1/conversations" => ("201 Created", json!({ "id": "conv" }).to_string()),
+                    path if path.contains("/messages?") => (
+                        "200 OK",
+                        json!({ "messages": [{ "content": "GWLT00 river" }] }).to_string(),
+                    ),
+                    "/api/v1/conversations/conv/search?query=GWLT00&limit=1" => {
+                        let tries = seen.iter().filter(|path| path.contains("/search?")).count();
+                        let results = if tries < 2 { json!([]) } else { json!([{}]) };
+                        ("200 OK", json!({ "results": results }).to_string())
+                    }
+                    _ => ("404 Not Found", "{\"code\":\"not_found\"}".to_owned()),
+                };
+                seen.push(path);
+                let length = answer.len();
+                let answer = format!(
+                    "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{answer}"
+                );
+                reader.get_mut().write_all(answer.as_bytes()).expect("answered");
+            }
+        });
+        format!("http://{address}")
+    }
+
+    #[test]
+    fn users_tokens_and_conversations_are_made_as_the_contract_has_it_and_a_busy_server_is_asked_again() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let http = stand_in(seen.clone());
+        let pairs = make_pairs(&http, "t", 2, &|_| {}).expect("made");
+        assert_eq!(pairs.len(), 2);
+        assert_eq!(
+            (
+                pairs[1].sender.username.as_str(),
+                pairs[1].recipient.username.as_str()
+            ),
+            ("t-a1", "t-b1")
+        );
+        assert_eq!(
+            (pairs[0].sender.password.as_str(), pairs[0].conversation.as_str()),
+            ("gdt_x", "conv")
+        );
+        // Two pairs: four users with a login and a device token each, two conversations, and one try again.
+        assert_eq!(lock(&seen).len(), 2 * (2 * 3 + 1) + 1);
+    }
+
+    #[test]
+    fn the_lag_of_the_index_ends_when_the_newest_message_is_found() {
+        let seen = Arc::new(Mutex::new(vec!["not the first".to_owned()]));
+        let http = stand_in(seen.clone());
+        let login = Login {
+            username: "a".into(),
+            password: "b".into(),
+        };
+        let pair = ChatPair {
+            sender: login.clone(),
+            recipient: login,
+            conversation: "conv".into(),
+            access_token: "at".into(),
+        };
+        let lag = index_lag(&http, &[pair.clone()], Duration::from_secs(10));
+        assert!(
+            lag.is_some_and(|seconds| seconds >= 2.0 * SEARCH_PAUSE.as_secs_f64()),
+            "{lag:?}"
+        );
+        let other = ChatPair {
+            conversation: "other".into(),
+            ..pair
+        };
+        assert_eq!(
+            index_lag(&http, &[other], Duration::from_millis(200)),
+            None,
+            "never found"
         );
     }
 

@@ -218,6 +218,8 @@ pub(crate) struct RunReport {
     pub(crate) bytes_per_session: Option<f64>,
     /// Received per CPU second of the broker.
     pub(crate) received_per_cpu_second: Option<f64>,
+    /// Seconds after the load until the newest messages were findable (`chat`, a few conversations).
+    pub(crate) index_lag_seconds: Option<f64>,
     /// All counts.
     pub(crate) counts: WorkerReport,
     /// Why this run is not good.
@@ -294,6 +296,9 @@ impl RunReport {
         }
         if let Some(bytes) = self.bytes_per_session {
             let _ = write!(text, "\n  {bytes:.0} bytes per session");
+        }
+        if let Some(seconds) = self.index_lag_seconds {
+            let _ = write!(text, "\n  newest messages findable {seconds:.2} s after the load");
         }
         let _ = write!(
             text,

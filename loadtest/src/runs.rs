@@ -20,6 +20,8 @@ use std::{
 
 /// Publishers of one worker in `connect`.
 const SWEEPERS: usize = 4;
+/// How long the newest messages may take to be findable before the report leaves the figure out.
+const INDEX_PATIENCE: Duration = Duration::from_secs(120);
 /// Files a worker needs beside its sockets.
 const SPARE_FILES: usize = 100;
 
@@ -128,6 +130,16 @@ fn run_once(scenario: Scenario, options: &Options, number: u32) -> anyhow::Resul
     fleet.order(Order::Stop)?;
     let counts = fleet.await_done(&mut show)?;
     bar.finish_and_clear();
+    let index_lag_seconds = match scenario {
+        Scenario::Chat => {
+            let sampled: Vec<_> = specs
+                .iter()
+                .filter_map(|spec| spec.chat.last().cloned())
+                .collect();
+            chat::index_lag(&options.http, &sampled, INDEX_PATIENCE)
+        }
+        _ => None,
+    };
 
     let broker = match (start, connected, end) {
         (Some(start), Some(connected), Some(end)) => Some(BrokerUse {
@@ -142,9 +154,13 @@ fn run_once(scenario: Scenario, options: &Options, number: u32) -> anyhow::Resul
         }),
         _ => None,
     };
+    let run = conclude(scenario, sessions, clients, connect_seconds, broker, counts);
     Ok((
         description,
-        conclude(scenario, sessions, clients, connect_seconds, broker, counts),
+        RunReport {
+            index_lag_seconds,
+            ..run
+        },
     ))
 }
 
@@ -180,6 +196,7 @@ fn conclude(
         broker,
         bytes_per_session,
         received_per_cpu_second,
+        index_lag_seconds: None,
         trouble: counts.trouble(),
         counts,
     }

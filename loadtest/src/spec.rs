@@ -57,6 +57,9 @@ pub(crate) struct ChatPair {
     pub(crate) recipient: Login,
     /// Id of the conversation.
     pub(crate) conversation: String,
+    /// Access token of the sender, for reading history and search after the run; workers do without.
+    #[serde(skip)]
+    pub(crate) access_token: String,
 }
 
 /// The whole order for one worker.
