@@ -24,15 +24,16 @@ pub const USERS: Table = Table {
     name: "users",
 };
 
-/// Where a device token leads: SHA-256 of the token → 16 bytes user id. Says only where to ask: whether the token is
-/// good is said by the user's own rows.
+/// Where a device token leads: partition = SHA-256 of the token, empty name → 16 bytes user id. Says only where to
+/// ask: whether the token is good is said by the user's own rows.
 pub const DEVICE_TOKENS: Table = Table {
     id: 103,
-    kind: Kind::Facts,
+    kind: Kind::Rows,
     name: "device_tokens",
 };
 
-/// The conversations a user is in: partition = user id, element = conversation id, value = 1 byte (1: a group).
+/// The conversations a user is in: partition = user id and `g` (groups) or `d` (one-to-one), element = 16 bytes
+/// conversation id, no value.
 pub const USER_CONVERSATIONS: Table = Table {
     id: 104,
     kind: Kind::Set,
