@@ -1,6 +1,8 @@
 //! Who owns what: shard map, router and the worker loop. Knows no MQTT and no message; broker, ingest and accounts are
 //! [`Role`]s of its loop. This build has the view of one node; leases, views and peer links come with the cluster.
 
+#[cfg(feature = "harness")]
+pub mod harness;
 mod role;
 mod router;
 mod worker;

@@ -55,6 +55,29 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
+    pub(crate) fn new(worker: u16, router: Router, registry: mio::Registry, store: Arc<dyn Store>) -> Self {
+        let workers = router.inboxes.len();
+        let own_inbox = router.inboxes[usize::from(worker)].clone();
+        Self {
+            worker,
+            view: store.start_view(),
+            now: Now::default(),
+            router,
+            registry,
+            totally_ordered: store.totally_ordered(),
+            health: store.health(),
+            store,
+            unsubmitted: VecDeque::new(),
+            local: VecDeque::new(),
+            local_answers: VecDeque::new(),
+            entries: VecDeque::new(),
+            outgoing: (0..workers).map(|_| VecDeque::new()).collect(),
+            outgoing_answers: (0..workers).map(|_| Vec::new()).collect(),
+            timers: BinaryHeap::new(),
+            own_inbox,
+        }
+    }
+
     pub(crate) fn store(&mut self, role: RoleId, tag: Tag, ops: Vec<Op>) {
         let batch = Batch {
             port: self.worker,
@@ -149,6 +172,33 @@ impl Turn {
     }
 }
 
+#[cfg(feature = "harness")]
+impl Turn {
+    pub(crate) fn store_health(&self) -> Health {
+        self.store.health()
+    }
+
+    pub(crate) fn take_local(&mut self) -> Option<Envelope> {
+        self.local.pop_front()
+    }
+
+    pub(crate) fn take_local_answer(&mut self) -> Option<(u64, Answer)> {
+        self.local_answers.pop_front()
+    }
+
+    pub(crate) fn take_entry(&mut self) -> Option<(RoleId, Key, Tag)> {
+        self.entries.pop_front()
+    }
+
+    pub(crate) fn inbox(&self) -> &Inbox {
+        &self.own_inbox
+    }
+
+    pub(crate) fn timers(&mut self) -> &mut BinaryHeap<Reverse<(u64, u64)>> {
+        &mut self.timers
+    }
+}
+
 enum Parked {
     Command(Command, Reply),
     Entry(Tag),
@@ -240,26 +290,7 @@ impl Worker {
         store: Arc<dyn Store>,
         roles: [Box<dyn Role>; RoleId::COUNT],
     ) -> Self {
-        let workers = router.inboxes.len();
-        let own_inbox = router.inboxes[usize::from(worker)].clone();
-        let turn = Turn {
-            worker,
-            view: store.start_view(),
-            now: Now::default(),
-            router,
-            registry,
-            totally_ordered: store.totally_ordered(),
-            health: store.health(),
-            store,
-            unsubmitted: VecDeque::new(),
-            local: VecDeque::new(),
-            local_answers: VecDeque::new(),
-            entries: VecDeque::new(),
-            outgoing: (0..workers).map(|_| VecDeque::new()).collect(),
-            outgoing_answers: (0..workers).map(|_| Vec::new()).collect(),
-            timers: BinaryHeap::new(),
-            own_inbox,
-        };
+        let turn = Turn::new(worker, router, registry, store);
         let (loading, loading_keys) = (HashMap::new(), HashMap::new());
         Self {
             turn,
