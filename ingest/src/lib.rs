@@ -1,1 +1,21 @@
-//! Placeholder, replaced by the first commit of this crate.
+//! The ingest bridge: conversations' homes. It gives every message its sequence number, stores it, fans it out to the
+//! mailboxes and only then lets it be acknowledged. It knows no MQTT and no HTTP: commands come in, answers go out.
+
+mod change;
+mod conversation;
+mod create;
+mod members;
+mod metrics;
+mod read;
+mod receipts;
+mod role;
+mod rows;
+mod send;
+mod tables;
+mod tail;
+
+pub use metrics::Metrics;
+pub use role::{Config, Confirmed, Ingest};
+pub use tables::{
+    CLIENT_IDS, CONVERSATION_LOG, CONVERSATION_ROWS, MESSAGE_IDS, OPEN_TAILS, message_place, tail_partition,
+};

@@ -1,0 +1,414 @@
+//! Changes of a conversation: members and roles (numbered entries), name and description, blocks.
+
+use std::sync::Arc;
+
+use godwit_cluster::{Cx, Reply};
+use godwit_store::Health;
+use godwit_wire::account::AccountCommand;
+use godwit_wire::code::{Code, Refusal};
+use godwit_wire::command::{Answer, Command, ConversationCommand, LoggedEntry, Named, UserCommand};
+use godwit_wire::entry::RetryKeys;
+use godwit_wire::ids::{ConversationId, Key, UserId};
+use godwit_wire::limits::GROUP_MEMBERS;
+use godwit_wire::proto::chat::{self, MemberOp, Role};
+use prost::Message;
+
+use crate::conversation::{Conversation, IN_FLIGHT, Phase, Waiter};
+use crate::create::{check_texts, too_many_members};
+use crate::role::{Ingest, Step, TIMER_OFFERS};
+use crate::rows::{RowName, put};
+use crate::send::apply_member;
+
+/// A word to the accounts that did not get there comes again after this long.
+const AGAIN_MS: u64 = 100;
+
+/// What a membership command comes to, judged against the present members.
+enum Verdict {
+    /// Nothing to do: it is so already.
+    Already,
+    /// These entries, in order.
+    Entries(Vec<(Named, MemberOp, Role)>),
+}
+
+impl Ingest {
+    pub(crate) fn change_membership(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: ConversationId,
+        command: ConversationCommand,
+        reply: Reply,
+    ) {
+        let Some(conversation) = self.conversations.get_mut(&id) else {
+            return;
+        };
+        if cx.health() == Health::LowSpace || conversation.flight.len() >= IN_FLIGHT {
+            cx.answer(reply, Refusal::unavailable().into());
+            return;
+        }
+        match judge(conversation, &command) {
+            Err(refusal) => cx.answer(reply, refusal.into()),
+            Ok(Verdict::Already) => cx.answer(reply, Answer::Done),
+            Ok(Verdict::Entries(entries)) => {
+                if let ConversationCommand::AddMember { by, user } = &command {
+                    // Who is taken in has a say: a block keeps one out of groups too.
+                    let question = AccountCommand::MayWrite { by: *by };
+                    let key = Key::User(user.user);
+                    conversation.busy += 1;
+                    let tag = self.step(Step::Ask(id, reply, Box::new(command)));
+                    cx.ask(tag, key, Command::Account(Box::new(question)));
+                } else {
+                    self.append_changes(cx, id, &command, entries, reply);
+                }
+            }
+        }
+    }
+
+    /// Who is to be taken in was asked.
+    pub(crate) fn asked(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: ConversationId,
+        reply: Reply,
+        command: ConversationCommand,
+        answer: Answer,
+    ) {
+        self.release(id);
+        let Some(conversation) = self.conversations.get_mut(&id) else {
+            return;
+        };
+        if let Answer::Refused(refusal) = answer {
+            cx.answer(reply, refusal.into());
+            return;
+        }
+        // Much may have changed meanwhile: judged anew.
+        match judge(conversation, &command) {
+            Err(refusal) => cx.answer(reply, refusal.into()),
+            Ok(Verdict::Already) => cx.answer(reply, Answer::Done),
+            Ok(Verdict::Entries(entries)) => self.append_changes(cx, id, &command, entries, reply),
+        }
+    }
+
+    fn append_changes(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: ConversationId,
+        command: &ConversationCommand,
+        entries: Vec<(Named, MemberOp, Role)>,
+        reply: Reply,
+    ) {
+        let (ConversationCommand::AddMember { by, .. }
+        | ConversationCommand::RemoveMember { by, .. }
+        | ConversationCommand::SetRole { by, .. }) = command
+        else {
+            return;
+        };
+        let last = entries.len();
+        let mut reply = Some(reply);
+        for (number, (user, op, role)) in entries.into_iter().enumerate() {
+            let waiting = if number + 1 == last { reply.take() } else { None };
+            self.append_member(
+                cx,
+                id,
+                *by,
+                &user,
+                op,
+                role,
+                waiting.unwrap_or_else(Reply::nobody),
+            );
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one entry")]
+    fn append_member(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: ConversationId,
+        by: UserId,
+        user: &Named,
+        op: MemberOp,
+        role: Role,
+        reply: Reply,
+    ) {
+        let (view, now) = (cx.view(), cx.now().unix_ms);
+        let Some(conversation) = self.conversations.get_mut(&id) else {
+            return;
+        };
+        let position = conversation.head + 1;
+        let change = chat::Member {
+            conversation_id: id.to_bytes(),
+            sequence_number: position,
+            user_id: user.user.to_bytes(),
+            by: by.to_bytes(),
+            op: op as i32,
+            role: role as i32,
+            created_at: now.max(conversation.last_created_at),
+        };
+        let Ok(entry) = LoggedEntry::member(change.clone()) else {
+            // Cannot be: both ids were made from ids.
+            cx.answer(reply, Refusal::not_found().into());
+            return;
+        };
+        apply_member(conversation, position, &change, Some(&user.name));
+        let mut ops = Vec::new();
+        if let Some(member) = conversation.members.get(user.user) {
+            ops.push(put(
+                id,
+                view,
+                RowName::Member(user.user),
+                Some(member.to_row().encode_to_vec().into()),
+            ));
+        }
+        let row = entry.to_stored(&RetryKeys::default());
+        self.append(cx, id, Arc::new(entry), row, ops, Waiter::Change(reply));
+    }
+
+    /// The accounts of who comes or goes keep a list of conversations; the change is not done before they have it.
+    pub(crate) fn tell_accounts(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: ConversationId,
+        position: u64,
+        change: &chat::Member,
+    ) {
+        let Some(user) = UserId::from_slice(&change.user_id) else {
+            return;
+        };
+        let word = match change.op() {
+            MemberOp::Added => AccountCommand::Joined {
+                conversation: id,
+                group: true,
+            },
+            MemberOp::Removed | MemberOp::Left => AccountCommand::Left { conversation: id },
+            MemberOp::Role | MemberOp::Unspecified => return,
+        };
+        let Some(flight) = self
+            .conversations
+            .get_mut(&id)
+            .and_then(|c| c.flight_at(position))
+        else {
+            return;
+        };
+        flight.outstanding += 1;
+        self.say(
+            cx,
+            id,
+            position,
+            Key::User(user),
+            Command::Account(Box::new(word)),
+        );
+    }
+
+    fn say(&mut self, cx: &mut Cx<'_>, id: ConversationId, position: u64, key: Key, command: Command) {
+        let tag = self.step(Step::Membership(id, position, key.clone(), command.clone()));
+        cx.ask(tag, key, command);
+    }
+
+    pub(crate) fn membership_answered(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: ConversationId,
+        position: u64,
+        key: Key,
+        command: Command,
+        answer: &Answer,
+    ) {
+        if matches!(answer, Answer::Refused(refusal) if refusal.code == Code::Unavailable) {
+            self.refused_words.push((id, position, key, command));
+            if !std::mem::replace(&mut self.offers_timer, true) {
+                cx.after(AGAIN_MS, TIMER_OFFERS);
+            }
+            return;
+        }
+        if let Some(flight) = self
+            .conversations
+            .get_mut(&id)
+            .and_then(|c| c.flight_at(position))
+        {
+            flight.outstanding -= 1;
+        }
+        self.advance(cx, id);
+    }
+
+    pub(crate) fn say_again(&mut self, cx: &mut Cx<'_>) {
+        for (id, position, key, command) in std::mem::take(&mut self.refused_words) {
+            self.say(cx, id, position, key, command);
+        }
+    }
+
+    pub(crate) fn change(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: ConversationId,
+        by: UserId,
+        (name, description): (Option<String>, Option<String>),
+        reply: Reply,
+    ) {
+        let view = cx.view();
+        let Some(conversation) = self.conversations.get_mut(&id) else {
+            return;
+        };
+        let refusal = admin_of_group(conversation, by)
+            .and(check_texts(name.as_deref(), description.as_deref()))
+            .err();
+        if let Some(refusal) = refusal {
+            cx.answer(reply, refusal.into());
+            return;
+        }
+        let info = &mut conversation.info;
+        info.name = name.unwrap_or_else(|| std::mem::take(&mut info.name));
+        info.description = description.unwrap_or_else(|| std::mem::take(&mut info.description));
+        let row = info.encode_to_vec().into();
+        let members: Vec<UserId> = conversation
+            .members
+            .iter_current()
+            .map(|(user, _)| user)
+            .collect();
+        let Some(answer) = self.info(id, None, false) else {
+            return;
+        };
+        self.write_then(
+            cx,
+            id,
+            vec![put(id, view, RowName::Info, Some(row))],
+            reply,
+            answer,
+        );
+        if let Some(event) = self.conversation_event(id, by, chat::ConversationOp::Changed) {
+            for user in members {
+                cx.tell(
+                    Key::User(user),
+                    Command::User(UserCommand::Note(Box::new(event.clone()))),
+                );
+            }
+        }
+    }
+
+    pub(crate) fn block(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: ConversationId,
+        by: UserId,
+        user: UserId,
+        blocked: bool,
+        reply: Reply,
+    ) {
+        let view = cx.view();
+        let Some(conversation) = self.conversations.get_mut(&id) else {
+            return;
+        };
+        let is_theirs = ConversationId::direct(by, user) == id;
+        if conversation.phase != Phase::Ready || conversation.info.group || !is_theirs {
+            // There is no conversation that the block could end; the accounts keep a later one from being made.
+            cx.answer(reply, Answer::Done);
+            return;
+        }
+        let changed = if blocked {
+            conversation.blocked_by.insert(by)
+        } else {
+            conversation.blocked_by.remove(&by)
+        };
+        if changed {
+            let value = blocked.then(bytes::Bytes::new);
+            self.write_then(
+                cx,
+                id,
+                vec![put(id, view, RowName::BlockedBy(by), value)],
+                reply,
+                Answer::Done,
+            );
+        } else {
+            cx.answer(reply, Answer::Done);
+        }
+    }
+}
+
+/// Who asks must be in (else there is no such thing), and admin of a group.
+fn admin_of_group(conversation: &Conversation, by: UserId) -> Result<(), Refusal> {
+    let member = conversation
+        .members
+        .current(by)
+        .filter(|_| conversation.phase == Phase::Ready);
+    let Some(member) = member else {
+        return Err(Refusal::not_found());
+    };
+    if !conversation.info.group {
+        return Err(Refusal::new(
+            Code::Forbidden,
+            "a one-to-one conversation has no admins and stays as it is",
+        ));
+    }
+    if member.role != Role::Admin {
+        return Err(Refusal::new(
+            Code::Forbidden,
+            "only an admin of the group may do this",
+        ));
+    }
+    Ok(())
+}
+
+fn judge(conversation: &Conversation, command: &ConversationCommand) -> Result<Verdict, Refusal> {
+    use ConversationCommand as C;
+    let members = &conversation.members;
+    let named = |user: UserId| {
+        members
+            .current(user)
+            .map(|member| Named {
+                user,
+                name: member.name.clone(),
+            })
+            .ok_or_else(Refusal::not_found)
+    };
+    match command {
+        C::AddMember { by, user } => {
+            admin_of_group(conversation, *by)?;
+            if members.current(user.user).is_some() {
+                return Ok(Verdict::Already);
+            }
+            if members.count() >= GROUP_MEMBERS {
+                return Err(too_many_members());
+            }
+            Ok(Verdict::Entries(vec![(
+                user.clone(),
+                MemberOp::Added,
+                Role::Member,
+            )]))
+        }
+        C::RemoveMember { by, user } if by == user => {
+            if conversation.phase != Phase::Ready {
+                return Err(Refusal::not_found());
+            }
+            let leaver = named(*user)?;
+            if !conversation.info.group {
+                return Err(Refusal::new(
+                    Code::Forbidden,
+                    "nobody leaves a one-to-one conversation; block instead",
+                ));
+            }
+            let mut entries = vec![(leaver, MemberOp::Left, Role::Member)];
+            if let Some(heir) = members.oldest_but(*user).filter(|_| members.is_last_admin(*user)) {
+                entries.push((named(heir)?, MemberOp::Role, Role::Admin));
+            }
+            Ok(Verdict::Entries(entries))
+        }
+        C::RemoveMember { by, user } => {
+            admin_of_group(conversation, *by)?;
+            Ok(Verdict::Entries(vec![(
+                named(*user)?,
+                MemberOp::Removed,
+                Role::Member,
+            )]))
+        }
+        C::SetRole { by, user, role } => {
+            admin_of_group(conversation, *by)?;
+            let target = named(*user)?;
+            if members.current(*user).is_some_and(|member| member.role == *role) {
+                return Ok(Verdict::Already);
+            }
+            if *role != Role::Admin && members.is_last_admin(*user) {
+                return Err(Refusal::new(Code::Conflict, "a group keeps at least one admin"));
+            }
+            Ok(Verdict::Entries(vec![(target, MemberOp::Role, *role)]))
+        }
+        _ => Err(Refusal::not_found()),
+    }
+}

@@ -1,0 +1,368 @@
+//! The role: which step a command, a completion or an answer belongs to. The steps themselves are in the files beside.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use godwit_cluster::{Cx, Flow, Loading, Reply, Role, Tag};
+use godwit_store::{Outcome, Read, ReadAnswer, View};
+use godwit_wire::code::Refusal;
+use godwit_wire::command::{Answer, Command, ConversationCommand, LoggedEntry};
+use godwit_wire::ids::{ConversationId, Key, UserId};
+use prost::Message;
+use slab::Slab;
+
+use crate::conversation::{Conversation, Phase};
+use crate::create::Creation;
+use crate::metrics::Metrics;
+use crate::read::Reading;
+use crate::rows::{InfoRow, MarkRow, MemberRow, RowName, WatermarkRow};
+use crate::tables::{CONVERSATION_ROWS, log};
+
+/// Told whenever more of a conversation is confirmed: `(conversation, shard, confirmed up to)`. Must not block.
+pub type Confirmed = Arc<dyn Fn(ConversationId, u16, u64) + Send + Sync>;
+
+/// What the bridge needs to know.
+#[derive(Clone)]
+pub struct Config {
+    /// Where the search index hears of new entries; `None`: nothing is indexed, tails close without it.
+    pub confirmed: Option<Confirmed>,
+    /// How long a conversation stays in memory after its last use, milliseconds.
+    pub idle_ms: u64,
+    /// Most conversations in memory on a worker before the least used quiet ones are dropped early.
+    pub loaded: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            confirmed: None,
+            idle_ms: 10_000,
+            loaded: 100_000,
+        }
+    }
+}
+
+/// A step under way; the tag of its read, write or ask is its place in the slab.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// The look-up of a pending send's id.
+    Check(ConversationId, u64),
+    /// The row of a position.
+    Stored(ConversationId, u64),
+    /// An offer of a position to a user.
+    Offer(ConversationId, u64, UserId),
+    /// Word of a membership change to the accounts of its user.
+    Membership(ConversationId, u64, Key, Command),
+    /// A write whose end is answered so.
+    Write(ConversationId, Reply, Box<Answer>),
+    /// A lazy write: nobody waits, but the state stays until it ended.
+    Lazy(ConversationId),
+    /// A step of making a conversation.
+    Making(ConversationId),
+    /// A question that is asked for a membership change before it gets a number.
+    Ask(ConversationId, Reply, Box<ConversationCommand>),
+    /// A read for an answer.
+    Reading(Box<Reading>),
+    /// Pages of the lists of open tails.
+    Tails(Vec<u16>),
+}
+
+const PAGE: u32 = 4_096;
+/// Most watermarks and members that one conversation's load reads: a full group and as many former members.
+const LOAD_ROWS: u32 = 65_536;
+
+/// Timers carry one of these numbers.
+pub(crate) const TIMER_SWEEP: Tag = 0;
+pub(crate) const TIMER_RECEIPTS: Tag = 1;
+pub(crate) const TIMER_OFFERS: Tag = 2;
+
+/// The ingest bridge on one worker.
+pub struct Ingest {
+    pub(crate) config: Config,
+    pub(crate) metrics: Metrics,
+    pub(crate) conversations: HashMap<ConversationId, Conversation>,
+    pub(crate) steps: Slab<Step>,
+    pub(crate) creations: HashMap<ConversationId, Creation>,
+    /// Conversations with an open tail that were not yet looked at after the take-up.
+    pub(crate) tails: VecDeque<ConversationId>,
+    pub(crate) tails_loading: usize,
+    pub(crate) receipts_timer: bool,
+    pub(crate) offers_timer: bool,
+    /// Conversations with refused offers.
+    pub(crate) refused: VecDeque<ConversationId>,
+    /// Words to the accounts that did not get there.
+    pub(crate) refused_words: Vec<(ConversationId, u64, Key, Command)>,
+    /// Conversations with watermarks to tell.
+    pub(crate) untold: Vec<ConversationId>,
+}
+
+impl Ingest {
+    /// A bridge without conversations; they are loaded as they are spoken to.
+    pub fn new(config: Config, metrics: Metrics) -> Self {
+        Self {
+            config,
+            metrics,
+            conversations: HashMap::new(),
+            steps: Slab::new(),
+            creations: HashMap::new(),
+            tails: VecDeque::new(),
+            tails_loading: 0,
+            receipts_timer: false,
+            offers_timer: false,
+            refused: VecDeque::new(),
+            refused_words: Vec::new(),
+            untold: Vec::new(),
+        }
+    }
+
+    pub(crate) fn step(&mut self, step: Step) -> Tag {
+        self.steps.insert(step) as Tag
+    }
+
+    fn end_step(&mut self, tag: Tag) -> Option<Step> {
+        usize::try_from(tag)
+            .ok()
+            .and_then(|place| self.steps.try_remove(place))
+    }
+
+    fn load_reads(id: ConversationId, view: View) -> Vec<Read> {
+        vec![
+            Read::TakeUp { log: log(id), view },
+            Read::Rows {
+                table: CONVERSATION_ROWS,
+                partition: id.to_bytes(),
+                after: None,
+                limit: LOAD_ROWS,
+            },
+        ]
+    }
+
+    fn install(&mut self, id: ConversationId, answers: Vec<ReadAnswer>, now_ms: u64) {
+        let mut conversation = Conversation::new(id);
+        conversation.last_used_ms = now_ms;
+        let mut tail = Vec::new();
+        for answer in answers {
+            match answer {
+                ReadAnswer::TakeUp { head, rows } => {
+                    conversation.confirmed = head.confirmed.max(head.floor);
+                    tail = rows;
+                }
+                ReadAnswer::Rows { rows, .. } => {
+                    for (name, value) in rows {
+                        restore_row(&mut conversation, &name, value);
+                    }
+                }
+                _ => {}
+            }
+        }
+        for row in tail {
+            match LoggedEntry::from_stored(row.row) {
+                Ok(stored) => {
+                    conversation.confirmed = row.seq;
+                    self.replay(&mut conversation, row.seq, stored);
+                }
+                Err(error) => {
+                    tracing::error!(conversation = %id, position = row.seq, %error, "a stored entry cannot be read");
+                    self.metrics.broken_rows.inc();
+                    break;
+                }
+            }
+        }
+        conversation.head = conversation.head.max(conversation.confirmed);
+        self.conversations.insert(id, conversation);
+    }
+}
+
+fn restore_row(conversation: &mut Conversation, name: &[u8], value: Bytes) {
+    let Some(name) = RowName::decode(name) else { return };
+    let read = match name {
+        RowName::Info => InfoRow::decode(value).map(|info| {
+            conversation.info = info;
+            conversation.phase = Phase::Ready;
+        }),
+        RowName::Member(user) => MemberRow::decode(value).map(|row| conversation.members.restore(user, row)),
+        RowName::Watermark(user) => WatermarkRow::decode(value).map(|row| {
+            conversation.watermarks.insert(user, row);
+        }),
+        RowName::BlockedBy(user) => {
+            conversation.blocked_by.insert(user);
+            Ok(())
+        }
+        RowName::Mark => MarkRow::decode(value).map(|row| conversation.mark = row.fanned_out),
+    };
+    if let Err(error) = read {
+        tracing::error!(conversation = %conversation.id, ?name, %error, "a small row cannot be read");
+    }
+}
+
+impl Role for Ingest {
+    fn apply(&mut self, cx: &mut Cx<'_>, key: &Key, command: Command, reply: Reply) -> Flow {
+        let (Key::Conversation(id), Command::Conversation(_)) = (key, &command) else {
+            cx.answer(reply, Answer::Refused(Refusal::not_found()));
+            return Flow::Taken;
+        };
+        let Some(conversation) = self.conversations.get_mut(id) else {
+            return Flow::Load {
+                command,
+                reply,
+                reads: Self::load_reads(*id, cx.view()),
+            };
+        };
+        conversation.last_used_ms = cx.now().mono_ms;
+        if let Command::Conversation(command) = command {
+            self.command(cx, *id, command, reply);
+        }
+        Flow::Taken
+    }
+
+    fn loaded(&mut self, cx: &mut Cx<'_>, key: &Key, answers: Vec<ReadAnswer>) -> Loading {
+        if let Key::Conversation(id) = key {
+            self.install(*id, answers, cx.now().mono_ms);
+            self.resume(cx, *id);
+        }
+        Loading::Ready
+    }
+
+    fn load_failed(&mut self, cx: &mut Cx<'_>, key: &Key) {
+        if let Key::Conversation(id) = key {
+            self.tail_load_failed(cx, *id);
+        }
+    }
+
+    fn enter(&mut self, cx: &mut Cx<'_>, key: &Key, _tag: Tag) -> Option<Vec<Read>> {
+        let Key::Conversation(id) = key else { return None };
+        if !self.conversations.contains_key(id) {
+            return Some(Self::load_reads(*id, cx.view()));
+        }
+        self.tail_loaded(cx, *id);
+        None
+    }
+
+    fn stored(&mut self, cx: &mut Cx<'_>, tag: Tag, outcome: Outcome) {
+        let Some(step) = self.end_step(tag) else { return };
+        if outcome == Outcome::Unknown {
+            // The engine closes: nobody is told anything.
+            return;
+        }
+        match step {
+            Step::Stored(id, position) => self.row_stored(cx, id, position),
+            Step::Write(id, reply, answer) => {
+                self.release(id);
+                cx.answer(reply, *answer);
+            }
+            Step::Lazy(id) => self.release(id),
+            Step::Making(id) => self.made(cx, id),
+            _ => tracing::error!("a write ended that nobody began"),
+        }
+    }
+
+    fn read(&mut self, cx: &mut Cx<'_>, tag: Tag, answers: Option<Vec<ReadAnswer>>) {
+        match self.end_step(tag) {
+            Some(Step::Check(id, number)) => self.checked(cx, id, number, answers),
+            Some(Step::Reading(reading)) => self.has_read(cx, *reading, answers),
+            Some(Step::Tails(shards)) => self.tails_read(cx, &shards, answers),
+            _ => tracing::error!("a read ended that nobody began"),
+        }
+    }
+
+    fn answered(&mut self, cx: &mut Cx<'_>, tag: Tag, answer: Answer) {
+        match self.end_step(tag) {
+            Some(Step::Offer(id, position, user)) => self.offer_answered(cx, id, position, user, &answer),
+            Some(Step::Membership(id, position, key, command)) => {
+                self.membership_answered(cx, id, position, key, command, &answer);
+            }
+            Some(Step::Making(id)) => self.making_answered(cx, id, answer),
+            Some(Step::Ask(id, reply, command)) => self.asked(cx, id, reply, *command, answer),
+            _ => tracing::error!("an answer came that nobody asked for"),
+        }
+    }
+
+    fn timer(&mut self, cx: &mut Cx<'_>, tag: Tag) {
+        match tag {
+            TIMER_SWEEP => self.sweep(cx),
+            TIMER_RECEIPTS => self.tell_receipts(cx),
+            TIMER_OFFERS => self.offer_again(cx),
+            _ => {}
+        }
+    }
+
+    fn taken_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], _view: View) {
+        self.read_tails(cx, shards, PAGE);
+        cx.after(crate::tail::SWEEP_MS, TIMER_SWEEP);
+    }
+
+    fn given_up(&mut self, _cx: &mut Cx<'_>, shards: &[u16], _view: View) {
+        self.conversations
+            .retain(|id, _| !shards.contains(&Key::Conversation(*id).shard()));
+    }
+
+    fn shut_down(&mut self, cx: &mut Cx<'_>) {
+        self.close_all(cx);
+    }
+
+    fn quiet(&self) -> bool {
+        self.conversations.values().all(Conversation::is_quiet)
+    }
+}
+
+impl Ingest {
+    fn command(&mut self, cx: &mut Cx<'_>, id: ConversationId, command: ConversationCommand, reply: Reply) {
+        use ConversationCommand as C;
+        match command {
+            C::Send(send) => self.send(cx, id, send, reply),
+            C::OpenDirect { by, with } => self.open_direct(cx, id, by, with, reply),
+            C::CreateGroup {
+                by,
+                name,
+                description,
+                members,
+                full_history,
+            } => {
+                self.create_group(cx, id, by, (name, description), members, full_history, reply);
+            }
+            C::Change {
+                by,
+                name,
+                description,
+            } => self.change(cx, id, by, (name, description), reply),
+            C::AddMember { .. } | C::RemoveMember { .. } | C::SetRole { .. } => {
+                self.change_membership(cx, id, command, reply);
+            }
+            C::Get { .. } | C::History { .. } | C::Visible { .. } | C::Status { .. } => {
+                self.look(cx, id, command, reply);
+            }
+            C::Read { by, up_to } => self.watermark_read(cx, id, by, up_to, reply),
+            C::Delivered { user, up_to } => self.watermark_delivered(cx, id, user, up_to),
+            C::Block { by, user, blocked } => self.block(cx, id, by, user, blocked, reply),
+            C::Indexed { up_to } => {
+                if let Some(conversation) = self.conversations.get_mut(&id) {
+                    conversation.indexed = conversation.indexed.max(up_to);
+                }
+            }
+        }
+    }
+
+    /// A step that held the state in memory ended.
+    pub(crate) fn release(&mut self, id: ConversationId) {
+        if let Some(conversation) = self.conversations.get_mut(&id) {
+            conversation.busy = conversation.busy.saturating_sub(1);
+        }
+    }
+
+    /// A write whose end is answered; the state stays until then.
+    pub(crate) fn write_then(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: ConversationId,
+        ops: Vec<godwit_store::Op>,
+        reply: Reply,
+        answer: Answer,
+    ) {
+        if let Some(conversation) = self.conversations.get_mut(&id) {
+            conversation.busy += 1;
+        }
+        let tag = self.step(Step::Write(id, reply, Box::new(answer)));
+        cx.store(tag, ops);
+    }
+}

@@ -1,0 +1,201 @@
+//! Open tails: which conversations may have an entry that is not fanned out or not indexed. A take-up reads that
+//! list, never all conversations, and offers the rest again before anything new.
+
+use godwit_cluster::Cx;
+use godwit_store::{Head, Op, Read, ReadAnswer};
+use godwit_wire::ids::{ConversationId, Key};
+use prost::Message;
+
+use crate::conversation::{Conversation, Phase};
+use crate::role::{Ingest, Step, TIMER_SWEEP};
+use crate::rows::{MarkRow, RowName, put};
+use crate::tables::{OPEN_TAILS, log, tail_partition};
+
+/// How often conversations are looked over for closing and dropping, milliseconds.
+pub(crate) const SWEEP_MS: u64 = 1_000;
+/// Quiet for so long, a tail is closed.
+const CLOSE_AFTER_MS: u64 = 3_000;
+/// Positions between two stored fan-out marks: what a take-up offers again at the most, besides what was in flight.
+const MARK_EVERY: u64 = 256;
+/// Conversations of the list that are loaded at a time after a take-up.
+const TAILS_AT_A_TIME: usize = 64;
+/// Shards whose lists are read at a time.
+const SHARDS_A_READ: usize = 256;
+
+impl Ingest {
+    pub(crate) fn read_tails(&mut self, cx: &mut Cx<'_>, shards: &[u16], page: u32) {
+        for shards in shards.chunks(SHARDS_A_READ) {
+            let tag = self.step(Step::Tails(shards.to_vec()));
+            cx.read(
+                tag,
+                shards.iter().map(|shard| tails_of(*shard, None, page)).collect(),
+            );
+        }
+    }
+
+    pub(crate) fn tails_read(&mut self, cx: &mut Cx<'_>, shards: &[u16], answers: Option<Vec<ReadAnswer>>) {
+        let Some(answers) = answers else {
+            // The store does not answer: the promise waits for it.
+            self.read_tails(cx, shards, u32::from(u16::MAX));
+            return;
+        };
+        for (shard, answer) in shards.iter().zip(answers) {
+            let ReadAnswer::Set { elements, more } = answer else {
+                continue;
+            };
+            let last = elements.last().map(|(element, _)| element.clone());
+            self.tails.extend(
+                elements
+                    .iter()
+                    .filter_map(|(element, _)| ConversationId::from_slice(element)),
+            );
+            if let (true, Some(last)) = (more, last) {
+                let tag = self.step(Step::Tails(vec![*shard]));
+                cx.read(tag, vec![tails_of(*shard, Some(last), u32::from(u16::MAX))]);
+            }
+        }
+        self.load_tails(cx);
+    }
+
+    fn load_tails(&mut self, cx: &mut Cx<'_>) {
+        while self.tails_loading < TAILS_AT_A_TIME {
+            let Some(id) = self.tails.pop_front() else { return };
+            self.tails_loading += 1;
+            cx.enter(Key::Conversation(id), 0);
+        }
+    }
+
+    pub(crate) fn tail_loaded(&mut self, cx: &mut Cx<'_>, id: ConversationId) {
+        self.tails_loading = self.tails_loading.saturating_sub(1);
+        if let Some(conversation) = self.conversations.get_mut(&id) {
+            conversation.tail_open = true;
+            if let Some(tell) = &self.config.confirmed {
+                tell(id, Key::Conversation(id).shard(), conversation.confirmed);
+            }
+        }
+        self.load_tails(cx);
+    }
+
+    pub(crate) fn tail_load_failed(&mut self, _cx: &mut Cx<'_>, id: ConversationId) {
+        // Loaded again by the next sweep; also if it was not from the list, then it is looked at for nothing.
+        self.tails_loading = self.tails_loading.saturating_sub(1);
+        self.tails.push_back(id);
+    }
+
+    /// A conversation came into memory: what is above its mark is offered before anything new.
+    pub(crate) fn resume(&mut self, cx: &mut Cx<'_>, id: ConversationId) {
+        self.metrics.loaded.set(self.conversations.len() as i64);
+        let Some(conversation) = self.conversations.get(&id) else {
+            return;
+        };
+        let (from, to) = (conversation.fanned_out() + 1, conversation.head);
+        for position in from..=to {
+            self.offer(cx, id, position);
+        }
+        self.advance(cx, id);
+    }
+
+    pub(crate) fn store_mark_if_far(&mut self, cx: &mut Cx<'_>, id: ConversationId) {
+        let view = cx.view();
+        let Some(conversation) = self.conversations.get_mut(&id) else {
+            return;
+        };
+        if conversation.fanned_out() - conversation.mark >= MARK_EVERY {
+            conversation.busy += 1;
+            let ops = mark(conversation, view);
+            let tag = self.step(Step::Lazy(id));
+            cx.store(tag, ops);
+        }
+    }
+
+    pub(crate) fn sweep(&mut self, cx: &mut Cx<'_>) {
+        cx.after(SWEEP_MS, TIMER_SWEEP);
+        self.load_tails(cx);
+        let now = cx.now().mono_ms;
+        let idle = if self.conversations.len() > self.config.loaded {
+            CLOSE_AFTER_MS
+        } else {
+            self.config.idle_ms
+        };
+        let due: Vec<ConversationId> = self
+            .conversations
+            .values()
+            .filter(|c| c.is_quiet() && now.saturating_sub(c.last_used_ms) >= CLOSE_AFTER_MS.min(idle))
+            .map(|conversation| conversation.id)
+            .collect();
+        for id in due {
+            self.close(cx, id);
+            let dropped = |c: &Conversation| c.is_quiet() && now.saturating_sub(c.last_used_ms) >= idle;
+            if self.conversations.get(&id).is_some_and(dropped) {
+                self.conversations.remove(&id);
+            }
+        }
+        self.metrics.loaded.set(self.conversations.len() as i64);
+    }
+
+    /// Stores the mark of a quiet conversation, and takes it off the list if nothing is left to do for it.
+    fn close(&mut self, cx: &mut Cx<'_>, id: ConversationId) {
+        let view = cx.view();
+        let searched = self.config.confirmed.is_some();
+        let Some(conversation) = self.conversations.get_mut(&id) else {
+            return;
+        };
+        if conversation.phase != Phase::Ready {
+            return;
+        }
+        let mut ops = Vec::new();
+        if conversation.fanned_out() > conversation.mark {
+            ops = mark(conversation, view);
+        }
+        if conversation.tail_open && (!searched || conversation.indexed >= conversation.head) {
+            conversation.tail_open = false;
+            let partition = tail_partition(Key::Conversation(id).shard());
+            ops.push(Op::Remove {
+                table: OPEN_TAILS,
+                partition,
+                element: id.to_bytes(),
+            });
+        }
+        if !ops.is_empty() {
+            conversation.busy += 1;
+            let tag = self.step(Step::Lazy(id));
+            cx.store(tag, ops);
+        }
+    }
+
+    /// The process ends: marks are stored, so that the next start has little to offer again.
+    pub(crate) fn close_all(&mut self, cx: &mut Cx<'_>) {
+        self.tell_receipts(cx);
+        let all: Vec<ConversationId> = self.conversations.keys().copied().collect();
+        for id in all {
+            self.close(cx, id);
+        }
+    }
+}
+
+/// Mark and head move together: a take-up reads the rows above the one, and offers those above the other.
+fn mark(conversation: &mut Conversation, view: u64) -> Vec<Op> {
+    let fanned_out = conversation.fanned_out();
+    conversation.mark = fanned_out;
+    let row = MarkRow { fanned_out }.encode_to_vec().into();
+    vec![
+        put(conversation.id, view, RowName::Mark, Some(row)),
+        Op::Head {
+            log: log(conversation.id),
+            head: Head {
+                confirmed: fanned_out,
+                floor: 0,
+            },
+        },
+    ]
+}
+
+fn tails_of(shard: u16, after: Option<bytes::Bytes>, limit: u32) -> Read {
+    Read::Set {
+        table: OPEN_TAILS,
+        partition: tail_partition(shard),
+        after,
+        up_to: None,
+        limit,
+    }
+}
