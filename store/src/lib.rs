@@ -5,6 +5,8 @@
 
 pub mod embedded;
 mod store;
+#[cfg(feature = "testsuite")]
+pub mod testsuite;
 mod types;
 
 pub use store::{Completion, CompletionPort, Health, Outcome, Stats, Store, StoreError, Submission, blocking};
