@@ -312,7 +312,7 @@ pub fn covers(allow: &str, filter: &str) -> bool {
             // Every topic has a first level, so there `#` is `+/#`; deeper `#` also matches the parent, `+` does not.
             ("+", Some("#")) if depth == 0 => return allow == "+/#",
             ("+", Some(wanted)) if wanted != "#" && !hidden => {}
-            (literal, Some(wanted)) if literal == wanted && literal != "+" => {}
+            (literal, Some(wanted)) if literal == wanted => {}
             _ => return false,
         }
     }
