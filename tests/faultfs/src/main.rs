@@ -142,8 +142,10 @@ fn run(task: Task) -> Result<()> {
                 writeln!(out, "{number}")?;
                 out.flush()
             })?;
-            while stay {
-                std::thread::park();
+            if stay {
+                loop {
+                    std::thread::park();
+                }
             }
             Ok(())
         }

@@ -1,6 +1,8 @@
 //! The layer proved through a real mount, on a program that syncs and on one that does not. A machine without FUSE
 //! fails these tests with a clear line; none is skipped.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -251,7 +253,7 @@ fn a_full_disk_refuses_growth_but_not_overwriting_and_recovers() {
     let file = File::create(&path).unwrap();
     file.write_all_at(&vec![1; 1 << 20], 0).unwrap();
     mounted.order("space 65536 1000000000");
-    let stat = rustix::fs::statvfs(&mounted.dir()).unwrap();
+    let stat = rustix::fs::statvfs(mounted.dir()).unwrap();
     assert_eq!(stat.f_bavail * stat.f_frsize, 65_536);
     assert!((stat.f_blocks * stat.f_frsize).abs_diff(1_000_000_000) < 4096);
     file.write_all_at(&[2; 4096], 0).unwrap();
