@@ -20,8 +20,9 @@ const SCRATCH: usize = 4 * MAX_FRAME;
 const MAX_UNSENT: usize = 1 << 20;
 /// A buffer of an idle client above this is given back.
 const KEEP_CAPACITY: usize = 256;
-/// Connections from one source address: below half of the usual range of ephemeral ports.
-const PER_SOURCE: usize = 8_000;
+/// Connections from one source address: a small part of the usual 28,000 ephemeral ports, since the kernel's search for
+/// a free one gets slow when many are taken.
+const PER_SOURCE: usize = 2_000;
 /// Token of the waker; clients use their index.
 const WAKE: Token = Token(usize::MAX);
 

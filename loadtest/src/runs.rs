@@ -281,7 +281,7 @@ fn specs(
                 .map(|rate| rate * recipients as f64 / options.clients as f64),
             keep_alive: options.keep_alive,
             connect_window: options.connect_window.max(1),
-            source_salt: number as u8,
+            source_salt: (seconds as u8).wrapping_add(number as u8),
             login: login.clone(),
             chat,
             encoding: options.encoding,
