@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use godwit_store::blocking::Client;
-use godwit_store::embedded::{Embedded, Options, restore};
+use godwit_store::embedded::{Embedded, Faults, Options, restore};
 use godwit_store::testsuite::{Port, append, log, rows, submit, tables};
 use godwit_store::{Batch, Completion, Head, Op, Outcome, Read, ReadAnswer, Store, StoreError, Submission};
 use tempfile::TempDir;
@@ -28,6 +28,15 @@ fn small() -> Options {
 
 godwit_store::conformance!(embedded, super::make);
 godwit_store::conformance!(embedded_in_small_segments, super::make_small);
+
+/// A disk on which the tree cannot be written, so that segments stay.
+struct NoLoads;
+
+impl Faults for NoLoads {
+    fn ingest(&self) -> std::io::Result<()> {
+        Err(std::io::Error::other("not now"))
+    }
+}
 
 fn open(dir: &Path) -> Arc<dyn Store> {
     Arc::new(Embedded::open(dir, small()).expect("opened"))
@@ -186,7 +195,8 @@ fn damage_in_a_sealed_segment_and_a_missing_segment_are_refused() {
     let (store, dir) = make_small();
     fill(&store, 1, 5);
     drop(store);
-    let store = open(dir.path());
+    let options = Options { faults: Arc::new(NoLoads), ..small() };
+    let store: Arc<dyn Store> = Arc::new(Embedded::open(dir.path(), options).expect("opened"));
     fill(&store, 6, 9);
     let copy = killed(dir.path());
     drop(store);

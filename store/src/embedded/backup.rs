@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::RwLockWriteGuard;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
@@ -12,8 +13,10 @@ use super::layout::{self, journal_dir, sync_dir, tree_dir};
 use super::queue::SealRequest;
 use crate::StoreError;
 
-/// How long the committer may take to end the segment.
-const SEAL_TIME: Duration = Duration::from_secs(10);
+/// How long the committer may take to end the segment, and how often it is asked: it cannot while the overlay is full, which
+/// only goes on when the tree is let go.
+const SEAL_TIME: Duration = Duration::from_secs(2);
+const ATTEMPTS: usize = 10;
 
 fn make_empty(dir: &Path) -> Result<(), StoreError> {
     std::fs::create_dir_all(dir).map_err(|e| layout::io("cannot create", dir, &e))?;
@@ -24,18 +27,27 @@ fn make_empty(dir: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Ends the segment with the tree held: from then on no file of the tree changes and no segment is deleted.
+fn hold_sealed(core: &Core) -> Result<(RwLockWriteGuard<'_, ()>, u64), StoreError> {
+    for _ in 0..ATTEMPTS {
+        let held = core.tree.hold();
+        let (answer, sealed) = sync_channel(1);
+        if !core.queue.seal(SealRequest { only_if_used: false, answer }) {
+            return Err(StoreError::Unavailable("the store is closed".into()));
+        }
+        if let Ok(last) = sealed.recv_timeout(SEAL_TIME) {
+            return Ok((held, last));
+        }
+        drop(held);
+        std::thread::sleep(SEAL_TIME / 4);
+    }
+    Err(StoreError::Unavailable("the journal does not come to an end; try again".into()))
+}
+
 /// Writes everything stored so far to `dir`. Loading and merging wait meanwhile, commits do not.
 pub(super) fn backup(core: &Core, dir: &Path) -> Result<(), StoreError> {
     make_empty(dir)?;
-    // From here on no file of the tree changes and no segment is deleted.
-    let held = core.tree.hold();
-    let (answer, sealed) = sync_channel(1);
-    if !core.queue.seal(SealRequest { only_if_used: false, answer }) {
-        return Err(StoreError::Unavailable("the store is closed".into()));
-    }
-    let last = sealed
-        .recv_timeout(SEAL_TIME)
-        .map_err(|_| StoreError::Unavailable("the journal does not come to an end; try again".into()))?;
+    let (held, last) = hold_sealed(core)?;
     let copy = || -> io::Result<()> {
         copy_dir(&tree_dir(&core.data), &tree_dir(dir), true, &|_| true)?;
         let from = journal_dir(&core.data);

@@ -23,6 +23,7 @@ fn key(row: &Row<'_>) -> Vec<u8> {
 pub fn open(name: &str, dir: &Path) -> Result<Box<dyn Engine>, String> {
     Ok(match name {
         "fjall" => Box::new(Fjall::open(dir)?),
+        "godwit" => Box::new(Godwit::open(&dir.join("godwit"))?),
         "redb" => Box::new(Redb::open(&dir.join("db.redb"))?),
         "journal" => Box::new(Journaled::open(dir, || Box::new(|_| {}), Box::new(|| 0))?),
         "journal+fjall" => {
@@ -270,6 +271,94 @@ impl Engine for Journaled {
         }
         if let Some(q) = &self.quiet {
             q();
+        }
+    }
+}
+
+/// The product's engine, through its own trait: a batch a message, two commits' worth under way.
+struct Godwit {
+    store: std::sync::Arc<godwit_store::embedded::Embedded>,
+    done: mpsc::Receiver<usize>,
+    ops: Vec<godwit_store::Op>,
+    under_way: usize,
+    gathered: usize,
+    ticket: u64,
+}
+
+struct Count(std::sync::Mutex<mpsc::Sender<usize>>);
+
+impl godwit_store::CompletionPort for Count {
+    fn complete(&self, batch: &mut Vec<godwit_store::Completion>) {
+        use godwit_store::{Completion, Outcome};
+        assert!(batch.iter().all(|c| matches!(c, Completion::Written { outcome: Outcome::Stored, .. })));
+        self.0.lock().unwrap().send(batch.len()).ok();
+        batch.clear();
+    }
+}
+
+impl Godwit {
+    fn open(dir: &Path) -> Result<Self, String> {
+        use godwit_store::Store as _;
+        let store = godwit_store::embedded::Embedded::open(dir, Default::default()).map_err(|e| e.to_string())?;
+        let (sender, done) = mpsc::channel();
+        store.register(0, Arc::new(Count(std::sync::Mutex::new(sender))));
+        Ok(Self { store: Arc::new(store), done, ops: Vec::new(), under_way: 0, gathered: 0, ticket: 0 })
+    }
+}
+
+impl Engine for Godwit {
+    fn put(&mut self, row: &Row<'_>) {
+        use godwit_store::{Kind, LogId, Op, Store as _, Table};
+        let name = "trial";
+        let id = u16::from(row.part[0]);
+        let value = bytes::Bytes::copy_from_slice(row.value);
+        let u64_of = |b: &[u8]| u64::from_be_bytes(b.try_into().unwrap());
+        self.ops.push(if row.part[0] == 2 {
+            Op::Put {
+                table: Table { id, kind: Kind::Rows, name },
+                partition: bytes::Bytes::copy_from_slice(&row.part[1..]),
+                name: bytes::Bytes::copy_from_slice(row.rest),
+                view: self.store.start_view(),
+                value: Some(value),
+            }
+        } else {
+            let table = Table { id, kind: Kind::Log, name };
+            let log = LogId { table, id: uuid::Uuid::from_slice(&row.part[1..]).unwrap() };
+            Op::Append { log, view: u64_of(&row.rest[..8]), seq: u64_of(&row.rest[8..]), row: value }
+        });
+        if self.ops.len() == 4 {
+            self.ticket += 1;
+            let ops = std::mem::take(&mut self.ops);
+            let mut batch = godwit_store::Batch { port: 0, ticket: self.ticket, ops };
+            while let godwit_store::Submission::Busy(back) = self.store.submit(batch) {
+                batch = back;
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            self.under_way += 1;
+            self.gathered += 1;
+        }
+    }
+    fn commit(&mut self) {
+        while self.under_way > self.gathered {
+            self.under_way -= self.done.recv().unwrap();
+        }
+        self.gathered = 0;
+    }
+    fn count(&self) -> u64 {
+        use godwit_store::Store as _;
+        println!("  stats {:?}", self.store.stats());
+        0
+    }
+    fn settle(&mut self) {
+        use godwit_store::Store as _;
+        while self.under_way > 0 {
+            self.under_way -= self.done.recv().unwrap();
+        }
+        println!("  stats {:?}", self.store.stats());
+        if std::env::var_os("TRIAL_CLOSE").is_some() {
+            self.store.close().unwrap();
+        } else {
+            std::thread::sleep(std::time::Duration::from_millis(1500));
         }
     }
 }

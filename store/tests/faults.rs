@@ -1,0 +1,305 @@
+//! A failing disk under the embedded engine: nothing acknowledged is lost, nothing is said too early, and it goes on by itself.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use godwit_store::blocking::Client;
+use godwit_store::embedded::{Embedded, Faults, Options};
+use godwit_store::testsuite::{Port, append, rows, submit};
+use godwit_store::{Batch, Completion, Health, Outcome, Store, Submission};
+use tempfile::TempDir;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Call {
+    Create,
+    Write,
+    Sync,
+    Ingest,
+}
+
+/// A disk that fails by plan.
+#[derive(Default)]
+struct Disk {
+    calls: Mutex<Vec<(Call, bool)>>,
+    /// The next this many calls of the kind fail.
+    plan: Mutex<Vec<(Call, i32)>>,
+    broken: AtomicBool,
+    tree_broken: AtomicBool,
+    /// Chance of failure of every call, of 1,000; and the state of the dice.
+    chance: AtomicU64,
+    dice: AtomicU64,
+}
+
+impl Disk {
+    fn fail_next(&self, call: Call, errno: i32) {
+        self.plan.lock().expect("lock").push((call, errno));
+    }
+
+    fn roll(&self) -> u64 {
+        let x = self.dice.fetch_add(0x9E37_79B9_7F4A_7C15, SeqCst);
+        let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        (x ^ (x >> 27)) >> 11
+    }
+
+    fn check(&self, call: Call) -> io::Result<()> {
+        let mut plan = self.plan.lock().expect("lock");
+        let planned = plan.iter().position(|(c, _)| *c == call).map(|i| plan.remove(i).1);
+        let broken = if call == Call::Ingest { &self.tree_broken } else { &self.broken };
+        let errno = planned
+            .or_else(|| broken.load(SeqCst).then_some(5))
+            .or_else(|| (self.roll() % 1000 < self.chance.load(SeqCst)).then_some(if self.roll() % 2 == 0 { 5 } else { 28 }));
+        self.calls.lock().expect("lock").push((call, errno.is_none()));
+        errno.map_or(Ok(()), |e| Err(io::Error::from_raw_os_error(e)))
+    }
+}
+
+impl Faults for Disk {
+    fn create(&self) -> io::Result<()> {
+        self.check(Call::Create)
+    }
+    fn write(&self, len: usize) -> Result<(), (usize, io::Error)> {
+        let part = self.roll() as usize % (len + 1);
+        self.check(Call::Write).map_err(|e| (part, e))
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.check(Call::Sync)
+    }
+    fn ingest(&self) -> io::Result<()> {
+        self.check(Call::Ingest)
+    }
+}
+
+fn open(dir: &Path, disk: &Arc<Disk>, segment_bytes: u64) -> Arc<dyn Store> {
+    let options = Options { segment_bytes, faults: disk.clone(), ..Options::default() };
+    Arc::new(Embedded::open(dir, options).expect("opened"))
+}
+
+fn fill(store: &Arc<dyn Store>, from: u64, to: u64) {
+    let client = Client::new(store.clone(), 1);
+    for seq in from..=to {
+        assert_eq!(client.write(vec![append(1, seq, &format!("row {seq}"))]).expect("answered"), Outcome::Stored);
+    }
+}
+
+fn seqs(store: &Arc<dyn Store>) -> Vec<u64> {
+    rows(&**store, 1, 0).expect("read").iter().map(|r| r.seq).collect()
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("created");
+    for entry in std::fs::read_dir(from).expect("listed") {
+        let path = entry.expect("entry").path();
+        let target = to.join(path.file_name().expect("name"));
+        if path.is_dir() {
+            copy_all(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).expect("copied");
+        }
+    }
+}
+
+/// What a process that is killed leaves behind. A folder cannot be copied at one moment, so the loader must be done or
+/// kept from working.
+fn killed(dir: &Path) -> TempDir {
+    let copy = TempDir::new().expect("folder");
+    copy_all(dir, copy.path());
+    copy
+}
+
+fn segment(dir: &Path, n: u64) -> PathBuf {
+    dir.join("journal").join(format!("{n:020}.seg"))
+}
+
+/// Waits until the tree has all that is sealed.
+fn settled(dir: &Path) {
+    let begun = Instant::now();
+    while std::fs::read_dir(dir.join("journal")).expect("listed").count() > 1 {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::thread::sleep(Duration::from_millis(50));
+}
+
+/// What the head of a segment says about where the one before it ends.
+fn end_of_the_one_before(dir: &Path, n: u64) -> usize {
+    let data = std::fs::read(segment(dir, n)).expect("read");
+    u64::from_le_bytes(data[32..40].try_into().expect("8")) as usize
+}
+
+#[test]
+fn after_a_failed_write_or_sync_the_same_file_is_never_used_again_and_nothing_is_lost() {
+    for (call, errno) in [(Call::Write, 5), (Call::Write, 28), (Call::Sync, 5), (Call::Sync, 28)] {
+        let (dir, disk) = (TempDir::new().expect("folder"), Arc::new(Disk::default()));
+        let store = open(dir.path(), &disk, 64 << 20);
+        fill(&store, 1, 5);
+        disk.calls.lock().expect("lock").clear();
+        disk.fail_next(call, errno);
+        fill(&store, 6, 10);
+        let calls = disk.calls.lock().expect("lock").clone();
+        let failed = calls.iter().position(|(_, ok)| !ok).expect("it failed");
+        assert_eq!(calls[failed + 1], (Call::Create, true), "{call:?} {errno}: {calls:?}");
+        assert_eq!(seqs(&store), (1..=10).collect::<Vec<_>>());
+        assert_eq!((store.stats().reopened, store.health()), (1, Health::Serving));
+        settled(dir.path());
+        let copy = killed(dir.path());
+        let again = open(copy.path(), &Arc::default(), 64 << 20);
+        assert_eq!(seqs(&again), (1..=10).collect::<Vec<_>>(), "{call:?} {errno}");
+    }
+}
+
+#[test]
+fn what_a_failed_sync_has_left_may_vanish_later_without_harm() {
+    let (dir, disk) = (TempDir::new().expect("folder"), Arc::new(Disk::default()));
+    disk.tree_broken.store(true, SeqCst);
+    let store = open(dir.path(), &disk, 64 << 20);
+    fill(&store, 1, 5);
+    disk.fail_next(Call::Sync, 5);
+    fill(&store, 6, 6);
+    let copy = killed(dir.path());
+    let (first, end) = (segment(copy.path(), 1), end_of_the_one_before(copy.path(), 2));
+    let mut data = std::fs::read(&first).expect("read");
+    assert!(data[end..].iter().any(|b| *b != 0), "the record whose sync failed is in the file");
+    data[end..].fill(0);
+    std::fs::write(&first, &data).expect("written");
+    assert_eq!(seqs(&open(copy.path(), &Arc::default(), 64 << 20)).len(), 6);
+}
+
+#[test]
+fn the_last_record_of_a_killed_process_is_written_again_before_it_counts() {
+    let (dir, disk) = (TempDir::new().expect("folder"), Arc::new(Disk::default()));
+    disk.tree_broken.store(true, SeqCst);
+    let store = open(dir.path(), &disk, 64 << 20);
+    fill(&store, 1, 5);
+    // The process dies after the write and before the sync; the next one finds the record in the page cache.
+    let copy = killed(dir.path());
+    let second = open(copy.path(), &disk, 64 << 20);
+    assert_eq!(seqs(&second).len(), 5);
+    let copy = killed(copy.path());
+    // Then the power goes: the unsynced page of the first segment was never on the disk.
+    let (first, end) = (segment(copy.path(), 1), end_of_the_one_before(copy.path(), 2));
+    let mut data = std::fs::read(&first).expect("read");
+    data[end..].fill(0);
+    std::fs::write(&first, &data).expect("written");
+    assert_eq!(seqs(&open(copy.path(), &disk, 64 << 20)).len(), 5);
+}
+
+#[test]
+fn while_the_disk_is_broken_nothing_is_confirmed_and_afterwards_everything_is() {
+    let (dir, disk) = (TempDir::new().expect("folder"), Arc::new(Disk::default()));
+    let store = open(dir.path(), &disk, 64 << 20);
+    fill(&store, 1, 3);
+    let done = Port::register(&*store, 2);
+    disk.broken.store(true, SeqCst);
+    for seq in 4..=50u64 {
+        submit(&*store, Batch { port: 2, ticket: seq, ops: vec![append(1, seq, "x")] });
+    }
+    assert!(done.recv_timeout(Duration::from_millis(700)).is_err(), "nothing is said while it is broken");
+    assert_eq!(store.health(), Health::Failing);
+    assert_eq!(seqs(&store), vec![1, 2, 3], "nor shown");
+    let killed_meanwhile = killed(dir.path());
+    disk.broken.store(false, SeqCst);
+    let back = Instant::now();
+    for seq in 4..=50u64 {
+        let completion = done.recv_timeout(Duration::from_secs(10)).expect("completed");
+        assert!(matches!(completion, Completion::Written { ticket, outcome: Outcome::Stored } if ticket == seq));
+    }
+    assert!(back.elapsed() < Duration::from_secs(5));
+    assert_eq!((store.health(), seqs(&store).len()), (Health::Serving, 50));
+    let again = open(killed_meanwhile.path(), &Arc::default(), 64 << 20);
+    assert!(seqs(&again).len() >= 3);
+}
+
+#[test]
+fn closing_while_the_disk_is_broken_says_unknown() {
+    let (dir, disk) = (TempDir::new().expect("folder"), Arc::new(Disk::default()));
+    let store = open(dir.path(), &disk, 64 << 20);
+    let done = Port::register(&*store, 2);
+    disk.broken.store(true, SeqCst);
+    submit(&*store, Batch { port: 2, ticket: 1, ops: vec![append(1, 1, "x")] });
+    std::thread::sleep(Duration::from_millis(100));
+    store.close().expect("closed");
+    let completion = done.recv_timeout(Duration::from_secs(5)).expect("completed");
+    assert!(matches!(completion, Completion::Written { outcome: Outcome::Unknown, .. }), "{completion:?}");
+}
+
+#[test]
+fn a_tree_that_cannot_be_written_holds_writers_back_and_loses_nothing() {
+    let (dir, disk) = (TempDir::new().expect("folder"), Arc::new(Disk::default()));
+    let store = open(dir.path(), &disk, 1 << 20);
+    let done = Port::register(&*store, 2);
+    disk.tree_broken.store(true, SeqCst);
+    let (row, mut taken, begun) = ("x".repeat(20_000), 0u64, Instant::now());
+    let mut busy = 0;
+    while busy < 20 && begun.elapsed() < Duration::from_secs(20) {
+        match store.submit(Batch { port: 2, ticket: taken + 1, ops: vec![append(1, taken + 1, &row)] }) {
+            Submission::Taken => taken += 1,
+            Submission::Busy(_) => {
+                busy += 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+    assert_eq!(busy, 20, "what waits is bounded");
+    assert_eq!(store.health(), Health::Failing);
+    // Three sealed and one open segment of 1 MiB, and at most a group of 4 MiB with each.
+    assert!(store.stats().overlay_bytes < 20 << 20, "{}", store.stats().overlay_bytes);
+    disk.tree_broken.store(false, SeqCst);
+    for _ in 0..taken {
+        let completion = done.recv_timeout(Duration::from_secs(20)).expect("completed");
+        assert!(matches!(completion, Completion::Written { outcome: Outcome::Stored, .. }));
+    }
+    assert_eq!(seqs(&store).len() as u64, taken);
+    store.close().expect("closed");
+    assert_eq!(store.health(), Health::Serving);
+}
+
+#[test]
+fn at_random_faults_each_batch_is_completed_once_in_order_and_is_there_after_a_kill() {
+    const PORTS: u64 = 3;
+    const EACH: u64 = 1_500;
+    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
+    println!("seed {seed}");
+    let (dir, disk) = (TempDir::new().expect("folder"), Arc::new(Disk::default()));
+    let store = open(dir.path(), &disk, 256 << 10);
+    disk.dice.store(seed, SeqCst);
+    disk.chance.store(20, SeqCst);
+    std::thread::scope(|scope| {
+        for port in 1..=PORTS {
+            let store = store.clone();
+            scope.spawn(move || {
+                let done = Port::register(&*store, port as u16);
+                let (mut sent, mut got) = (0, BTreeSet::new());
+                while (got.len() as u64) < EACH {
+                    while sent < EACH && sent - (got.len() as u64) < 20 {
+                        sent += 1;
+                        let ops = vec![append(u128::from(port), sent, &format!("{port} {sent} {}", "y".repeat(300)))];
+                        submit(&*store, Batch { port: port as u16, ticket: sent, ops });
+                    }
+                    let Completion::Written { ticket, outcome } =
+                        done.recv_timeout(Duration::from_secs(30)).expect("completed")
+                    else {
+                        panic!("a read")
+                    };
+                    assert_eq!((ticket, outcome), (got.len() as u64 + 1, Outcome::Stored), "in order, once");
+                    got.insert(ticket);
+                }
+            });
+        }
+    });
+    assert!(store.stats().reopened > 0, "something went wrong at all");
+    let check = |store: &Arc<dyn Store>| {
+        for port in 1..=PORTS {
+            let found = rows(&**store, u128::from(port), 0).expect("read");
+            assert_eq!(found.iter().map(|r| r.seq).collect::<Vec<_>>(), (1..=EACH).collect::<Vec<_>>());
+            assert!(found.iter().all(|r| r.row.starts_with(format!("{port} {} ", r.seq).as_bytes())));
+        }
+    };
+    check(&store);
+    disk.chance.store(0, SeqCst);
+    drop(store);
+    check(&open(killed(dir.path()).path(), &Arc::default(), 256 << 10));
+}
