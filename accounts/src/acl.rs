@@ -325,7 +325,10 @@ mod tests {
         for reserved in ["me/inbox", "c/x/send", "u/x", "p/x", "$SYS/x"] {
             assert!(!acl.may_publish(&nobody, "c", reserved) && !acl.may_subscribe(&nobody, "c", reserved));
         }
-        assert!(!acl.may_publish(&user("al"), "c", "a/b"), "logging in does not widen");
+        assert!(
+            !acl.may_publish(&user("al"), "c", "a/b"),
+            "logging in does not widen"
+        );
     }
 
     #[test]
@@ -376,7 +379,10 @@ mod tests {
     #[test]
     fn rules_about_reserved_levels_or_with_bad_filters_are_refused_at_start() {
         for bad in ["me/inbox", "c/#", "$SYS/#", "a/#/b", "", "a+"] {
-            assert!(Acl::new(vec![rule(Effect::Allow, Access::Both, bad)]).is_err(), "{bad:?}");
+            assert!(
+                Acl::new(vec![rule(Effect::Allow, Access::Both, bad)]).is_err(),
+                "{bad:?}"
+            );
         }
         let many = vec![rule(Effect::Allow, Access::Both, "a"); MAX_RULES + 1];
         assert_eq!(Acl::new(many).unwrap_err(), AclError::TooMany);

@@ -1,10 +1,15 @@
 //! Who is who and who may what: users, passwords, tokens, device tokens, contacts, blocks, and the ACL of ordinary topics.
 
 pub mod acl;
+mod auth;
 pub mod config;
+mod contacts;
 mod eddsa;
+mod membership;
 mod metrics;
 pub mod password;
+mod people;
+mod role;
 mod rows;
 mod state;
 pub mod tables;
@@ -13,5 +18,6 @@ pub mod tokens;
 pub use acl::Acl;
 pub use config::{Config, Direct};
 pub use metrics::Metrics;
+pub use role::{Accounts, CACHED_USERS};
 pub use tables::USER_NAMES;
 pub use tokens::Tokens;

@@ -25,7 +25,11 @@ impl Metrics {
     /// Makes them part of what `/metrics` shows.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("godwit_accounts");
-        registry.register("authenticated", "Credentials judged good", self.authenticated.clone());
+        registry.register(
+            "authenticated",
+            "Credentials judged good",
+            self.authenticated.clone(),
+        );
         registry.register("refused", "Credentials judged bad", self.refused.clone());
         registry.register("logins", "Login sessions begun", self.logins.clone());
         registry.register(
@@ -34,6 +38,10 @@ impl Metrics {
             self.refresh_reused.clone(),
         );
         registry.register("cached_users", "Users in memory", self.cached.clone());
-        registry.register("unreadable_rows", "Rows that could not be read", self.unreadable.clone());
+        registry.register(
+            "unreadable_rows",
+            "Rows that could not be read",
+            self.unreadable.clone(),
+        );
     }
 }

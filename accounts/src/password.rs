@@ -32,8 +32,8 @@ pub fn verify(password: &str, phc: Option<&Secret>) -> bool {
         return false;
     };
     let given = password.get(..PASSWORD_MAX_BYTES).unwrap_or(password);
-    let good = given.len() == password.len()
-        && Argon2::default().verify_password(given.as_bytes(), &hash).is_ok();
+    let good =
+        given.len() == password.len() && Argon2::default().verify_password(given.as_bytes(), &hash).is_ok();
     good && phc.is_some()
 }
 

@@ -199,7 +199,12 @@ fn state(row: &ContactRow) -> Option<ContactState> {
 
 /// Compares without telling by its time where they differ.
 pub(crate) fn same(stored: &[u8], given: &[u8]) -> bool {
-    stored.len() == given.len() && stored.iter().zip(given).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+    stored.len() == given.len()
+        && stored
+            .iter()
+            .zip(given)
+            .fold(0, |differ, (a, b)| differ | (a ^ b))
+            == 0
 }
 
 /// The write of a row.

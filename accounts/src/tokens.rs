@@ -44,7 +44,9 @@ pub enum KeyError {
         error: io::Error,
     },
     /// The file is not a key.
-    #[error("the signing key {0} is damaged: put it back from a backup, or remove it (everybody logs in anew)")]
+    #[error(
+        "the signing key {0} is damaged: put it back from a backup, or remove it (everybody logs in anew)"
+    )]
     Damaged(String),
 }
 
@@ -341,7 +343,11 @@ mod tests {
         assert_ne!(one, other);
         assert_eq!(one.0.len(), 36);
         assert!(device_token_hash(&one.0).is_some());
-        for bad in ["gdt_", "gdx_0123456789abcdefghijABCDEFGHIJ01", "gdt_0123456789abcdefghijABCDEFGHIJ0é"] {
+        for bad in [
+            "gdt_",
+            "gdx_0123456789abcdefghijABCDEFGHIJ01",
+            "gdt_0123456789abcdefghijABCDEFGHIJ0é",
+        ] {
             assert_eq!(device_token_hash(bad), None);
         }
         assert_eq!(format!("{one:?}"), "Secret(…)");

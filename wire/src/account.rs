@@ -172,7 +172,12 @@ pub enum AccountCommand {
         asks: bool,
     },
     /// An `Idempotency-Key` of this user. Answer: `Reserved`; `conflict` if it came with another request before.
-    Reserve(IdempotencyKey),
+    Reserve {
+        /// The key.
+        key: IdempotencyKey,
+        /// The id under which the request is done if the key is new.
+        id: Uuid,
+    },
 }
 
 /// A user to be made.

@@ -1,0 +1,546 @@
+//! The accounts role of one worker: which users are in memory, how they get there and leave, and how an answer waits
+//! for its write. What a command means is in `auth`, `people`, `contacts`, `membership`.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use godwit_cluster::{Cx, Flow, Loading, Reply, Role, Tag};
+use godwit_store::{Op, Outcome, Read, ReadAnswer, View};
+use godwit_wire::account::{AccountAnswer, AccountCommand, ContactChange, Registration};
+use godwit_wire::code::{Code, Refusal};
+use godwit_wire::command::{Answer, Command, Named, UserCommand};
+use godwit_wire::ids::{Key, UserId};
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::state::User;
+use crate::tables::{USER_CONVERSATIONS, USERS};
+use crate::tokens::Tokens;
+
+/// Users in memory on one worker: about 1 KB each. Beyond it the longest loaded idle one goes.
+pub const CACHED_USERS: usize = 16 * 1024;
+/// Writes and questions of one worker under way; beyond it commands that need one are refused as `unavailable`.
+pub(crate) const PENDING: usize = 16 * 1024;
+/// Answers of one user that wait for writes under way; beyond it they are refused as `unavailable`.
+const WAITING: usize = 1_024;
+/// How long an untouched user stays in memory, milliseconds: longer than a login with what follows it.
+const IDLE_MS: u64 = 20_000;
+const SWEEP_MS: u64 = 5_000;
+/// Rows read at a time when a user is loaded.
+const LOAD_PAGE: u32 = 1_000;
+/// Users looked at to find one that may go.
+const EVICTION_TRIES: usize = 8;
+
+const SWEEP: Tag = 0;
+
+/// The accounts role: the homes of users, as far as accounts go.
+pub struct Accounts {
+    pub(crate) config: Config,
+    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) metrics: Metrics,
+    users: HashMap<UserId, Cached>,
+    /// In the order in which they were loaded.
+    loaded: VecDeque<UserId>,
+    loading: HashMap<UserId, Loader>,
+    pending: HashMap<Tag, Pending>,
+    next_tag: Tag,
+    sweeping: bool,
+}
+
+#[derive(Default)]
+struct Cached {
+    user: User,
+    registering: bool,
+    /// Writes and questions under way.
+    busy: u32,
+    /// Answers from memory that wait until what they rest on is durable.
+    waiting: Vec<(Reply, Answer)>,
+    used_ms: u64,
+}
+
+enum Loader {
+    Rows(Box<User>),
+    Groups(HashSet<Uuid>),
+}
+
+/// What a completion or an answer is for.
+pub(crate) enum Pending {
+    /// A user name or an e-mail address is being claimed.
+    Claim {
+        user: UserId,
+        email: bool,
+        registration: Box<Registration>,
+        reply: Reply,
+    },
+    /// The answer waits for a write.
+    Write {
+        user: UserId,
+        reply: Reply,
+        answer: Answer,
+    },
+    /// The conversation's home is told of a block or its end.
+    Blocking {
+        user: UserId,
+        other: Named,
+        change: ContactChange,
+        reply: Reply,
+    },
+    /// The other user's home is told.
+    Peer {
+        user: UserId,
+        other: Named,
+        change: ContactChange,
+        reply: Reply,
+    },
+    /// A page of conversations is being read.
+    List {
+        user: UserId,
+        limit: usize,
+        reply: Reply,
+    },
+}
+
+impl Pending {
+    fn user(&self) -> UserId {
+        match self {
+            Self::Claim { user, .. }
+            | Self::Write { user, .. }
+            | Self::Blocking { user, .. }
+            | Self::Peer { user, .. }
+            | Self::List { user, .. } => *user,
+        }
+    }
+}
+
+impl Accounts {
+    /// The role of one worker. `tokens` is the installation's signing key.
+    pub fn new(config: Config, tokens: Arc<Tokens>, metrics: Metrics) -> Self {
+        Self {
+            config,
+            tokens,
+            metrics,
+            users: HashMap::new(),
+            loaded: VecDeque::new(),
+            loading: HashMap::new(),
+            pending: HashMap::new(),
+            next_tag: SWEEP + 1,
+            sweeping: false,
+        }
+    }
+
+    /// The user, which the caller knows to be loaded; also one that does not exist (without profile).
+    pub(crate) fn user(&mut self, user: UserId) -> &mut User {
+        &mut self.cached(user).user
+    }
+
+    /// A user that exists.
+    pub(crate) fn existing(&mut self, user: UserId) -> Option<&mut User> {
+        Some(self.user(user)).filter(|user| user.profile.is_some())
+    }
+
+    pub(crate) fn registering(&mut self, user: UserId) -> &mut bool {
+        &mut self.cached(user).registering
+    }
+
+    fn cached(&mut self, user: UserId) -> &mut Cached {
+        self.users.entry(user).or_default()
+    }
+
+    /// Keeps `pending` until its completion or answer, for which the tag is.
+    pub(crate) fn pend(&mut self, pending: Pending) -> Tag {
+        let tag = self.next_tag;
+        // 2^56 tags last longer than any process.
+        self.next_tag += 1;
+        self.cached(pending.user()).busy += 1;
+        self.pending.insert(tag, pending);
+        tag
+    }
+
+    /// Answers once these writes are durable.
+    pub(crate) fn write(
+        &mut self,
+        cx: &mut Cx<'_>,
+        user: UserId,
+        ops: Vec<Op>,
+        reply: Reply,
+        answer: Answer,
+    ) {
+        if ops.is_empty() {
+            self.settled(cx, user, reply, answer);
+        } else {
+            let tag = self.pend(Pending::Write { user, reply, answer });
+            cx.store(tag, ops);
+        }
+    }
+
+    /// Answers from memory, once every write under way for this user is durable.
+    pub(crate) fn settled(&mut self, cx: &mut Cx<'_>, user: UserId, reply: Reply, answer: Answer) {
+        let cached = self.cached(user);
+        if cached.busy == 0 {
+            cx.answer(reply, answer);
+        } else if cached.waiting.len() < WAITING {
+            cached.waiting.push((reply, answer));
+        } else {
+            cx.answer(reply, Refusal::unavailable().into());
+        }
+    }
+
+    /// The user's connections with this credential are closed.
+    pub(crate) fn tell_ended(cx: &mut Cx<'_>, user: UserId, credential: Uuid) {
+        let command = UserCommand::CredentialEnded { credential };
+        cx.tell(Key::User(user), Command::User(command));
+    }
+
+    /// What must be read before this command can be taken.
+    fn missing(&mut self, user: UserId, command: &AccountCommand) -> Option<Vec<Read>> {
+        let Some(cached) = self.users.get(&user) else {
+            self.loading.insert(user, Loader::Rows(Box::default()));
+            return Some(vec![rows_after(user, None)]);
+        };
+        let wants_groups = matches!(command, AccountCommand::Joined { group: true, .. });
+        if wants_groups && cached.user.groups.is_none() && cached.user.profile.is_some() {
+            self.loading.insert(user, Loader::Groups(HashSet::new()));
+            return Some(vec![groups_after(user, None)]);
+        }
+        None
+    }
+
+    fn keep(&mut self, cx: &mut Cx<'_>, user: UserId, state: User) {
+        if self.users.len() >= CACHED_USERS {
+            self.evict(cx.now().mono_ms);
+        }
+        let cached = Cached {
+            user: state,
+            used_ms: cx.now().mono_ms,
+            ..Cached::default()
+        };
+        self.users.insert(user, cached);
+        self.loaded.push_back(user);
+        self.metrics.cached.inc();
+        if !self.sweeping {
+            self.sweeping = true;
+            cx.after(SWEEP_MS, SWEEP);
+        }
+    }
+
+    /// Makes room for one more: the first of the longest loaded ones that nothing waits for.
+    fn evict(&mut self, now: u64) {
+        for _ in 0..EVICTION_TRIES {
+            let Some(user) = self.loaded.pop_front() else {
+                return;
+            };
+            match self.users.get(&user) {
+                Some(cached) if cached.busy > 0 || cached.registering || cached.used_ms == now => {
+                    self.loaded.push_back(user);
+                }
+                Some(_) => {
+                    self.users.remove(&user);
+                    self.metrics.cached.dec();
+                    return;
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn sweep(&mut self, cx: &mut Cx<'_>) {
+        let now = cx.now().mono_ms;
+        let before = self.users.len();
+        let loading = &self.loading;
+        self.users.retain(|user, cached| {
+            cached.busy > 0
+                || cached.registering
+                || loading.contains_key(user)
+                || cached.used_ms + IDLE_MS > now
+        });
+        if self.users.len() < before {
+            self.metrics
+                .cached
+                .dec_by(i64::try_from(before - self.users.len()).unwrap_or(i64::MAX));
+            let users = &self.users;
+            self.loaded.retain(|user| users.contains_key(user));
+            // Offline users cost no memory, also not as room in a map.
+            self.users.shrink_to(2 * self.users.len());
+            self.loaded.shrink_to(2 * self.loaded.len());
+            self.pending.shrink_to(2 * self.pending.len());
+        }
+        self.sweeping = !self.users.is_empty();
+        if self.sweeping {
+            cx.after(SWEEP_MS, SWEEP);
+        }
+    }
+
+    /// Takes out what waited under `tag`, and lets go what waited for the user's writes if this was the last.
+    fn done(&mut self, tag: Tag) -> Option<Pending> {
+        let pending = self.pending.remove(&tag)?;
+        let cached = self.cached(pending.user());
+        cached.busy = cached.busy.saturating_sub(1);
+        Some(pending)
+    }
+
+    fn release(&mut self, cx: &mut Cx<'_>, user: UserId) {
+        if let Some(cached) = self.users.get_mut(&user) {
+            if cached.busy == 0 {
+                for (reply, answer) in std::mem::take(&mut cached.waiting) {
+                    cx.answer(reply, answer);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, cx: &mut Cx<'_>, user: UserId, command: AccountCommand, reply: Reply) {
+        use AccountCommand as C;
+        match command {
+            C::Authenticate { secret } => {
+                let answer = self.authenticate(cx, user, &secret);
+                cx.answer(reply, answer);
+            }
+            C::CheckSession { session, expires_at } => {
+                let answer = self.check_session(cx, user, session, expires_at);
+                cx.answer(reply, answer);
+            }
+            C::MayWrite { by } => {
+                let answer = self.may_write(user, by);
+                cx.answer(reply, answer);
+            }
+            _ if self.pending.len() >= PENDING => cx.answer(reply, Refusal::unavailable().into()),
+            C::Register(registration) => self.register(cx, user, registration, reply),
+            _ if self.user(user).profile.is_none() => {
+                let answer = match command {
+                    C::Login { .. } | C::Refresh { .. } => unauthenticated(),
+                    _ => Refusal::not_found().into(),
+                };
+                cx.answer(reply, answer);
+            }
+            C::Profile => self.profile(cx, user, reply),
+            C::ChangeProfile { display_name } => self.change_profile(cx, user, display_name, reply),
+            C::Password => self.password(cx, user, reply),
+            C::Login {
+                password_version,
+                session,
+            } => self.login(cx, user, password_version, session, reply),
+            C::Refresh {
+                session,
+                family_hash,
+                token_hash,
+                next_hash,
+            } => {
+                self.refresh(cx, user, session, &[family_hash, token_hash, next_hash], reply);
+            }
+            C::ChangePassword {
+                password_version,
+                phc,
+                keep,
+            } => {
+                self.change_password(cx, user, password_version, phc, keep, reply);
+            }
+            C::Sessions => self.sessions(cx, user, reply),
+            C::EndSession { session } => self.end_session(cx, user, session, reply),
+            C::EndOtherSessions { keep } => self.end_other_sessions(cx, user, keep, reply),
+            C::CreateDeviceToken(token) => self.create_device_token(cx, user, *token, reply),
+            C::DeviceTokens => self.device_tokens(cx, user, reply),
+            C::EndDeviceToken { id } => self.end_device_token(cx, user, id, reply),
+            C::Reserve { key, id } => self.reserve(cx, user, key, id, reply),
+            C::Contacts { after, limit } => self.contacts(cx, user, after, limit, reply),
+            C::SetContact { other, change } => self.set_contact(cx, user, other, change, reply),
+            C::PeerContact { by, asks } => self.peer_contact(cx, user, by, asks, reply),
+            C::Joined { conversation, group } => self.joined(cx, user, conversation, group, reply),
+            C::Left { conversation } => self.left(cx, user, conversation, reply),
+            C::Conversations { after, limit } => self.conversations(cx, user, after, limit, reply),
+        }
+    }
+}
+
+impl Role for Accounts {
+    fn apply(&mut self, cx: &mut Cx<'_>, key: &Key, command: Command, reply: Reply) -> Flow {
+        let (Key::User(user), Command::Account(account)) = (key, command) else {
+            cx.answer(
+                reply,
+                Refusal::new(Code::Malformed, "a command for another kind of home").into(),
+            );
+            return Flow::Taken;
+        };
+        if let Some(reads) = self.missing(*user, &account) {
+            return Flow::Load {
+                command: Command::Account(account),
+                reply,
+                reads,
+            };
+        }
+        self.cached(*user).used_ms = cx.now().mono_ms;
+        self.take(cx, *user, *account, reply);
+        Flow::Taken
+    }
+
+    fn loaded(&mut self, cx: &mut Cx<'_>, key: &Key, answers: Vec<ReadAnswer>) -> Loading {
+        let Key::User(user) = *key else {
+            return Loading::Ready;
+        };
+        match (self.loading.remove(&user), answers.into_iter().next()) {
+            (Some(Loader::Rows(mut state)), Some(ReadAnswer::Rows { rows, more })) => {
+                for (name, value) in &rows {
+                    if !state.take(name, value) {
+                        self.metrics.unreadable.inc();
+                        tracing::error!(%user, "a row of this user cannot be read and is left out");
+                    }
+                }
+                match rows.last() {
+                    Some((last, _)) if more => {
+                        let reads = vec![rows_after(user, Some(last.clone()))];
+                        self.loading.insert(user, Loader::Rows(state));
+                        Loading::More(reads)
+                    }
+                    _ => {
+                        self.keep(cx, user, *state);
+                        Loading::Ready
+                    }
+                }
+            }
+            (Some(Loader::Groups(mut groups)), Some(ReadAnswer::Set { elements, more })) => {
+                groups.extend(
+                    elements
+                        .iter()
+                        .filter_map(|(element, _)| Uuid::from_slice(element).ok()),
+                );
+                match elements.last() {
+                    Some((last, _)) if more => {
+                        let reads = vec![groups_after(user, Some(last.clone()))];
+                        self.loading.insert(user, Loader::Groups(groups));
+                        Loading::More(reads)
+                    }
+                    _ => {
+                        self.user(user).groups = Some(groups);
+                        Loading::Ready
+                    }
+                }
+            }
+            _ => {
+                tracing::error!(%user, "the store answered another question than was asked");
+                Loading::Ready
+            }
+        }
+    }
+
+    fn load_failed(&mut self, _cx: &mut Cx<'_>, key: &Key) {
+        if let Key::User(user) = key {
+            self.loading.remove(user);
+        }
+    }
+
+    fn stored(&mut self, cx: &mut Cx<'_>, tag: Tag, outcome: Outcome) {
+        let Some(pending) = self.done(tag) else { return };
+        let user = pending.user();
+        match (pending, outcome) {
+            (_, Outcome::Unknown) => {}
+            (
+                Pending::Claim {
+                    user,
+                    email,
+                    registration,
+                    reply,
+                },
+                outcome,
+            ) => {
+                self.claimed(cx, user, email, registration, reply, outcome);
+            }
+            (Pending::Write { reply, answer, .. }, _) => cx.answer(reply, answer),
+            _ => tracing::error!("a completion came for what was not stored"),
+        }
+        self.release(cx, user);
+    }
+
+    fn read(&mut self, cx: &mut Cx<'_>, tag: Tag, answers: Option<Vec<ReadAnswer>>) {
+        let Some(pending) = self.done(tag) else { return };
+        let user = pending.user();
+        if let Pending::List { limit, reply, .. } = pending {
+            let answer = answers.map_or_else(
+                || Refusal::unavailable().into(),
+                |answers| Self::conversation_page(answers, limit),
+            );
+            cx.answer(reply, answer);
+        }
+        self.release(cx, user);
+    }
+
+    fn answered(&mut self, cx: &mut Cx<'_>, tag: Tag, answer: Answer) {
+        let Some(pending) = self.done(tag) else { return };
+        let user = pending.user();
+        match pending {
+            Pending::Blocking {
+                other, change, reply, ..
+            } => {
+                self.blocking_answered(cx, user, other, change, reply, answer);
+            }
+            Pending::Peer {
+                other, change, reply, ..
+            } => {
+                self.peer_answered(cx, user, other, change, reply, answer);
+            }
+            _ => tracing::error!("an answer came for what was not asked"),
+        }
+        self.release(cx, user);
+    }
+
+    fn timer(&mut self, cx: &mut Cx<'_>, tag: Tag) {
+        if tag == SWEEP {
+            self.sweep(cx);
+        }
+    }
+
+    fn taken_up(&mut self, _cx: &mut Cx<'_>, _shards: &[u16], _view: View) {}
+
+    fn given_up(&mut self, _cx: &mut Cx<'_>, shards: &[u16], _view: View) {
+        let lost: HashSet<u16> = shards.iter().copied().collect();
+        let gone = |user: &UserId| lost.contains(&Key::User(*user).shard());
+        let before = self.users.len();
+        self.users.retain(|user, _| !gone(user));
+        self.loading.retain(|user, _| !gone(user));
+        self.pending.retain(|_, pending| !gone(&pending.user()));
+        self.loaded.retain(|user| !gone(user));
+        self.metrics
+            .cached
+            .dec_by(i64::try_from(before - self.users.len()).unwrap_or(i64::MAX));
+    }
+
+    fn quiet(&self) -> bool {
+        self.pending.is_empty()
+    }
+}
+
+/// An answer of this role.
+pub(crate) fn answer(answer: AccountAnswer) -> Answer {
+    Answer::Account(Box::new(answer))
+}
+
+pub(crate) fn unauthenticated() -> Answer {
+    Refusal::new(Code::Unauthenticated, "the credential is not valid").into()
+}
+
+fn rows_after(user: UserId, after: Option<Bytes>) -> Read {
+    Read::Rows {
+        table: USERS,
+        partition: user.to_bytes(),
+        after,
+        limit: LOAD_PAGE,
+    }
+}
+
+/// A partition of [`USER_CONVERSATIONS`].
+pub(crate) fn conversations_of(user: UserId, group: bool) -> Bytes {
+    let mut partition = user.0.as_bytes().to_vec();
+    partition.push(if group { b'g' } else { b'd' });
+    partition.into()
+}
+
+fn groups_after(user: UserId, after: Option<Bytes>) -> Read {
+    let partition = conversations_of(user, true);
+    Read::Set {
+        table: USER_CONVERSATIONS,
+        partition,
+        after,
+        up_to: None,
+        limit: LOAD_PAGE,
+    }
+}
