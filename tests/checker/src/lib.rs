@@ -17,6 +17,7 @@
 //! | DUP | more than the allowed share of deliveries were repeats without a kill or a reconnect of that session since |
 //! | TOPIC_LOSS, TOPIC_ORDER, TOPIC_ONCE, TOPIC_PHANTOM | the same for publishes on ordinary topics: loss in a drained session that was subscribed; first deliveries of one publisher and topic out of order; a QoS 2 publish twice at QoS 2; an id that nobody published |
 
+mod read;
 pub mod record;
 mod rules;
 mod run;

@@ -5,121 +5,12 @@
 use std::fs;
 use std::process::Command;
 
-use godwit_checker::{BadInput, Limits, Verdict, judge};
+use godwit_checker::{BadInput, Limits, Verdict};
 use serde_json::{Value, json};
 
-type Records = Vec<Value>;
+mod fixture;
 
-/// Two users, five messages by five doors (the last without a client id), a member entry in the middle, a kill with
-/// a redelivery after it, two refusals, and three publishes on ordinary topics.
-fn green() -> Records {
-    let mut records = vec![
-        json!({"kind":"members","t":0,"conversation":"c","user":"ann","joined":0}),
-        json!({"kind":"members","t":0,"conversation":"c","user":"bob","joined":0}),
-        json!({"kind":"members","t":0,"conversation":"c","user":"eve","joined":3,"left":6}),
-        json!({"kind":"connect","t":1,"session":"ann-1"}),
-        json!({"kind":"connect","t":1,"session":"bob-1"}),
-        json!({"kind":"topic_sub","t":2,"session":"lamp","filter":"iot/+/on","qos":2}),
-    ];
-    // Position 3 is eve's joining, 6 her leaving.
-    let messages = [(1, "mqtt3"), (2, "mqtt5"), (4, "rest"), (5, "json"), (7, "text")];
-    let mut entries = Vec::new();
-    for (n, (seq, door)) in (1u64..).zip(messages) {
-        let t = n * 100;
-        let mut send = json!({"kind":"send","t":t,"id":format!("try-{n}"),"sender":"ann","conversation":"c",
-            "door":door,"hash":format!("h{n}")});
-        let mut ack = json!({"kind":"ack","t":t + 50,"id":format!("try-{n}")});
-        let mut entry = json!({"seq":seq,"message_id":format!("m{n}"),"sender":"ann","hash":format!("h{n}")});
-        if door != "text" {
-            send["client_message_id"] = json!(format!("id{n}"));
-            entry["client_message_id"] = json!(format!("id{n}"));
-        }
-        if ["mqtt5", "rest"].contains(&door) {
-            ack["message_id"] = json!(format!("m{n}"));
-            ack["sequence"] = json!(seq);
-        }
-        records.extend([send, ack]);
-        entries.push(entry);
-        for (user, session) in [("ann", "ann-1"), ("bob", "bob-1")] {
-            records.push(recv(t + 30, session, user, n, seq));
-        }
-        if (4..6).contains(&seq) {
-            records.push(recv(t + 30, "eve-1", "eve", n, seq));
-        }
-    }
-    for (t, seq) in [(301, 3), (601, 6)] {
-        entries.push(json!({"seq":seq,"type":"member"}));
-        for (user, session, inbox) in [
-            ("ann", "ann-1", seq),
-            ("bob", "bob-1", seq),
-            ("eve", "eve-1", seq - 3),
-        ] {
-            if inbox > 0 {
-                records.push(
-                    json!({"kind":"event","t":t,"session":session,"user":user,"type":"member",
-                    "inbox_seq":inbox,"conversation":"c","sequence_number":seq}),
-                );
-            }
-        }
-    }
-    entries.sort_by_key(|entry| entry["seq"].as_u64());
-    records.extend([
-        json!({"kind":"kill","t":700,"process":"godwit"}),
-        json!({"kind":"connect","t":750,"session":"bob-1"}),
-        recv(760, "bob-1", "bob", 5, 7),
-        // A retry of the second with its id, answered as the first; two that were refused.
-        json!({"kind":"send","t":770,"id":"again","sender":"ann","conversation":"c","client_message_id":"id2",
-            "door":"rest","hash":"h2"}),
-        json!({"kind":"ack","t":780,"id":"again","message_id":"m2","sequence":2}),
-        json!({"kind":"send","t":790,"id":"no","sender":"eve","conversation":"c","client_message_id":"no",
-            "door":"rest","hash":"hx"}),
-        json!({"kind":"fail","t":791,"id":"no","code":"not_found"}),
-        json!({"kind":"send","t":792,"id":"no3","sender":"eve","conversation":"c","client_message_id":"no3",
-            "door":"mqtt3","hash":"hy"}),
-        json!({"kind":"ack","t":793,"id":"no3"}),
-        json!({"kind":"event","t":794,"session":"eve-1","user":"eve","type":"refused","inbox_seq":4,
-            "client_message_id":"no3","hash":"hy"}),
-        json!({"kind":"history","t":900,"conversation":"c","entries":entries[..4]}),
-        json!({"kind":"history","t":901,"conversation":"c","entries":entries[4..]}),
-    ]);
-    for (n, topic, qos) in [
-        (1u64, "iot/ann/on", 1),
-        (2, "iot/ann/on", 2),
-        (3, "iot/bob/on", 2),
-    ] {
-        let (id, t) = (format!("p{n}"), 800 + n * 10);
-        records.extend([
-            json!({"kind":"topic_pub","t":t,"publisher":"switch","id":id,"topic":topic,"qos":qos}),
-            json!({"kind":"topic_recv","t":t + 1,"session":"lamp","id":id,"topic":topic}),
-            json!({"kind":"topic_ack","t":t + 2,"publisher":"switch","id":id}),
-        ]);
-    }
-    for (session, user) in [("ann-1", "ann"), ("bob-1", "bob"), ("eve-1", "eve")] {
-        records.push(json!({"kind":"end","t":1000,"session":session,"user":user}));
-    }
-    records.push(json!({"kind":"end","t":1000,"session":"lamp"}));
-    records
-}
-
-fn recv(t: u64, session: &str, user: &str, n: u64, seq: u64) -> Value {
-    // A mailbox here holds only this conversation, eve's begins with her joining.
-    let inbox = if user == "eve" { seq.saturating_sub(3) } else { seq };
-    json!({"kind":"recv","t":t,"session":session,"user":user,"conversation":"c","sequence_number":seq,
-        "message_id":format!("m{n}"),"inbox_seq":inbox,"sender":"ann","hash":format!("h{n}")})
-}
-
-fn judged(records: &[Value], limits: &Limits) -> Result<Verdict, BadInput> {
-    let folder = tempfile::tempdir().unwrap();
-    // In two files, so that joining over files is part of every case.
-    for (name, part) in ["a.jsonl", "b.jsonl"]
-        .iter()
-        .zip(records.chunks(records.len().div_ceil(2)))
-    {
-        let lines: Vec<String> = part.iter().map(Value::to_string).collect();
-        fs::write(folder.path().join(name), lines.join("\n")).unwrap();
-    }
-    judge(folder.path(), limits)
-}
+use fixture::{Records, green, judged, recv};
 
 /// The records of a kind for which a field has a value.
 fn find<'a>(records: &'a mut Records, kind: &str, field: &str, value: &str) -> &'a mut Value {
