@@ -2,4 +2,5 @@
 
 pub mod packet;
 mod part;
+mod topics;
 mod wire_trait;

@@ -229,6 +229,11 @@ impl Cx<'_> {
         self.turn.send(key, command, Reply::nobody());
     }
 
+    /// Sends a command on with the reply it came with: to another home, or to its own once more.
+    pub fn redirect(&mut self, key: Key, command: Command, reply: Reply) {
+        self.turn.send(key, command, reply);
+    }
+
     /// Answers.
     pub fn answer(&mut self, reply: Reply, answer: Answer) {
         self.turn.answer(reply, answer);

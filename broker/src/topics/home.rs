@@ -1,0 +1,331 @@
+//! One topic key in memory: its routes and its retained messages, loaded with its first use and dropped when it idles.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use godwit_store::{Kind, Op, Table, View};
+use godwit_wire::command::{Publish, Route};
+use godwit_wire::ids::{Key, SessionId, UserId};
+use godwit_wire::proto::stored::StoredPublish;
+use godwit_wire::topic::matches;
+use prost::Message;
+
+use super::tree::TopicTree;
+
+/// Routes of persistent sessions: `(topic key; session id, route id) → RouteRow`.
+pub const ROUTES: Table = Table {
+    id: 220,
+    kind: Kind::Set,
+    name: "routes",
+};
+/// Retained messages: `(topic key; topic) → StoredPublish`; a clearing is a row.
+pub const RETAINED: Table = Table {
+    id: 221,
+    kind: Kind::Rows,
+    name: "retained",
+};
+/// Topic keys that may have retained messages: `(slice; key)`, for filters whose first levels are wildcards.
+pub const RETAINED_KEYS: Table = Table {
+    id: 222,
+    kind: Kind::Set,
+    name: "retained_keys",
+};
+
+/// Slices of [`RETAINED_KEYS`]: part of the on-disk format.
+pub(crate) const RETAINED_SLICES: u16 = 16;
+
+/// Routes of one key from which on a tree serves better than a look at each.
+const FEW: usize = 8;
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct RouteRow {
+    #[prost(bytes = "bytes", tag = "1")]
+    user: Bytes,
+    #[prost(string, tag = "2")]
+    filter: String,
+    #[prost(uint32, tag = "3")]
+    qos: u32,
+    #[prost(bool, tag = "4")]
+    no_local: bool,
+    #[prost(bool, tag = "5")]
+    retain_as_published: bool,
+    #[prost(uint32, optional, tag = "6")]
+    subscription_id: Option<u32>,
+}
+
+/// Partition of a key in [`ROUTES`] and [`RETAINED`].
+pub(crate) fn partition(key: &Key) -> Bytes {
+    match key {
+        Key::Topic(levels) => Bytes::from(format!("t{levels}")),
+        // Filters with a wildcard in the first two levels are kept under one key.
+        _ => Bytes::from_static(b"w"),
+    }
+}
+
+fn element(route: &Route) -> Bytes {
+    let mut element = [0u8; 24];
+    element[..16].copy_from_slice(route.session.0.as_bytes());
+    element[16..].copy_from_slice(&route.route_id.to_be_bytes());
+    Bytes::copy_from_slice(&element)
+}
+
+pub(crate) fn put_route(key: &Key, route: &Route) -> Op {
+    let value = RouteRow {
+        user: route.user.to_bytes(),
+        filter: route.filter.to_string(),
+        qos: route.qos.into(),
+        no_local: route.no_local,
+        retain_as_published: route.retain_as_published,
+        subscription_id: route.subscription_id,
+    };
+    let value = value.encode_to_vec().into();
+    Op::Insert {
+        table: ROUTES,
+        partition: partition(key),
+        element: element(route),
+        value,
+    }
+}
+
+pub(crate) fn drop_route(key: &Key, route: &Route) -> Op {
+    Op::Remove {
+        table: ROUTES,
+        partition: partition(key),
+        element: element(route),
+    }
+}
+
+pub(crate) fn read_route(element: &[u8], value: Bytes) -> Option<Route> {
+    let row = RouteRow::decode(value).ok()?;
+    Some(Route {
+        user: UserId::from_slice(&row.user)?,
+        session: SessionId::from_slice(element.get(..16)?)?,
+        route_id: u64::from_be_bytes(element.get(16..24)?.try_into().ok()?),
+        filter: row.filter.into(),
+        persistent: true,
+        qos: u8::try_from(row.qos).ok()?.min(2),
+        no_local: row.no_local,
+        retain_as_published: row.retain_as_published,
+        subscription_id: row.subscription_id,
+    })
+}
+
+pub(crate) fn retained_slice(levels: &str) -> Bytes {
+    let slice = Key::Topic(levels.into()).shard() % RETAINED_SLICES;
+    Bytes::copy_from_slice(&slice.to_be_bytes())
+}
+
+pub(crate) fn put_retained(key: &Key, view: View, publish: &Publish) -> Op {
+    let value = (!publish.payload.is_empty()).then(|| {
+        let stored = StoredPublish {
+            topic: String::new(),
+            payload: publish.payload.clone(),
+            qos: publish.qos.into(),
+            retain: true,
+            properties: publish.properties.as_deref().cloned(),
+            expires_at: publish.expires_at.unwrap_or_default(),
+            ..StoredPublish::default()
+        };
+        stored.encode_to_vec().into()
+    });
+    let name = Bytes::copy_from_slice(publish.topic.as_bytes());
+    Op::Put {
+        table: RETAINED,
+        partition: partition(key),
+        name,
+        view,
+        value,
+    }
+}
+
+/// A retained message from its row.
+pub(crate) fn read_retained(name: &[u8], value: Bytes) -> Option<Publish> {
+    let stored = StoredPublish::decode(value).ok()?;
+    Some(Publish {
+        topic: std::str::from_utf8(name).ok()?.into(),
+        payload: stored.payload,
+        qos: u8::try_from(stored.qos).ok()?.min(2),
+        retain: true,
+        expires_at: (stored.expires_at != 0).then_some(stored.expires_at),
+        properties: stored.properties.map(Box::new),
+        from: None,
+        message_id: None,
+    })
+}
+
+#[derive(Debug)]
+enum Routes {
+    /// Most keys have one subscriber.
+    Few(Vec<Route>),
+    Many(TopicTree),
+}
+
+/// One topic key.
+#[derive(Debug)]
+pub(crate) struct TopicHome {
+    routes: Routes,
+    /// By topic name.
+    pub(crate) retained: BTreeMap<Box<str>, Arc<Publish>>,
+    /// Its row in [`RETAINED_KEYS`] is there.
+    pub(crate) listed: bool,
+    /// Publishes and writes under way.
+    pub(crate) busy: usize,
+    pub(crate) last_used_ms: u64,
+}
+
+impl TopicHome {
+    pub(crate) fn new(now_ms: u64) -> Self {
+        let routes = Routes::Few(Vec::new());
+        Self {
+            routes,
+            retained: BTreeMap::new(),
+            listed: false,
+            busy: 0,
+            last_used_ms: now_ms,
+        }
+    }
+
+    /// Puts a route in; the one it replaces comes back.
+    pub(crate) fn insert(&mut self, route: Route) -> Option<Route> {
+        match &mut self.routes {
+            Routes::Few(routes) => {
+                let same = |old: &&mut Route| old.session == route.session && old.filter == route.filter;
+                if let Some(old) = routes.iter_mut().find(same) {
+                    return Some(std::mem::replace(old, route));
+                }
+                routes.push(route);
+                if routes.len() > FEW {
+                    let mut tree = TopicTree::default();
+                    for route in routes.drain(..) {
+                        tree.insert(route);
+                    }
+                    self.routes = Routes::Many(tree);
+                }
+                None
+            }
+            Routes::Many(tree) => tree.insert(route),
+        }
+    }
+
+    pub(crate) fn remove(
+        &mut self,
+        session: SessionId,
+        filter: &str,
+        route_id: Option<u64>,
+    ) -> Option<Route> {
+        match &mut self.routes {
+            Routes::Few(routes) => {
+                let same = |route: &Route| {
+                    route.session == session
+                        && *route.filter == *filter
+                        && route_id.is_none_or(|id| id == route.route_id)
+                };
+                routes
+                    .iter()
+                    .position(same)
+                    .map(|found| routes.swap_remove(found))
+            }
+            Routes::Many(tree) => tree.remove(session, filter, route_id),
+        }
+    }
+
+    /// Takes every route of a session out.
+    pub(crate) fn take_session(&mut self, session: SessionId) -> Vec<Route> {
+        let of_session = |route: &&Route| route.session == session;
+        let routes: Vec<Route> = match &self.routes {
+            Routes::Few(routes) => routes.iter().filter(of_session).cloned().collect(),
+            Routes::Many(tree) => tree.iter().filter(of_session).cloned().collect(),
+        };
+        for route in &routes {
+            self.remove(session, &route.filter, None);
+        }
+        routes
+    }
+
+    pub(crate) fn matching<'t>(&'t self, topic: &str, found: &mut impl FnMut(&'t Route)) {
+        match &self.routes {
+            Routes::Few(routes) => routes
+                .iter()
+                .filter(|route| matches(&route.filter, topic))
+                .for_each(found),
+            Routes::Many(tree) => tree.matching(topic, found),
+        }
+    }
+
+    pub(crate) fn retained_matching(&self, filter: &str, now_ms: u64) -> Vec<Arc<Publish>> {
+        let alive = |publish: &&Arc<Publish>| publish.expires_at.is_none_or(|end| end > now_ms);
+        self.retained
+            .values()
+            .filter(|publish| matches(filter, &publish.topic))
+            .filter(alive)
+            .cloned()
+            .collect()
+    }
+
+    /// Whether it can be had again from the store: no live interest, nothing under way.
+    pub(crate) fn is_droppable(&self) -> bool {
+        let all_persistent = match &self.routes {
+            Routes::Few(routes) => routes.iter().all(|route| route.persistent),
+            Routes::Many(tree) => tree.iter().all(|route| route.persistent),
+        };
+        self.busy == 0 && all_persistent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tree::tests::route;
+    use super::*;
+
+    #[test]
+    fn a_key_with_many_routes_answers_like_one_with_few() {
+        let mut home = TopicHome::new(0);
+        let routes: Vec<_> = (0..30).map(|n| route(&format!("a/b/{}", n % 10))).collect();
+        for route in &routes {
+            assert!(home.insert(route.clone()).is_none());
+        }
+        let mut found = 0;
+        home.matching("a/b/3", &mut |_| found += 1);
+        assert_eq!(found, 3);
+        for route in &routes {
+            assert!(home.remove(route.session, &route.filter, None).is_some());
+        }
+        home.matching("a/b/3", &mut |_| found += 1);
+        assert_eq!(found, 3);
+    }
+
+    #[test]
+    fn a_route_and_a_retained_message_read_back_from_their_rows() {
+        let original = Route {
+            subscription_id: Some(7),
+            no_local: true,
+            qos: 2,
+            ..route("a/b/#")
+        };
+        let key = Key::Topic("a/b".into());
+        let Op::Insert { element, value, .. } = put_route(&key, &original) else {
+            panic!("an insert")
+        };
+        assert_eq!(read_route(&element, value), Some(original));
+        let publish = Publish {
+            topic: "a/b/c".into(),
+            payload: Bytes::from_static(b"x"),
+            qos: 1,
+            retain: true,
+            expires_at: Some(99),
+            properties: None,
+            from: None,
+            message_id: None,
+        };
+        let Op::Put {
+            name,
+            value: Some(value),
+            ..
+        } = put_retained(&key, 1, &publish)
+        else {
+            panic!("a put")
+        };
+        assert_eq!(read_retained(&name, value), Some(publish));
+    }
+}

@@ -1,0 +1,361 @@
+//! Topics' homes: routes, retained messages, and the copy of the wildcard filters that this worker matches its topics
+//! against. Sessions are known here by their routes only.
+
+mod home;
+mod publish;
+mod subscribe;
+mod tree;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use godwit_cluster::{Cx, Flow, Loading, Reply};
+use godwit_store::{Outcome, Read, ReadAnswer};
+use godwit_wire::code::Refusal;
+use godwit_wire::command::{Answer, Command, Publish, Route, TopicCommand};
+use godwit_wire::ids::Key;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use slab::Slab;
+
+use crate::part::Part;
+use home::TopicHome;
+pub use home::{RETAINED, RETAINED_KEYS, ROUTES};
+use publish::Publishing;
+use subscribe::{Collecting, Subscribing};
+use tree::TopicTree;
+
+/// Rows read at a time.
+const PAGE: u32 = 4_096;
+/// A home without live interest is dropped when it was not used for so long, milliseconds.
+const IDLE_MS: u64 = 10_000;
+/// How often homes are looked over, milliseconds.
+const SWEEP_MS: u64 = 2_000;
+/// Commands that wait for the wildcard filters to be read after a start; beyond it they are refused as unavailable.
+const PARKED: usize = 4_096;
+
+const TIMER_SWEEP: u64 = 0;
+
+/// What this part counts; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    publishes: Counter,
+    deliveries: Counter,
+    homes: Gauge,
+    wildcards: Gauge,
+    routes_gone: Counter,
+}
+
+impl Metrics {
+    /// Names them in a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "godwit_topic_publishes",
+            "Publishes on ordinary topics",
+            self.publishes.clone(),
+        );
+        registry.register(
+            "godwit_topic_deliveries",
+            "Users that a publish was for",
+            self.deliveries.clone(),
+        );
+        registry.register(
+            "godwit_topic_keys_loaded",
+            "Topic keys in memory",
+            self.homes.clone(),
+        );
+        registry.register(
+            "godwit_wildcard_routes",
+            "Routes with early wildcards, a worker",
+            self.wildcards.clone(),
+        );
+        registry.register(
+            "godwit_routes_gone",
+            "Routes removed after their session",
+            self.routes_gone.clone(),
+        );
+    }
+}
+
+/// A step under way; the number of its read, write or ask is its place in the slab.
+#[derive(Debug)]
+enum Step {
+    /// A part of a publish: its retained row, or one user's delivery.
+    Publish(usize),
+    /// A part of a subscription: its row, or a worker's copy.
+    Subscribe(usize),
+    /// A write that ends a route; the reply is answered `Done`.
+    Unsubscribe(Box<str>, Reply),
+    /// A page of topic keys with retained messages.
+    RetainedKeys(usize, u16),
+    /// The retained messages of one key, for a filter with early wildcards.
+    RetainedOf(usize),
+    /// A page of the wildcard filters, after a start.
+    Wildcards,
+    /// A lazy write.
+    Lazy,
+}
+
+/// The topics part of one worker.
+#[derive(Debug)]
+pub(crate) struct Topics {
+    metrics: Metrics,
+    homes: HashMap<Box<str>, TopicHome>,
+    /// Filters with a wildcard in their first two levels: every worker has all.
+    wildcards: TopicTree,
+    wildcards_loaded: bool,
+    parked: Vec<(Key, TopicCommand, Reply)>,
+    steps: Slab<Step>,
+    publishing: Slab<Publishing>,
+    subscribing: Slab<Subscribing>,
+    collecting: Slab<Collecting>,
+}
+
+impl Topics {
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self {
+            metrics,
+            homes: HashMap::new(),
+            wildcards: TopicTree::default(),
+            wildcards_loaded: false,
+            parked: Vec::new(),
+            steps: Slab::new(),
+            publishing: Slab::new(),
+            subscribing: Slab::new(),
+            collecting: Slab::new(),
+        }
+    }
+
+    fn step(&mut self, step: Step) -> u64 {
+        Part::Topics.tag(self.steps.insert(step) as u64)
+    }
+
+    fn end_step(&mut self, number: u64) -> Option<Step> {
+        usize::try_from(number)
+            .ok()
+            .and_then(|place| self.steps.try_remove(place))
+    }
+
+    fn home(&mut self, key: &Key) -> Option<&mut TopicHome> {
+        match key {
+            Key::Topic(levels) => self.homes.get_mut(levels),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn taken_up(&mut self, cx: &mut Cx<'_>) {
+        self.read_wildcards(cx, None);
+        cx.after(SWEEP_MS, Part::Topics.tag(TIMER_SWEEP));
+    }
+
+    fn read_wildcards(&mut self, cx: &mut Cx<'_>, after: Option<bytes::Bytes>) {
+        let tag = self.step(Step::Wildcards);
+        let partition = home::partition(&Key::Wildcards);
+        cx.read(
+            tag,
+            vec![Read::Set {
+                table: ROUTES,
+                partition,
+                after,
+                up_to: None,
+                limit: PAGE,
+            }],
+        );
+    }
+
+    pub(crate) fn apply(&mut self, cx: &mut Cx<'_>, key: &Key, command: TopicCommand, reply: Reply) -> Flow {
+        if !self.wildcards_loaded {
+            // No publish is answered before every route that may match it is known.
+            if self.parked.len() < PARKED {
+                self.parked.push((key.clone(), command, reply));
+            } else {
+                cx.answer(reply, Refusal::unavailable().into());
+            }
+            return Flow::Taken;
+        }
+        if let Key::Topic(levels) = key {
+            let now = cx.now().mono_ms;
+            match self.homes.get_mut(levels) {
+                Some(home) => home.last_used_ms = now,
+                None => {
+                    return Flow::Load {
+                        command: Command::Topic(command),
+                        reply,
+                        reads: load_reads(key),
+                    };
+                }
+            }
+        }
+        match command {
+            TopicCommand::Publish(publish) => self.publish(cx, key, publish, reply),
+            TopicCommand::Subscribe { route, retained } => self.subscribe(cx, key, route, retained, reply),
+            TopicCommand::Unsubscribe { route } => self.unsubscribe(cx, key, &route, reply),
+            TopicCommand::Retained { filter } => {
+                let now = cx.now().unix_ms;
+                let found = self.home(key).map(|home| home.retained_matching(&filter, now));
+                cx.answer(reply, Answer::Retained(found.unwrap_or_default()));
+            }
+        }
+        Flow::Taken
+    }
+
+    /// Rows of a topic key: pages of its routes and of its retained messages.
+    pub(crate) fn loaded(&mut self, cx: &mut Cx<'_>, key: &Key, answers: Vec<ReadAnswer>) -> Loading {
+        let Key::Topic(levels) = key else {
+            return Loading::Ready;
+        };
+        let now = cx.now().mono_ms;
+        let home = self
+            .homes
+            .entry(levels.clone())
+            .or_insert_with(|| TopicHome::new(now));
+        let mut more_reads = Vec::new();
+        for answer in answers {
+            match answer {
+                ReadAnswer::Set { elements, more } => {
+                    let last = elements.last().map(|(element, _)| element.clone());
+                    for (element, value) in elements {
+                        match home::read_route(&element, value) {
+                            Some(route) => drop(home.insert(route)),
+                            None => tracing::error!(key = %levels, "a route's row cannot be read"),
+                        }
+                    }
+                    if let (true, Some(last)) = (more, last) {
+                        more_reads.push(routes_read(key, Some(last)));
+                    }
+                }
+                ReadAnswer::Rows { rows, more } => {
+                    let last = rows.last().map(|(name, _)| name.clone());
+                    for (name, value) in rows {
+                        home.listed = true;
+                        match home::read_retained(&name, value) {
+                            Some(publish) => {
+                                home.retained.insert(publish.topic.clone(), Arc::new(publish));
+                            }
+                            None => tracing::error!(key = %levels, "a retained row cannot be read"),
+                        }
+                    }
+                    if let (true, Some(last)) = (more, last) {
+                        more_reads.push(retained_read(key, Some(last)));
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.metrics.homes.set(self.homes.len() as i64);
+        if more_reads.is_empty() {
+            Loading::Ready
+        } else {
+            Loading::More(more_reads)
+        }
+    }
+
+    pub(crate) fn load_failed(&mut self, key: &Key) {
+        // What was read before the failing page is not whole.
+        if let Key::Topic(levels) = key {
+            self.homes.remove(levels);
+        }
+    }
+
+    pub(crate) fn stored(&mut self, cx: &mut Cx<'_>, number: u64, outcome: &Outcome) {
+        let step = self.end_step(number);
+        if *outcome == Outcome::Unknown {
+            return;
+        }
+        match step {
+            Some(Step::Publish(publishing)) => self.publish_part_done(cx, publishing, None),
+            Some(Step::Subscribe(subscribing)) => self.subscribe_part_done(cx, subscribing, None),
+            Some(Step::Unsubscribe(levels, reply)) => {
+                if let Some(home) = self.homes.get_mut(&levels) {
+                    home.busy = home.busy.saturating_sub(1);
+                }
+                cx.answer(reply, Answer::Done);
+            }
+            Some(Step::Lazy) => {}
+            _ => tracing::error!("a write ended that no topic began"),
+        }
+    }
+
+    pub(crate) fn answered(&mut self, cx: &mut Cx<'_>, number: u64, answer: Answer) {
+        match self.end_step(number) {
+            Some(Step::Publish(publishing)) => self.publish_part_done(cx, publishing, Some(answer)),
+            Some(Step::Subscribe(subscribing)) => self.subscribe_part_done(cx, subscribing, Some(answer)),
+            Some(Step::RetainedOf(collecting)) => self.retained_of_key(cx, collecting, answer),
+            _ => tracing::error!("an answer came that no topic asked for"),
+        }
+    }
+
+    pub(crate) fn read(&mut self, cx: &mut Cx<'_>, number: u64, answers: Option<Vec<ReadAnswer>>) {
+        match self.end_step(number) {
+            Some(Step::Wildcards) => self.wildcards_read(cx, answers),
+            Some(Step::RetainedKeys(collecting, slice)) => self.retained_keys(cx, collecting, slice, answers),
+            _ => tracing::error!("a read ended that no topic began"),
+        }
+    }
+
+    fn wildcards_read(&mut self, cx: &mut Cx<'_>, answers: Option<Vec<ReadAnswer>>) {
+        let Some(ReadAnswer::Set { elements, more }) = answers.and_then(|answers| answers.into_iter().next())
+        else {
+            // The store does not answer. Publishes wait, parked and bounded, until it does.
+            self.read_wildcards(cx, None);
+            return;
+        };
+        let last = elements.last().map(|(element, _)| element.clone());
+        for (element, value) in elements {
+            if let Some(route) = home::read_route(&element, value) {
+                self.wildcards.insert(route);
+            }
+        }
+        if let (true, Some(last)) = (more, last) {
+            self.read_wildcards(cx, Some(last));
+            return;
+        }
+        self.metrics.wildcards.set(self.wildcards.len() as i64);
+        self.wildcards_loaded = true;
+        for (key, command, reply) in std::mem::take(&mut self.parked) {
+            // By the loop once more, which loads the keys that need it.
+            cx.redirect(key, Command::Topic(command), reply);
+        }
+    }
+
+    pub(crate) fn timer(&mut self, cx: &mut Cx<'_>, _number: u64) {
+        cx.after(SWEEP_MS, Part::Topics.tag(TIMER_SWEEP));
+        let now = cx.now().mono_ms;
+        self.homes
+            .retain(|_, home| now.saturating_sub(home.last_used_ms) < IDLE_MS || !home.is_droppable());
+        self.metrics.homes.set(self.homes.len() as i64);
+    }
+
+    pub(crate) fn quiet(&self) -> bool {
+        self.publishing.is_empty() && self.subscribing.is_empty()
+    }
+}
+
+fn load_reads(key: &Key) -> Vec<Read> {
+    vec![routes_read(key, None), retained_read(key, None)]
+}
+
+fn routes_read(key: &Key, after: Option<bytes::Bytes>) -> Read {
+    Read::Set {
+        table: ROUTES,
+        partition: home::partition(key),
+        after,
+        up_to: None,
+        limit: PAGE,
+    }
+}
+
+fn retained_read(key: &Key, after: Option<bytes::Bytes>) -> Read {
+    Read::Rows {
+        table: RETAINED,
+        partition: home::partition(key),
+        after,
+        limit: PAGE,
+    }
+}
+
+/// The routes of one session among others that matched a publish, merged into what it is asked to deliver.
+fn is_for(route: &Route, publish: &Publish) -> bool {
+    !(route.no_local && publish.from == Some(route.session))
+}

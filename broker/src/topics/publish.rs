@@ -1,0 +1,300 @@
+//! One publish on an ordinary topic: matched, given to every user it is for, and answered when all have it.
+
+use std::sync::Arc;
+
+use godwit_cluster::{Cx, Reply};
+use godwit_store::Op;
+use godwit_wire::code::Refusal;
+use godwit_wire::command::{Answer, Command, Publish, Route, Target, TopicCommand, UserCommand};
+use godwit_wire::ids::{Key, SessionId, UserId};
+
+use super::home::{drop_route, put_retained, retained_slice};
+use super::{RETAINED_KEYS, Step, Topics, is_for};
+
+/// A publish whose parts are under way.
+#[derive(Debug)]
+pub(super) struct Publishing {
+    key: Key,
+    reply: Reply,
+    outstanding: usize,
+    matched: bool,
+    refusal: Option<Refusal>,
+}
+
+impl Topics {
+    pub(super) fn publish(&mut self, cx: &mut Cx<'_>, key: &Key, publish: Arc<Publish>, reply: Reply) {
+        self.metrics.publishes.inc();
+        let retained = if publish.retain {
+            self.retain(cx, key, &publish)
+        } else {
+            Vec::new()
+        };
+        let deliveries = self.match_publish(key, &publish);
+        self.metrics.deliveries.inc_by(deliveries.len() as u64);
+        let matched = !deliveries.is_empty();
+        if publish.qos == 0 && reply.is_nobody() {
+            for (user, targets) in deliveries {
+                let deliver = UserCommand::Deliver {
+                    publish: publish.clone(),
+                    targets,
+                };
+                cx.tell(Key::User(user), Command::User(deliver));
+            }
+            if !retained.is_empty() {
+                let tag = self.step(Step::Lazy);
+                cx.store(tag, retained);
+            }
+            return;
+        }
+        let outstanding = deliveries.len() + usize::from(!retained.is_empty());
+        if outstanding == 0 {
+            cx.answer(reply, Answer::Published { matched });
+            return;
+        }
+        if let Some(home) = self.home(key) {
+            home.busy += 1;
+        }
+        let place = self.publishing.insert(Publishing {
+            key: key.clone(),
+            reply,
+            outstanding,
+            matched,
+            refusal: None,
+        });
+        if !retained.is_empty() {
+            let tag = self.step(Step::Publish(place));
+            cx.store(tag, retained);
+        }
+        for (user, targets) in deliveries {
+            let tag = self.step(Step::Publish(place));
+            let deliver = UserCommand::Deliver {
+                publish: publish.clone(),
+                targets,
+            };
+            cx.ask(tag, Key::User(user), Command::User(deliver));
+        }
+    }
+
+    /// Sets or clears the retained message in memory; the writes that make it durable come back.
+    fn retain(&mut self, cx: &mut Cx<'_>, key: &Key, publish: &Arc<Publish>) -> Vec<Op> {
+        let view = cx.view();
+        let Key::Topic(levels) = key else {
+            return Vec::new();
+        };
+        let Some(home) = self.homes.get_mut(levels) else {
+            return Vec::new();
+        };
+        let mut ops = Vec::new();
+        if publish.payload.is_empty() {
+            if home.retained.remove(&publish.topic).is_none() {
+                return ops;
+            }
+        } else {
+            home.retained.insert(publish.topic.clone(), publish.clone());
+            if !std::mem::replace(&mut home.listed, true) {
+                ops.push(Op::Insert {
+                    table: RETAINED_KEYS,
+                    partition: retained_slice(levels),
+                    element: bytes::Bytes::copy_from_slice(levels.as_bytes()),
+                    value: bytes::Bytes::new(),
+                });
+            }
+        }
+        ops.push(put_retained(key, view, publish));
+        ops
+    }
+
+    /// Whom a publish is for: one entry a user, one target a session, with the options of its matching subscriptions
+    /// merged (MQTT 5, 3.3.4).
+    fn match_publish(&self, key: &Key, publish: &Publish) -> Vec<(UserId, Vec<Target>)> {
+        let mut found: Vec<&Route> = Vec::new();
+        let mut take = |route| {
+            if is_for(route, publish) {
+                found.push(route);
+            }
+        };
+        if let Key::Topic(levels) = key
+            && let Some(home) = self.homes.get(levels)
+        {
+            home.matching(&publish.topic, &mut take);
+        }
+        self.wildcards.matching(&publish.topic, &mut take);
+        found.sort_unstable_by_key(|route| (route.user, route.session));
+        let mut deliveries: Vec<(UserId, Vec<Target>)> = Vec::new();
+        for route in found {
+            if deliveries.last().is_none_or(|(user, _)| *user != route.user) {
+                deliveries.push((route.user, Vec::with_capacity(1)));
+            }
+            // There is one: it was just pushed, or was there.
+            let Some((_, targets)) = deliveries.last_mut() else {
+                continue;
+            };
+            merge(targets, route);
+        }
+        deliveries
+    }
+
+    /// A part of a publish ended: a write (`None`) or a delivery.
+    pub(super) fn publish_part_done(&mut self, cx: &mut Cx<'_>, place: usize, answer: Option<Answer>) {
+        let Some(publishing) = self.publishing.get_mut(place) else {
+            return;
+        };
+        publishing.outstanding -= 1;
+        let done = publishing.outstanding == 0;
+        let key = publishing.key.clone();
+        match answer {
+            Some(Answer::Refused(refusal)) => {
+                publishing.refusal.get_or_insert(refusal);
+            }
+            Some(Answer::Kept { gone }) => {
+                for session in gone {
+                    self.session_gone(cx, &key, session);
+                }
+            }
+            _ => {}
+        }
+        if done {
+            let publishing = self.publishing.remove(place);
+            if let Some(home) = self.home(&key) {
+                home.busy = home.busy.saturating_sub(1);
+            }
+            let matched = publishing.matched;
+            let answer = publishing
+                .refusal
+                .map_or(Answer::Published { matched }, Answer::Refused);
+            cx.answer(publishing.reply, answer);
+        }
+    }
+
+    /// A session that matched is no more: its routes here go too.
+    fn session_gone(&mut self, cx: &mut Cx<'_>, key: &Key, session: SessionId) {
+        let mut ops = Vec::new();
+        if let Key::Topic(levels) = key
+            && let Some(home) = self.homes.get_mut(levels)
+        {
+            for route in home.take_session(session) {
+                self.metrics.routes_gone.inc();
+                if route.persistent {
+                    ops.push(drop_route(key, &route));
+                }
+            }
+        }
+        if !ops.is_empty() {
+            let tag = self.step(Step::Lazy);
+            cx.store(tag, ops);
+        }
+        let wild: Vec<Route> = self
+            .wildcards
+            .iter()
+            .filter(|route| route.session == session)
+            .cloned()
+            .collect();
+        for route in wild {
+            cx.tell(
+                Key::Wildcards,
+                Command::Topic(TopicCommand::Unsubscribe { route }),
+            );
+        }
+    }
+}
+
+/// Adds a matching subscription to the targets of its user; those of one session come one after another.
+fn merge(targets: &mut Vec<Target>, route: &Route) {
+    match targets
+        .last_mut()
+        .filter(|target| target.session == route.session)
+    {
+        Some(target) => {
+            target.qos = target.qos.max(route.qos);
+            target.retain_as_published |= route.retain_as_published;
+            target.subscription_ids.extend(route.subscription_id);
+        }
+        None => targets.push(Target {
+            session: route.session,
+            qos: route.qos,
+            retain_as_published: route.retain_as_published,
+            subscription_ids: route.subscription_id.into_iter().collect(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Metrics;
+    use super::super::home::TopicHome;
+    use super::super::tree::tests::route;
+    use super::*;
+
+    #[test]
+    fn overlapping_subscriptions_of_a_session_become_one_target_with_both_identifiers() {
+        let mut topics = Topics::new(Metrics::default());
+        let key = Key::Topic("a/b".into());
+        let one = Route {
+            qos: 1,
+            subscription_id: Some(1),
+            ..route("a/b/c")
+        };
+        let two = Route {
+            qos: 2,
+            subscription_id: Some(2),
+            filter: "a/b/#".into(),
+            ..one.clone()
+        };
+        let wild = Route {
+            qos: 0,
+            subscription_id: Some(3),
+            filter: "#".into(),
+            ..one.clone()
+        };
+        let other = route("+/b/c");
+        let mut home = TopicHome::new(0);
+        home.insert(one.clone());
+        home.insert(two);
+        topics.homes.insert("a/b".into(), home);
+        topics.wildcards.insert(wild);
+        topics.wildcards.insert(other.clone());
+        let publish = Publish {
+            topic: "a/b/c".into(),
+            payload: bytes::Bytes::new(),
+            qos: 1,
+            retain: false,
+            expires_at: None,
+            properties: None,
+            from: None,
+            message_id: None,
+        };
+        let found = topics.match_publish(&key, &publish);
+        assert_eq!(found.len(), 2);
+        let (_, targets) = found
+            .iter()
+            .find(|(user, _)| *user == one.user)
+            .expect("the session matched");
+        let mut ids = targets[0].subscription_ids.clone();
+        ids.sort_unstable();
+        assert_eq!((targets.len(), targets[0].qos, ids), (1, 2, vec![1, 2, 3]));
+    }
+
+    #[test]
+    fn no_local_keeps_a_session_from_its_own_publish_only() {
+        let mut topics = Topics::new(Metrics::default());
+        let own = Route {
+            no_local: true,
+            ..route("#")
+        };
+        topics.wildcards.insert(own.clone());
+        let mut publish = Publish {
+            topic: "x".into(),
+            payload: bytes::Bytes::new(),
+            qos: 1,
+            retain: false,
+            expires_at: None,
+            properties: None,
+            from: Some(own.session),
+            message_id: None,
+        };
+        let key = Key::Topic("x".into());
+        assert!(topics.match_publish(&key, &publish).is_empty());
+        publish.from = None;
+        assert_eq!(topics.match_publish(&key, &publish).len(), 1);
+    }
+}

@@ -1,0 +1,296 @@
+//! The topic tree: which subscriptions match a topic name. The cost of a match grows with the levels of the topic, not
+//! with the number of subscriptions. Agrees with `wire::topic::matches`, by a property test.
+
+use std::collections::HashMap;
+
+use godwit_wire::command::Route;
+use godwit_wire::ids::SessionId;
+use godwit_wire::topic::is_reserved_first_level;
+
+type NodeId = u32;
+const ROOT: NodeId = 0;
+
+#[derive(Debug, Default)]
+struct Node {
+    /// Literal levels and `+`; boxed, since most nodes are leaves.
+    children: Option<Box<HashMap<Box<str>, NodeId>>>,
+    /// Of filters that end here.
+    exact: Vec<Route>,
+    /// Of filters that end with `#` here: they match this level and all below.
+    below: Vec<Route>,
+}
+
+impl Node {
+    fn child(&self, level: &str) -> Option<NodeId> {
+        self.children.as_ref()?.get(level).copied()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.exact.is_empty()
+            && self.below.is_empty()
+            && self.children.as_ref().is_none_or(|all| all.is_empty())
+    }
+}
+
+/// A tree of routes by filter.
+#[derive(Debug)]
+pub(crate) struct TopicTree {
+    nodes: Vec<Node>,
+    free: Vec<NodeId>,
+    routes: usize,
+}
+
+impl Default for TopicTree {
+    fn default() -> Self {
+        Self {
+            nodes: vec![Node::default()],
+            free: Vec::new(),
+            routes: 0,
+        }
+    }
+}
+
+impl TopicTree {
+    /// How many routes it holds.
+    pub(crate) fn len(&self) -> usize {
+        self.routes
+    }
+
+    /// Puts a route in; the one it replaces (same session, same filter) comes back.
+    pub(crate) fn insert(&mut self, route: Route) -> Option<Route> {
+        let mut node = ROOT;
+        let (path, below) = split(&route.filter);
+        for level in path {
+            node = match self.nodes[node as usize].child(level) {
+                Some(child) => child,
+                None => self.add_child(node, level),
+            };
+        }
+        let node = &mut self.nodes[node as usize];
+        let routes = if below { &mut node.below } else { &mut node.exact };
+        if let Some(old) = routes.iter_mut().find(|old| old.session == route.session) {
+            return Some(std::mem::replace(old, route));
+        }
+        routes.push(route);
+        self.routes += 1;
+        None
+    }
+
+    fn add_child(&mut self, parent: NodeId, level: &str) -> NodeId {
+        let child = self.free.pop().unwrap_or_else(|| {
+            self.nodes.push(Node::default());
+            // Far below 2^32 nodes: each takes more than 50 bytes.
+            (self.nodes.len() - 1) as NodeId
+        });
+        self.nodes[parent as usize]
+            .children
+            .get_or_insert_default()
+            .insert(level.into(), child);
+        child
+    }
+
+    /// The route of a session and filter.
+    pub(crate) fn get(&self, session: SessionId, filter: &str) -> Option<&Route> {
+        let (mut path, below) = split(filter);
+        let node = path.try_fold(ROOT, |node, level| self.nodes[node as usize].child(level))?;
+        let node = &self.nodes[node as usize];
+        let routes = if below { &node.below } else { &node.exact };
+        routes.iter().find(|route| route.session == session)
+    }
+
+    /// Takes the route of a session and filter out; with a `route_id` only if it is still that one.
+    pub(crate) fn remove(
+        &mut self,
+        session: SessionId,
+        filter: &str,
+        route_id: Option<u64>,
+    ) -> Option<Route> {
+        let (path, below) = split(filter);
+        let mut nodes = vec![ROOT];
+        let mut levels = Vec::new();
+        for level in path {
+            let last = *nodes.last()?;
+            nodes.push(self.nodes[last as usize].child(level)?);
+            levels.push(level);
+        }
+        let node = &mut self.nodes[*nodes.last()? as usize];
+        let routes = if below { &mut node.below } else { &mut node.exact };
+        let of_session =
+            |route: &Route| route.session == session && route_id.is_none_or(|id| id == route.route_id);
+        let found = routes.iter().position(of_session)?;
+        let route = routes.swap_remove(found);
+        self.routes -= 1;
+        self.prune(&nodes, &levels);
+        Some(route)
+    }
+
+    fn prune(&mut self, nodes: &[NodeId], levels: &[&str]) {
+        for depth in (1..nodes.len()).rev() {
+            let node = nodes[depth];
+            if !self.nodes[node as usize].is_empty() {
+                return;
+            }
+            self.nodes[node as usize] = Node::default();
+            self.free.push(node);
+            let parent = &mut self.nodes[nodes[depth - 1] as usize];
+            if let Some(children) = &mut parent.children {
+                children.remove(levels[depth - 1]);
+                if children.is_empty() {
+                    parent.children = None;
+                }
+            }
+        }
+    }
+
+    /// Calls `found` for every route whose filter matches the topic name.
+    pub(crate) fn matching<'t>(&'t self, topic: &str, found: &mut impl FnMut(&'t Route)) {
+        if self.routes == 0 {
+            return;
+        }
+        self.descend(ROOT, Some(topic), is_reserved_first_level(topic), found);
+    }
+
+    /// `rest`: the levels still to match; `hidden`: no wildcard matches the next one. Depth is bounded by TOPIC_LEVELS.
+    fn descend<'t>(
+        &'t self,
+        node: NodeId,
+        rest: Option<&str>,
+        hidden: bool,
+        found: &mut impl FnMut(&'t Route),
+    ) {
+        let node = &self.nodes[node as usize];
+        if !hidden {
+            node.below.iter().for_each(&mut *found);
+        }
+        let Some(rest) = rest else {
+            node.exact.iter().for_each(found);
+            return;
+        };
+        let (level, rest) = match rest.split_once('/') {
+            Some((level, rest)) => (level, Some(rest)),
+            None => (rest, None),
+        };
+        if let Some(child) = node.child(level) {
+            self.descend(child, rest, false, found);
+        }
+        if !hidden && let Some(child) = node.child("+") {
+            self.descend(child, rest, false, found);
+        }
+    }
+
+    /// Every route.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Route> {
+        self.nodes
+            .iter()
+            .flat_map(|node| node.exact.iter().chain(&node.below))
+    }
+}
+
+/// The levels that lead to a filter's node, and whether it is one with `#`.
+fn split(filter: &str) -> (impl Iterator<Item = &str>, bool) {
+    let below = filter == "#" || filter.ends_with("/#");
+    let depth = filter.split('/').count() - usize::from(below);
+    (filter.split('/').take(depth), below)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use godwit_wire::ids::UserId;
+    use godwit_wire::topic::{is_filter, is_topic_name, matches};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    pub(crate) fn route(filter: &str) -> Route {
+        Route {
+            user: UserId::fresh(),
+            session: SessionId::fresh(),
+            route_id: 1,
+            filter: filter.into(),
+            persistent: true,
+            qos: 1,
+            no_local: false,
+            retain_as_published: false,
+            subscription_id: None,
+        }
+    }
+
+    fn found(tree: &TopicTree, topic: &str) -> Vec<String> {
+        let mut filters = Vec::new();
+        tree.matching(topic, &mut |route| filters.push(route.filter.to_string()));
+        filters.sort();
+        filters
+    }
+
+    #[test]
+    fn a_filter_matches_its_parent_and_everything_below() {
+        let mut tree = TopicTree::default();
+        for filter in ["a/b/#", "a/+/c", "a/b/c", "#", "+/b", "$SYS/#"] {
+            tree.insert(route(filter));
+        }
+        assert_eq!(found(&tree, "a/b"), ["#", "+/b", "a/b/#"]);
+        assert_eq!(found(&tree, "a/b/c"), ["#", "a/+/c", "a/b/#", "a/b/c"]);
+        assert_eq!(found(&tree, "$SYS/x"), ["$SYS/#"]);
+        assert_eq!(found(&tree, "c/b"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_route_that_is_gone_leaves_no_nodes_behind() {
+        let mut tree = TopicTree::default();
+        let routes: Vec<_> = ["a/b/c/d", "a/b", "a/+/#", "x"].into_iter().map(route).collect();
+        routes
+            .iter()
+            .for_each(|route| assert!(tree.insert(route.clone()).is_none()));
+        for route in &routes {
+            assert!(tree.remove(route.session, &route.filter, Some(2)).is_none());
+            assert_eq!(
+                tree.remove(route.session, &route.filter, None).as_ref(),
+                Some(route)
+            );
+        }
+        assert_eq!((tree.len(), tree.nodes.len() - tree.free.len()), (0, 1));
+    }
+
+    #[test]
+    fn a_second_subscription_of_a_session_to_a_filter_replaces_the_first() {
+        let mut tree = TopicTree::default();
+        let first = route("a/b");
+        let second = Route {
+            route_id: 2,
+            qos: 2,
+            ..first.clone()
+        };
+        assert!(tree.insert(first.clone()).is_none());
+        assert_eq!(tree.insert(second), Some(first));
+        assert_eq!(tree.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn it_agrees_with_the_naive_matcher(
+            filters in prop::collection::vec(prop::collection::vec("[ab+]|#|\\$x|c|", 1..5), 1..40),
+            topics in prop::collection::vec(prop::collection::vec("[abc]|\\$x|", 1..5), 1..20),
+            dropped in prop::collection::vec(any::<bool>(), 40),
+        ) {
+            let filters: Vec<String> = filters.into_iter().map(|l| l.join("/")).filter(|f| is_filter(f)).collect();
+            let mut tree = TopicTree::default();
+            let routes: Vec<Route> = filters.iter().map(|filter| route(filter)).collect();
+            for route in &routes {
+                tree.insert(route.clone());
+            }
+            let mut kept = Vec::new();
+            for (route, dropped) in routes.iter().zip(dropped) {
+                if dropped {
+                    tree.remove(route.session, &route.filter, None);
+                } else {
+                    kept.push(route.filter.to_string());
+                }
+            }
+            for topic in topics.into_iter().map(|l| l.join("/")).filter(|t| is_topic_name(t)) {
+                let mut expected: Vec<String> = kept.iter().filter(|f| matches(f, &topic)).cloned().collect();
+                expected.sort();
+                prop_assert_eq!(found(&tree, &topic), expected);
+            }
+        }
+    }
+}
