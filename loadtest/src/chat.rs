@@ -350,7 +350,7 @@ mod tests {
             conversation: "conv".into(),
             access_token: "at".into(),
         };
-        let lag = index_lag(&http, &[pair.clone()], Duration::from_secs(10));
+        let lag = index_lag(&http, std::slice::from_ref(&pair), Duration::from_secs(10));
         assert!(
             lag.is_some_and(|seconds| seconds >= 2.0 * SEARCH_PAUSE.as_secs_f64()),
             "{lag:?}"
