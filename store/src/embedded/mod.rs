@@ -32,6 +32,7 @@ mod commit;
 mod core;
 mod encode;
 mod faults;
+mod index;
 mod journal;
 mod layout;
 mod overlay;

@@ -1,68 +1,43 @@
 //! What is in the journal but not yet in the tree, kept readable in memory: one generation a segment. The bytes of the
 //! rows are the journal's own record buffers; a row costs 32 bytes of index besides. Not here: files, the merge of answers.
 
-use std::cmp::Ordering;
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
+use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::record::{Act, RECORD_HEAD, RowRef, row_at};
+use super::index::{Key, Part, chunk_row};
+use super::record::{Act, RECORD_HEAD, row_at};
 use crate::types::Head;
 
 /// Locks of a generation, so that readers do not wait for the committer but by chance. Must be a power of two.
 const SHARDS: usize = 16;
-/// Rows that are out of order are kept apart until they are this many, or a 32nd of the partition.
-const RECENT: usize = 64;
-/// Estimate of what a partition costs besides its rows (key, map slot, vectors).
+/// Estimate of what a partition costs besides its rows (key, table slot, vectors).
 const PART_COST: u64 = 200;
-
-#[derive(Default)]
-struct XxHasher(u64);
-
-impl Hasher for XxHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = xxh3_64(bytes);
-    }
-    // The length that a slice's hash begins with says nothing that the partition key does not.
-    fn write_usize(&mut self, _: usize) {}
-}
-
-/// Where a row lies, and the first 16 bytes of its clustering key.
-#[derive(Clone, Copy)]
-struct Entry {
-    prefix: u128,
-    chunk: u32,
-    at: u32,
-}
-
-const _: () = assert!(size_of::<Entry>() == 32);
-
-fn prefix(rest: &[u8]) -> u128 {
-    let mut bytes = [0; 16];
-    let n = rest.len().min(16);
-    bytes[..n].copy_from_slice(&rest[..n]);
-    u128::from_be_bytes(bytes)
-}
-
-/// One partition's rows: `sorted`, and a few that came out of order beside it.
-#[derive(Default)]
-struct Part {
-    head: Option<Head>,
-    sorted: Vec<Entry>,
-    recent: Vec<Entry>,
-}
+/// Partitions whose rows are fetched from memory together while a generation is read in order.
+const TOUCH: usize = 16;
 
 #[derive(Default)]
 struct Shard {
     chunks: Vec<Bytes>,
-    parts: HashMap<Box<[u8]>, Part, BuildHasherDefault<XxHasher>>,
+    parts: HashTable<(Key, Part)>,
+}
+
+impl Shard {
+    fn part(&self, hash: u64, pkey: &[u8]) -> Option<&Part> {
+        self.parts.find(hash, |(key, _)| key.is(pkey)).map(|(_, part)| part)
+    }
+
+    fn known(&self, at: (u32, u32)) -> Known {
+        let row = chunk_row(&self.chunks, at);
+        match row.act {
+            // Copied, because a small answer must not hold a large record.
+            Act::Put | Act::Head => Known::Value(Bytes::copy_from_slice(row.value)),
+            Act::Delete => Known::Deleted,
+        }
+    }
 }
 
 /// What is known of one row.
@@ -118,12 +93,8 @@ impl Generation {
         self.bytes.load(Relaxed)
     }
 
-    fn shard(pkey: &[u8]) -> usize {
-        (xxh3_64(pkey) >> 32) as usize & (SHARDS - 1)
-    }
-
-    fn read(&self, pkey: &[u8]) -> RwLockReadGuard<'_, Shard> {
-        self.shards[Self::shard(pkey)].read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self, hash: u64) -> RwLockReadGuard<'_, Shard> {
+        self.shards[shard_of(hash)].read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Shows all rows of a durable record. Neighbouring rows of one partition appear together.
@@ -131,14 +102,23 @@ impl Generation {
         let mut held: Option<(usize, RwLockWriteGuard<'_, Shard>)> = None;
         let (mut at, mut cost) = (RECORD_HEAD, record.len() as u64);
         while let Some((row, next)) = row_at(record, at) {
-            let wanted = Self::shard(row.pkey);
+            let hash = xxh3_64(row.pkey);
+            let wanted = shard_of(hash);
             if held.as_ref().is_none_or(|(shard, _)| *shard != wanted) {
                 drop(held.take());
                 let guard = self.shards[wanted].write().unwrap_or_else(PoisonError::into_inner);
                 held = Some((wanted, guard));
             }
             if let Some((_, shard)) = &mut held {
-                cost += shard.put(record, at, &row);
+                let Shard { chunks, parts } = &mut **shard;
+                if chunks.last().is_none_or(|c| c.as_ptr() != record.as_ptr()) {
+                    chunks.push(record.clone());
+                }
+                let before = parts.len();
+                let slot = parts.entry(hash, |(key, _)| key.is(row.pkey), |(key, _)| xxh3_64(key.bytes()));
+                let mut slot = slot.or_insert_with(|| (Key::new(row.pkey), Part::default()));
+                slot.get_mut().1.put(chunks, at as u32, &row);
+                cost += Part::ROW_COST + if parts.len() > before { PART_COST } else { 0 };
             }
             at = next;
         }
@@ -147,29 +127,27 @@ impl Generation {
 
     /// What this generation knows of a row.
     pub(super) fn get(&self, pkey: &[u8], rest: &[u8]) -> Option<Known> {
-        let shard = self.read(pkey);
-        let part = shard.parts.get(pkey)?;
-        let find = |list: &[Entry]| list.binary_search_by(|e| shard.cmp(e, prefix(rest), rest)).ok().map(|i| list[i]);
-        find(&part.sorted).or_else(|| find(&part.recent)).map(|e| shard.known(&e))
+        let hash = xxh3_64(pkey);
+        let shard = self.read(hash);
+        let at = shard.part(hash, pkey)?.find(&shard.chunks, rest)?;
+        Some(shard.known(at))
     }
 
     /// The head that this generation has of a log.
     pub(super) fn head(&self, pkey: &[u8]) -> Option<Head> {
-        self.read(pkey).parts.get(pkey)?.head
+        let hash = xxh3_64(pkey);
+        self.read(hash).part(hash, pkey)?.head
     }
 
     /// Rows of a partition above `after` (from the first without), not above `up_to`, at most `rows` and about `bytes`.
     pub(super) fn page(&self, pkey: &[u8], after: Option<&[u8]>, up_to: Option<&[u8]>, rows: usize, bytes: usize) -> Page {
-        let shard = self.read(pkey);
+        let hash = xxh3_64(pkey);
+        let shard = self.read(hash);
         let mut page = Page::default();
-        let Some(part) = shard.parts.get(pkey) else { return page };
-        let from = |list: &[Entry]| match after {
-            None => 0,
-            Some(after) => list.partition_point(|e| shard.cmp(e, prefix(after), after).is_le()),
-        };
+        let Some(part) = shard.part(hash, pkey) else { return page };
         let mut size = 0;
-        for e in shard.merged(&part.sorted[from(&part.sorted)..], &part.recent[from(&part.recent)..]) {
-            let row = shard.row(&e);
+        for at in part.after(&shard.chunks, after) {
+            let row = chunk_row(&shard.chunks, at);
             if up_to.is_some_and(|end| row.rest > end) {
                 break;
             }
@@ -178,7 +156,7 @@ impl Generation {
                 break;
             }
             size += row.rest.len() + row.value.len();
-            page.rows.push((row.rest.to_vec(), shard.known(&e)));
+            page.rows.push((row.rest.to_vec(), shard.known(at)));
         }
         page
     }
@@ -186,105 +164,33 @@ impl Generation {
     /// Hands out all partitions in key order: the head, and the rows in order with `None` for a deletion.
     pub(super) fn each_sorted<E>(
         &self,
-        mut part: impl FnMut(&[u8], Option<Head>, &mut dyn Iterator<Item = (&[u8], Option<&[u8]>)>) -> Result<(), E>,
+        mut take: impl FnMut(&[u8], Option<Head>, &mut dyn Iterator<Item = (&[u8], Option<&[u8]>)>) -> Result<(), E>,
     ) -> Result<(), E> {
         let shards: Vec<_> = self.shards.iter().map(|s| s.read().unwrap_or_else(PoisonError::into_inner)).collect();
-        let mut parts: Vec<(&[u8], &Part, &Shard)> = Vec::new();
+        let mut parts: Vec<(&Key, &Part, &[Bytes])> = Vec::new();
         for shard in &shards {
-            parts.extend(shard.parts.iter().map(|(key, p)| (&**key, p, &**shard)));
+            parts.extend(shard.parts.iter().map(|(key, part)| (key, part, &*shard.chunks)));
         }
         parts.sort_unstable_by(|a, b| a.0.cmp(b.0));
-        for (key, p, shard) in parts {
-            let mut rows = shard.merged(&p.sorted, &p.recent).map(|e| {
-                let row = shard.row(&e);
-                (row.rest, (row.act == Act::Put).then_some(row.value))
-            });
-            part(key, p.head, &mut rows)?;
+        for group in parts.chunks(TOUCH) {
+            // The rows lie all over the buffers. Asked for one after the other each would be waited for alone.
+            let touched: usize = group.iter().map(|(_, part, chunks)| part.touch(chunks)).sum();
+            std::hint::black_box(touched);
+            for (key, part, chunks) in group {
+                let mut rows = part.after(chunks, None).map(|at| {
+                    let row = chunk_row(chunks, at);
+                    (row.rest, (row.act == Act::Put).then_some(row.value))
+                });
+                take(key.bytes(), part.head, &mut rows)?;
+            }
         }
         Ok(())
     }
 }
 
-impl Shard {
-    /// The row of an entry. Entries are made of rows that were there, in buffers that never change.
-    fn row(&self, e: &Entry) -> RowRef<'_> {
-        const NOTHING: RowRef<'_> = RowRef { act: Act::Delete, pkey: &[], rest: &[], value: &[] };
-        let chunk = self.chunks.get(e.chunk as usize);
-        chunk.and_then(|c| row_at(c, e.at as usize)).map_or(NOTHING, |(row, _)| row)
-    }
-
-    fn known(&self, e: &Entry) -> Known {
-        let row = self.row(e);
-        match row.act {
-            // Copied, because a small answer must not hold a large record.
-            Act::Put | Act::Head => Known::Value(Bytes::copy_from_slice(row.value)),
-            Act::Delete => Known::Deleted,
-        }
-    }
-
-    fn cmp(&self, e: &Entry, key_prefix: u128, rest: &[u8]) -> Ordering {
-        e.prefix.cmp(&key_prefix).then_with(|| self.row(e).rest.cmp(rest))
-    }
-
-    fn merged<'a>(&'a self, a: &'a [Entry], b: &'a [Entry]) -> impl Iterator<Item = Entry> + 'a {
-        let (mut i, mut j) = (0, 0);
-        std::iter::from_fn(move || {
-            let from_a = match (a.get(i), b.get(j)) {
-                (Some(x), Some(y)) => self.cmp(x, y.prefix, self.row(y).rest).is_lt(),
-                (x, _) => x.is_some(),
-            };
-            let (list, k) = if from_a { (a, &mut i) } else { (b, &mut j) };
-            let next = list.get(*k).copied();
-            *k += 1;
-            next
-        })
-    }
-
-    /// Takes one row in; returns about how many bytes of memory that cost.
-    fn put(&mut self, record: &Bytes, at: usize, row: &RowRef<'_>) -> u64 {
-        let mut cost = size_of::<Entry>() as u64;
-        if self.chunks.last().is_none_or(|c| c.as_ptr() != record.as_ptr()) {
-            self.chunks.push(record.clone());
-        }
-        if !self.parts.contains_key(row.pkey) {
-            self.parts.insert(row.pkey.into(), Part::default());
-            cost += PART_COST;
-        }
-        // Taken out for the time of the change, so that comparisons can borrow the buffers.
-        let Some(slot) = self.parts.get_mut(row.pkey) else { return cost };
-        if row.act == Act::Head {
-            let head = read_head(row.value);
-            slot.head = Some(slot.head.map_or(head, |old| max_head(old, head)));
-            return cost;
-        }
-        let mut part = std::mem::take(slot);
-        let e = Entry { prefix: prefix(row.rest), chunk: (self.chunks.len() - 1) as u32, at: at as u32 };
-        self.insert(&mut part, e, row.rest);
-        if let Some(slot) = self.parts.get_mut(row.pkey) {
-            *slot = part;
-        }
-        cost
-    }
-
-    fn insert(&self, part: &mut Part, e: Entry, rest: &[u8]) {
-        if part.recent.is_empty() && part.sorted.last().is_none_or(|last| self.cmp(last, e.prefix, rest).is_lt()) {
-            part.sorted.push(e);
-            return;
-        }
-        if let Ok(i) = part.sorted.binary_search_by(|o| self.cmp(o, e.prefix, rest)) {
-            part.sorted[i] = e;
-            return;
-        }
-        match part.recent.binary_search_by(|o| self.cmp(o, e.prefix, rest)) {
-            Ok(i) => part.recent[i] = e,
-            Err(i) => part.recent.insert(i, e),
-        }
-        if part.recent.len() > RECENT.max(part.sorted.len() / 32) {
-            let merged = self.merged(&part.sorted, &part.recent).collect();
-            part.sorted = merged;
-            part.recent.clear();
-        }
-    }
+fn shard_of(hash: u64) -> usize {
+    // Not the bits that the table uses (the lowest and the seven highest).
+    (hash >> 40) as usize & (SHARDS - 1)
 }
 
 #[cfg(test)]
