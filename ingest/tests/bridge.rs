@@ -12,8 +12,8 @@ use godwit_store::{Outcome, ReadAnswer, Store, View};
 use godwit_wire::account::AccountCommand;
 use godwit_wire::code::{Code, Refusal};
 use godwit_wire::command::{
-    Answer, Command, ConversationCommand as C, EntryBody, HistoryAt, Named, Position, Send, SendIdentity, Sent,
-    UserCommand,
+    Answer, Command, ConversationCommand as C, EntryBody, HistoryAt, Named, Position, Send, SendIdentity,
+    Sent, UserCommand,
 };
 use godwit_wire::ids::{ConversationId, Key, MessageId, UserId};
 use godwit_wire::proto::chat::{self, send_request::Content};
@@ -38,7 +38,9 @@ struct Others(Shared, Vec<Reply>);
 
 impl Role for Others {
     fn apply(&mut self, cx: &mut Cx<'_>, key: &Key, command: Command, reply: Reply) -> Flow {
-        let Key::User(user) = key else { panic!("only users are spoken to, not {key:?}") };
+        let Key::User(user) = key else {
+            panic!("only users are spoken to, not {key:?}")
+        };
         let mut world = self.0.lock().expect("no test panicked with it");
         let answer = match command {
             Command::User(UserCommand::Offer { entry, after }) => {
@@ -90,8 +92,13 @@ struct Bridge {
 
 impl Bridge {
     fn start(folder: &std::path::Path) -> Self {
-        let store: Arc<dyn Store> = Arc::new(Embedded::open(folder, Options::default()).expect("the store opens"));
-        let world = Shared::default();
+        Self::start_with(folder, Shared::default())
+    }
+
+    /// After a restart the mailboxes still know what they were offered.
+    fn start_with(folder: &std::path::Path, world: Shared) -> Self {
+        let store: Arc<dyn Store> =
+            Arc::new(Embedded::open(folder, Options::default()).expect("the store opens"));
         let others = world.clone();
         let make = Arc::new(move |_| -> [Box<dyn Role>; 3] {
             [
@@ -102,15 +109,30 @@ impl Bridge {
         });
         let workers = Workers::start(2, &store, make).expect("workers start");
         let router = workers.router().clone();
-        Self { workers: Some(workers), store, world, router }
+        Self {
+            workers: Some(workers),
+            store,
+            world,
+            router,
+        }
     }
 
     async fn ask(&self, id: ConversationId, command: C) -> Answer {
-        let call = self.router.call(Key::Conversation(id), Command::Conversation(command));
-        tokio::time::timeout(Duration::from_secs(20), call).await.expect("an answer in time")
+        let call = self
+            .router
+            .call(Key::Conversation(id), Command::Conversation(command));
+        tokio::time::timeout(Duration::from_secs(20), call)
+            .await
+            .expect("an answer in time")
     }
 
-    async fn send(&self, id: ConversationId, from: &Named, client_id: &str, text: &str) -> Result<Sent, Code> {
+    async fn send(
+        &self,
+        id: ConversationId,
+        from: &Named,
+        client_id: &str,
+        text: &str,
+    ) -> Result<Sent, Code> {
         self.send_to(id, from, client_id, text, None).await
     }
 
@@ -138,15 +160,33 @@ impl Bridge {
     }
 
     async fn texts(&self, id: ConversationId, by: &Named, at: HistoryAt) -> Vec<(u64, String)> {
-        match self.ask(id, C::History { by: by.user, at, limit: 200 }).await {
-            Answer::History(page) => page.entries.iter().map(|e| (e.sequence_number, text(&e.body))).collect(),
+        match self
+            .ask(
+                id,
+                C::History {
+                    by: by.user,
+                    at,
+                    limit: 200,
+                },
+            )
+            .await
+        {
+            Answer::History(page) => page
+                .entries
+                .iter()
+                .map(|e| (e.sequence_number, text(&e.body)))
+                .collect(),
             other => panic!("no history: {other:?}"),
         }
     }
 
     fn positions(&self, user: &Named) -> Vec<u64> {
         let world = self.world.lock().expect("no test panicked with it");
-        world.offers.get(&user.user).map(|all| all.iter().map(|(at, _)| *at).collect()).unwrap_or_default()
+        world
+            .offers
+            .get(&user.user)
+            .map(|all| all.iter().map(|(at, _)| *at).collect())
+            .unwrap_or_default()
     }
 
     fn stop(mut self) {
@@ -168,7 +208,10 @@ fn text(body: &EntryBody) -> String {
 }
 
 fn named(name: &str) -> Named {
-    Named { user: UserId::fresh(), name: name.into() }
+    Named {
+        user: UserId::fresh(),
+        name: name.into(),
+    }
 }
 
 fn pair() -> (Named, Named, ConversationId) {
@@ -182,13 +225,22 @@ async fn the_first_send_makes_the_conversation_and_everybody_gets_everything_in_
     let folder = tempfile::tempdir().expect("a folder");
     let bridge = Bridge::start(folder.path());
     let (ann, bob, id) = pair();
-    assert_eq!(bridge.send(id, &ann, "0", "nobody there").await, Err(Code::NotFound));
+    assert_eq!(
+        bridge.send(id, &ann, "0", "nobody there").await,
+        Err(Code::NotFound)
+    );
     for n in 1..=20 {
-        let sent = bridge.send_to(id, &ann, &n.to_string(), "hi", Some(&bob)).await.expect("it is sent");
+        let sent = bridge
+            .send_to(id, &ann, &n.to_string(), "hi", Some(&bob))
+            .await
+            .expect("it is sent");
         assert_eq!((sent.sequence_number, sent.duplicate), (n, false));
     }
     let expected: Vec<u64> = (1..=20).collect();
-    assert_eq!((bridge.positions(&ann), bridge.positions(&bob)), (expected.clone(), expected));
+    assert_eq!(
+        (bridge.positions(&ann), bridge.positions(&bob)),
+        (expected.clone(), expected)
+    );
     assert_eq!(bridge.world.lock().expect("whole").notes[&bob.user], 1);
     let eve = named("eve");
     assert_eq!(bridge.send(id, &eve, "1", "let me in").await, Err(Code::NotFound));
@@ -200,19 +252,48 @@ async fn a_repeated_send_is_the_first_one_also_after_a_restart_and_other_content
     let folder = tempfile::tempdir().expect("a folder");
     let bridge = Bridge::start(folder.path());
     let (ann, bob, id) = pair();
-    let first = bridge.send_to(id, &ann, "a", "one", Some(&bob)).await.expect("sent");
+    let first = bridge
+        .send_to(id, &ann, "a", "one", Some(&bob))
+        .await
+        .expect("sent");
     for n in 0..40 {
-        bridge.send(id, &ann, &format!("filler {n}"), "x").await.expect("sent");
+        bridge
+            .send(id, &ann, &format!("filler {n}"), "x")
+            .await
+            .expect("sent");
     }
     let again = bridge.send(id, &ann, "a", "one").await.expect("known");
-    assert_eq!(again, Sent { duplicate: true, ..first });
+    assert_eq!(
+        again,
+        Sent {
+            duplicate: true,
+            ..first
+        }
+    );
     assert_eq!(bridge.send(id, &ann, "a", "two").await, Err(Code::Conflict));
-    let of_bob = bridge.send(id, &bob, "a", "two").await.expect("ids are each sender's own");
+    let of_bob = bridge
+        .send(id, &bob, "a", "two")
+        .await
+        .expect("ids are each sender's own");
     assert!(!of_bob.duplicate);
+    let world = bridge.world.clone();
     bridge.stop();
-    let bridge = Bridge::start(folder.path());
-    assert_eq!(bridge.send(id, &ann, "a", "one").await, Ok(Sent { duplicate: true, ..first }));
-    assert_eq!(bridge.send(id, &ann, "b", "new").await.expect("sent").sequence_number, 43);
+    let bridge = Bridge::start_with(folder.path(), world);
+    assert_eq!(
+        bridge.send(id, &ann, "a", "one").await,
+        Ok(Sent {
+            duplicate: true,
+            ..first
+        })
+    );
+    assert_eq!(
+        bridge
+            .send(id, &ann, "b", "new")
+            .await
+            .expect("sent")
+            .sequence_number,
+        43
+    );
     bridge.stop();
 }
 
@@ -224,7 +305,9 @@ async fn sends_at_the_same_time_with_one_id_are_one_message() {
     let mut sends = Vec::new();
     for _ in 0..50 {
         let (bridge, ann, bob) = (bridge.clone(), ann.clone(), bob.clone());
-        sends.push(tokio::spawn(async move { bridge.send_to(id, &ann, "same", "hi", Some(&bob)).await }));
+        sends.push(tokio::spawn(async move {
+            bridge.send_to(id, &ann, "same", "hi", Some(&bob)).await
+        }));
     }
     let mut new = 0;
     for send in sends {
@@ -233,7 +316,10 @@ async fn sends_at_the_same_time_with_one_id_are_one_message() {
         new += usize::from(!sent.duplicate);
     }
     assert_eq!(new, 1);
-    assert_eq!(bridge.texts(id, &bob, HistoryAt::Newest).await, [(1, "hi".to_owned())]);
+    assert_eq!(
+        bridge.texts(id, &bob, HistoryAt::Newest).await,
+        [(1, "hi".to_owned())]
+    );
 }
 
 #[tokio::test]
@@ -241,10 +327,16 @@ async fn a_refused_offer_comes_again_in_order_and_holds_the_acknowledgement() {
     let folder = tempfile::tempdir().expect("a folder");
     let bridge = Bridge::start(folder.path());
     let (ann, bob, id) = pair();
-    bridge.send_to(id, &ann, "0", "x", Some(&bob)).await.expect("sent");
+    bridge
+        .send_to(id, &ann, "0", "x", Some(&bob))
+        .await
+        .expect("sent");
     bridge.world.lock().expect("whole").refuse.insert(bob.user, 3);
     for n in 1..=10 {
-        bridge.send(id, &ann, &n.to_string(), "x").await.expect("sent after the offers came again");
+        bridge
+            .send(id, &ann, &n.to_string(), "x")
+            .await
+            .expect("sent after the offers came again");
     }
     assert_eq!(bridge.positions(&bob), (1..=11).collect::<Vec<u64>>());
     bridge.stop();
@@ -255,20 +347,35 @@ async fn a_tail_that_was_not_fanned_out_is_offered_again_after_a_restart() {
     let folder = tempfile::tempdir().expect("a folder");
     let bridge = Bridge::start(folder.path());
     let (ann, bob, id) = pair();
-    bridge.send_to(id, &ann, "0", "x", Some(&bob)).await.expect("sent");
+    bridge
+        .send_to(id, &ann, "0", "x", Some(&bob))
+        .await
+        .expect("sent");
     bridge.world.lock().expect("whole").silent = Some(bob.user);
     let send = bridge.send(id, &ann, "1", "lost on the way");
-    assert!(tokio::time::timeout(Duration::from_millis(300), send).await.is_err(), "ACK: bob has it not");
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), send)
+            .await
+            .is_err(),
+        "ACK: bob has it not"
+    );
     // The process dies here: nothing is flushed, workers are left behind with a closed store.
     bridge.store.close().expect("closed");
     drop(bridge);
     let bridge = Bridge::start(folder.path());
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     while bridge.positions(&bob) != [1, 2] {
-        assert!(std::time::Instant::now() < deadline, "offered: {:?}", bridge.positions(&bob));
+        assert!(
+            std::time::Instant::now() < deadline,
+            "offered: {:?}",
+            bridge.positions(&bob)
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let again = bridge.send(id, &ann, "1", "lost on the way").await.expect("known");
+    let again = bridge
+        .send(id, &ann, "1", "lost on the way")
+        .await
+        .expect("known");
     assert_eq!((again.sequence_number, again.duplicate), (2, true));
     bridge.stop();
 }
@@ -286,29 +393,54 @@ async fn a_group_numbers_its_changes_and_shows_each_member_its_own_stay() {
         members: vec![bob.clone()],
         full_history: false,
     };
-    let Answer::Conversation(made) = bridge.ask(id, create.clone()).await else { panic!("not made") };
+    let Answer::Conversation(made) = bridge.ask(id, create.clone()).await else {
+        panic!("not made")
+    };
     assert!(made.created && made.members.len() == 2);
-    let Answer::Conversation(again) = bridge.ask(id, create).await else { panic!("not found again") };
+    let Answer::Conversation(again) = bridge.ask(id, create).await else {
+        panic!("not found again")
+    };
     assert!(!again.created);
     bridge.send(id, &ann, "1", "before eve").await.expect("sent");
-    let add = |by: &Named, user: &Named| C::AddMember { by: by.user, user: user.clone() };
+    let add = |by: &Named, user: &Named| C::AddMember {
+        by: by.user,
+        user: user.clone(),
+    };
     assert!(matches!(bridge.ask(id, add(&bob, &eve)).await, Answer::Refused(r) if r.code == Code::Forbidden));
     assert!(matches!(bridge.ask(id, add(&eve, &eve)).await, Answer::Refused(r) if r.code == Code::NotFound));
     assert!(matches!(bridge.ask(id, add(&ann, &eve)).await, Answer::Done));
     bridge.send(id, &eve, "1", "hello").await.expect("sent");
-    let remove = |by: &Named, user: &Named| C::RemoveMember { by: by.user, user: user.user };
+    let remove = |by: &Named, user: &Named| C::RemoveMember {
+        by: by.user,
+        user: user.user,
+    };
     assert!(matches!(bridge.ask(id, remove(&ann, &bob)).await, Answer::Done));
     bridge.send(id, &ann, "2", "without bob").await.expect("sent");
     assert_eq!(bridge.positions(&bob), [1, 2, 3, 4]);
     assert_eq!(bridge.positions(&eve), [2, 3, 4, 5]);
-    assert_eq!(bridge.send(id, &bob, "9", "still here?").await, Err(Code::NotFound));
+    assert_eq!(
+        bridge.send(id, &bob, "9", "still here?").await,
+        Err(Code::NotFound)
+    );
     let texts = |all: Vec<(u64, String)>| all.into_iter().map(|(_, text)| text).collect::<Vec<_>>();
     let of_eve = texts(bridge.texts(id, &eve, HistoryAt::Newest).await);
     assert_eq!(of_eve, ["Added", "hello", "Removed", "without bob"]);
-    let after = texts(bridge.texts(id, &ann, HistoryAt::After(Position::Sequence(3))).await);
+    let after = texts(
+        bridge
+            .texts(id, &ann, HistoryAt::After(Position::Sequence(3)))
+            .await,
+    );
     assert_eq!(after, ["Removed", "without bob"]);
-    let Answer::Refused(refusal) =
-        bridge.ask(id, C::History { by: bob.user, at: HistoryAt::Newest, limit: 10 }).await
+    let Answer::Refused(refusal) = bridge
+        .ask(
+            id,
+            C::History {
+                by: bob.user,
+                at: HistoryAt::Newest,
+                limit: 10,
+            },
+        )
+        .await
     else {
         panic!("bob is out")
     };
@@ -326,17 +458,39 @@ async fn a_page_may_be_asked_around_a_message_id() {
     let (ann, bob, id) = pair();
     let mut ids: Vec<MessageId> = Vec::new();
     for n in 1..=9 {
-        let sent = bridge.send_to(id, &ann, &n.to_string(), &n.to_string(), Some(&bob)).await.expect("sent");
+        let sent = bridge
+            .send_to(id, &ann, &n.to_string(), &n.to_string(), Some(&bob))
+            .await
+            .expect("sent");
         ids.push(sent.message_id);
     }
     let at = HistoryAt::Around(Position::Message(ids[4]));
-    let Answer::History(page) = bridge.ask(id, C::History { by: bob.user, at, limit: 4 }).await else {
+    let Answer::History(page) = bridge
+        .ask(
+            id,
+            C::History {
+                by: bob.user,
+                at,
+                limit: 4,
+            },
+        )
+        .await
+    else {
         panic!("no page")
     };
     let found: Vec<u64> = page.entries.iter().map(|entry| entry.sequence_number).collect();
     assert_eq!((found, page.has_more), (vec![3, 4, 5, 6], true));
     let foreign = HistoryAt::Before(Position::Message(MessageId::fresh()));
-    let answer = bridge.ask(id, C::History { by: bob.user, at: foreign, limit: 4 }).await;
+    let answer = bridge
+        .ask(
+            id,
+            C::History {
+                by: bob.user,
+                at: foreign,
+                limit: 4,
+            },
+        )
+        .await;
     assert!(matches!(answer, Answer::Refused(refusal) if refusal.code == Code::NotFound));
     bridge.stop();
 }
@@ -346,15 +500,28 @@ async fn a_block_ends_sending_both_ways_until_it_is_taken_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let bridge = Bridge::start(folder.path());
     let (ann, bob, id) = pair();
-    bridge.send_to(id, &ann, "1", "hi", Some(&bob)).await.expect("sent");
-    let block = |blocked| C::Block { by: bob.user, user: ann.user, blocked };
+    bridge
+        .send_to(id, &ann, "1", "hi", Some(&bob))
+        .await
+        .expect("sent");
+    let block = |blocked| C::Block {
+        by: bob.user,
+        user: ann.user,
+        blocked,
+    };
     assert!(matches!(bridge.ask(id, block(true)).await, Answer::Done));
-    assert_eq!(bridge.send(id, &ann, "2", "still there?").await, Err(Code::NotFound));
+    assert_eq!(
+        bridge.send(id, &ann, "2", "still there?").await,
+        Err(Code::NotFound)
+    );
     assert!(matches!(bridge.ask(id, block(false)).await, Answer::Done));
     bridge.send(id, &ann, "2", "still there?").await.expect("sent");
     let (dan, kim, other) = pair();
     bridge.world.lock().expect("whole").closed = Some(kim.user);
-    assert_eq!(bridge.send_to(other, &dan, "1", "hi", Some(&kim)).await, Err(Code::NotFound));
+    assert_eq!(
+        bridge.send_to(other, &dan, "1", "hi", Some(&kim)).await,
+        Err(Code::NotFound)
+    );
     bridge.stop();
 }
 
@@ -364,19 +531,37 @@ async fn watermarks_move_forward_only_and_never_beyond_what_is_there() {
     let bridge = Bridge::start(folder.path());
     let (ann, bob, id) = pair();
     for n in 1..=3 {
-        bridge.send_to(id, &ann, &n.to_string(), "x", Some(&bob)).await.expect("sent");
+        bridge
+            .send_to(id, &ann, &n.to_string(), "x", Some(&bob))
+            .await
+            .expect("sent");
     }
     for up_to in [2, 1, 99] {
-        assert!(matches!(bridge.ask(id, C::Read { by: bob.user, up_to }).await, Answer::Done));
+        assert!(matches!(
+            bridge.ask(id, C::Read { by: bob.user, up_to }).await,
+            Answer::Done
+        ));
     }
     bridge.stop();
     let bridge = Bridge::start(folder.path());
-    let Answer::Status(marks) = bridge.ask(id, C::Status { by: ann.user }).await else { panic!("no status") };
-    let of_bob = marks.iter().find(|mark| mark.user == bob.user).expect("bob is in");
+    let Answer::Status(marks) = bridge.ask(id, C::Status { by: ann.user }).await else {
+        panic!("no status")
+    };
+    let of_bob = marks
+        .iter()
+        .find(|mark| mark.user == bob.user)
+        .expect("bob is in");
     assert_eq!((of_bob.read_up_to, of_bob.delivered_up_to), (3, 3));
     let eve = named("eve");
-    let refused = bridge.ask(id, C::Read { by: eve.user, up_to: 1 }).await;
+    let refused = bridge
+        .ask(
+            id,
+            C::Read {
+                by: eve.user,
+                up_to: 1,
+            },
+        )
+        .await;
     assert!(matches!(refused, Answer::Refused(refusal) if refusal.code == Code::NotFound));
     bridge.stop();
 }
-
