@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::conversation::Phase;
 use crate::role::{Ingest, Step};
 use crate::rows::{InfoRow, RowName, put};
-use crate::tables::{OPEN_TAILS, tail_partition};
+use crate::tables::{CONVERSATIONS, OPEN_TAILS, tail_partition};
 
 /// Longest name of a group, bytes.
 const GROUP_NAME_BYTES: usize = 128;
@@ -282,12 +282,14 @@ impl Ingest {
             }
         }
         conversation.tail_open = true;
-        ops.push(Op::Insert {
-            table: OPEN_TAILS,
-            partition: tail_partition(Key::Conversation(id).shard()),
-            element: id.to_bytes(),
-            value: bytes::Bytes::new(),
-        });
+        for table in [OPEN_TAILS, CONVERSATIONS] {
+            ops.push(Op::Insert {
+                table,
+                partition: tail_partition(Key::Conversation(id).shard()),
+                element: id.to_bytes(),
+                value: bytes::Bytes::new(),
+            });
+        }
         let tag = self.step(Step::Making(id));
         cx.store(tag, ops);
     }

@@ -17,5 +17,6 @@ mod tail;
 pub use metrics::Metrics;
 pub use role::{Config, Confirmed, Ingest};
 pub use tables::{
-    CLIENT_IDS, CONVERSATION_LOG, CONVERSATION_ROWS, MESSAGE_IDS, OPEN_TAILS, message_place, tail_partition,
+    CLIENT_IDS, CONVERSATION_LOG, CONVERSATION_ROWS, CONVERSATIONS, MESSAGE_IDS, OPEN_TAILS, message_place,
+    tail_partition,
 };

@@ -36,6 +36,13 @@ pub const OPEN_TAILS: Table = Table {
     name: "open_tails",
 };
 
+/// `(shard; conversation)`: every conversation, written when it is made; read only to build the search index anew.
+pub const CONVERSATIONS: Table = Table {
+    id: 305,
+    kind: Kind::Set,
+    name: "conversations",
+};
+
 pub(crate) fn log(conversation: ConversationId) -> LogId {
     LogId {
         table: CONVERSATION_LOG,
@@ -93,7 +100,7 @@ pub fn message_place(value: &[u8]) -> Option<(ConversationId, u64)> {
     ))
 }
 
-/// Partition of a shard in [`OPEN_TAILS`].
+/// Partition of a shard in [`OPEN_TAILS`] and [`CONVERSATIONS`].
 pub fn tail_partition(shard: u16) -> Bytes {
     Bytes::copy_from_slice(&shard.to_be_bytes())
 }
