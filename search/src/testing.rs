@@ -60,10 +60,12 @@ struct StoreState {
     logs: Mutex<BTreeMap<Uuid, Vec<Option<IndexDoc>>>>,
     /// Reported as indexed.
     indexed: Mutex<BTreeMap<Uuid, u64>>,
-    pub(crate) failing: AtomicBool,
+    failing: AtomicBool,
+    /// This one conversation cannot be read.
+    unreadable: Mutex<Option<Uuid>>,
     entries_read: AtomicUsize,
     conversations_listed: AtomicUsize,
-    pub(crate) now_ms: AtomicI64,
+    now_ms: AtomicI64,
 }
 
 impl Store {
@@ -104,6 +106,10 @@ impl Store {
 
     pub(crate) fn fail(&self, failing: bool) {
         self.0.failing.store(failing, SeqCst);
+    }
+
+    pub(crate) fn fail_one(&self, conversation_n: Option<u128>) {
+        *self.0.unreadable.lock().unwrap() = conversation_n.map(conversation);
     }
 
     pub(crate) fn entries_read(&self) -> usize {
@@ -177,7 +183,7 @@ impl Store {
 
 impl Source for Store {
     fn read(&self, conversation: Uuid, after: u64, limit: usize) -> Result<SourcePage, SourceError> {
-        if self.0.failing.load(SeqCst) {
+        if self.0.failing.load(SeqCst) || *self.0.unreadable.lock().unwrap() == Some(conversation) {
             return Err(SourceError("the store is away".into()));
         }
         let logs = self.0.logs.lock().unwrap();

@@ -18,6 +18,23 @@ pub(super) const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 impl<S: Source> Worker<S> {
+    /// The store did not answer, for some conversations or for all. What was added so far stays and is committed.
+    pub(super) fn source_failed(&mut self, error: &Error, some_were_read: bool) -> Step {
+        let progress = self.index.progress();
+        progress.counters.failures.fetch_add(1, SeqCst);
+        progress.set_state(FeedState::Stale {
+            reason: error.to_string(),
+        });
+        if some_were_read {
+            self.source_backoff = FIRST_BACKOFF;
+        } else {
+            tracing::warn!(%error, pause_ms = self.source_backoff.as_millis() as u64, "search cannot read the store");
+        }
+        let pause = self.source_backoff;
+        self.source_backoff = (pause * 2).min(MAX_BACKOFF);
+        Step::Wait(pause)
+    }
+
     /// Throws away what is not committed; the next cycle begins from what the index holds.
     pub(super) fn recover(&mut self, error: &Error) -> Step {
         tracing::warn!(%error, pause_ms = self.backoff.as_millis() as u64, "search index stale, trying again");

@@ -186,6 +186,33 @@ fn the_index_says_how_far_it_lags() {
 }
 
 #[test]
+fn a_conversation_that_cannot_be_read_holds_up_no_other_and_is_not_claimed() {
+    let (folder, store) = (folder(), Store::default());
+    let index = Index::open(folder.path()).unwrap();
+    store.set_now(1_000);
+    let feed = store.feed(&index);
+    let notifier = feed.notifier();
+    wait_for("idle", || index.freshness(1_000).lag_ms == Some(0));
+    store.fail_one(Some(1));
+    let stuck = store.append(1, "word");
+    notifier.notify(stuck.conversation, stuck.shard, stuck.confirmed_up_to);
+    wait_for("stale", || matches!(feed.status().state, FeedState::Stale { .. }));
+    for n in 1..=20_u64 {
+        store.set_now(5_000 + n.cast_signed());
+        let tail = store.append(2, "word");
+        notifier.notify(tail.conversation, tail.shard, tail.confirmed_up_to);
+        wait_for("the other", || store.indexed(2) == n);
+        assert!(
+            index.freshness(9_000).indexed_up_to_ms <= Some(1_000),
+            "claims what is not indexed"
+        );
+    }
+    store.fail_one(None);
+    wait_for("both", || index.freshness(9_000).lag_ms == Some(0));
+    assert_eq!(found(&index, "word", &all_of([1])), [1]);
+}
+
+#[test]
 fn a_full_or_failing_disk_makes_the_index_stale_and_nothing_is_lost_or_doubled() {
     for (code, steps) in [(ENOSPC, [0, 3, 11, 29]), (EIO, [1, 7, 17, 40])] {
         let (folder, store, faults) = (folder(), Store::default(), Faults::default());

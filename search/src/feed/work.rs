@@ -103,6 +103,11 @@ impl WorkList {
         }
     }
 
+    /// The conversation that `next` gave could not be read: it waits again.
+    pub(super) fn defer(&mut self, conversation: Uuid) {
+        self.queue.push_back(conversation);
+    }
+
     pub(super) fn mark(&self, conversation: Uuid) -> Option<u64> {
         self.marks.get(&conversation).copied()
     }

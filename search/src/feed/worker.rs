@@ -16,7 +16,7 @@ use super::{
     work::{UNKNOWN, WorkList},
 };
 use crate::{
-    error::Error,
+    error::{Error, SourceError},
     index::{CommitNote, Index},
     progress::FeedState,
     writer::{Removal, Writer},
@@ -27,6 +27,9 @@ const READ_PAGE: usize = 256;
 
 /// Conversations read before notifications are looked at again.
 const READS_PER_CYCLE: usize = 256;
+
+/// Conversations that may fail to be read before the cycle gives the store a rest.
+const MAX_FAILED_READS: usize = 8;
 
 /// Conversations of a walk taken at a time.
 const WALK_PAGE: usize = 256;
@@ -62,6 +65,7 @@ pub(super) struct Worker<S> {
     /// When notifications were last drained, and the time before: what is drained now was not confirmed before that.
     drained_ms: i64,
     pub(super) backoff: Duration,
+    pub(super) source_backoff: Duration,
 }
 
 /// A walk over a list of the store.
@@ -69,6 +73,13 @@ pub(super) struct Walk {
     pub(super) all: bool,
     pub(super) after: Option<Tail>,
     pub(super) since_ms: i64,
+}
+
+/// What the reads of a cycle gave.
+#[derive(Default)]
+struct Reads {
+    any: bool,
+    failed: Option<SourceError>,
 }
 
 /// What to do after a cycle.
@@ -116,6 +127,7 @@ impl<S: Source> Worker<S> {
             next_commit: Instant::now(),
             drained_ms,
             backoff: FIRST_BACKOFF,
+            source_backoff: FIRST_BACKOFF,
         }
     }
 
@@ -145,8 +157,9 @@ impl<S: Source> Worker<S> {
         }
         self.removals.extend(self.control.take_removals());
         self.drain();
-        self.walk_on()?;
-        self.read_some()?;
+        let walked = self.walk_on();
+        let read = self.read_some()?;
+        let failed = walked.err().or(read.failed);
         self.index
             .progress()
             .counters
@@ -160,12 +173,15 @@ impl<S: Source> Worker<S> {
                 || self.uncommitted >= MAX_UNCOMMITTED)
         {
             self.commit()?;
-            return Ok(Step::Go);
         }
+        if let Some(error) = failed {
+            return Ok(self.source_failed(&error.into(), read.any));
+        }
+        self.source_backoff = FIRST_BACKOFF;
         Ok(if self.work.pending() > 0 || self.walk.is_some() {
             Step::Go
-        } else if wanted {
-            Step::Wait(GATHER.min(self.next_commit - now))
+        } else if self.work.touched() > 0 || !self.removals.is_empty() || self.finished_walk() {
+            Step::Wait(GATHER.min(self.next_commit.saturating_duration_since(now)))
         } else {
             self.settle();
             Step::Idle
@@ -199,7 +215,7 @@ impl<S: Source> Worker<S> {
         });
     }
 
-    fn walk_on(&mut self) -> Result<(), Error> {
+    fn walk_on(&mut self) -> Result<(), SourceError> {
         let Some(walk) = &mut self.walk else { return Ok(()) };
         if self.work.walked_pending() >= WALK_PAGE {
             return Ok(());
@@ -225,14 +241,15 @@ impl<S: Source> Worker<S> {
         Ok(())
     }
 
-    fn read_some(&mut self) -> Result<(), Error> {
+    /// Reads and adds. A conversation that cannot be read waits again and does not hold up the others.
+    fn read_some(&mut self) -> Result<Reads, Error> {
+        let mut reads = Reads::default();
+        let mut unread = Vec::new();
         for _ in 0..READS_PER_CYCLE {
-            if self.uncommitted >= MAX_UNCOMMITTED {
-                return Ok(());
+            if self.uncommitted >= MAX_UNCOMMITTED || unread.len() >= MAX_FAILED_READS {
+                break;
             }
-            let Some(tail) = self.work.next() else {
-                return Ok(());
-            };
+            let Some(tail) = self.work.next() else { break };
             let mark = match self.work.mark(tail.conversation) {
                 Some(mark) => mark,
                 None => self.index.committed_mark(tail.conversation)?,
@@ -241,7 +258,15 @@ impl<S: Source> Worker<S> {
                 self.work.read(tail, mark, true);
                 continue;
             }
-            let page = self.source.read(tail.conversation, mark, READ_PAGE)?;
+            let page = match self.source.read(tail.conversation, mark, READ_PAGE) {
+                Ok(page) => page,
+                Err(error) => {
+                    unread.push(tail.conversation);
+                    reads.failed = Some(error);
+                    continue;
+                }
+            };
+            reads.any = true;
             let mut last = mark;
             let writer = open_writer(&mut self.writer, &self.index)?;
             for doc in &page.docs {
@@ -256,7 +281,10 @@ impl<S: Source> Worker<S> {
             let done = read_up_to >= tail.confirmed_up_to || read_up_to == mark;
             self.work.read(tail, read_up_to, done);
         }
-        Ok(())
+        unread
+            .into_iter()
+            .for_each(|conversation| self.work.defer(conversation));
+        Ok(reads)
     }
 
     /// Whether the walk that completes the index has ended, with all that it found, and no commit says so yet.
