@@ -4,3 +4,5 @@ pub mod packet;
 mod part;
 mod topics;
 mod wire_trait;
+
+pub use topics::{Metrics as TopicMetrics, TopicTree};

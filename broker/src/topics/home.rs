@@ -14,19 +14,19 @@ use prost::Message;
 use super::tree::TopicTree;
 
 /// Routes of persistent sessions: `(topic key; session id, route id) → RouteRow`.
-pub const ROUTES: Table = Table {
+pub(crate) const ROUTES: Table = Table {
     id: 220,
     kind: Kind::Set,
     name: "routes",
 };
 /// Retained messages: `(topic key; topic) → StoredPublish`; a clearing is a row.
-pub const RETAINED: Table = Table {
+pub(crate) const RETAINED: Table = Table {
     id: 221,
     kind: Kind::Rows,
     name: "retained",
 };
 /// Topic keys that may have retained messages: `(slice; key)`, for filters whose first levels are wildcards.
-pub const RETAINED_KEYS: Table = Table {
+pub(crate) const RETAINED_KEYS: Table = Table {
     id: 222,
     kind: Kind::Set,
     name: "retained_keys",

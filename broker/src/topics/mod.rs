@@ -20,11 +20,11 @@ use prometheus_client::registry::Registry;
 use slab::Slab;
 
 use crate::part::Part;
-use home::TopicHome;
-pub use home::{RETAINED, RETAINED_KEYS, ROUTES};
+use home::{RETAINED, TopicHome};
+pub(crate) use home::{RETAINED_KEYS, ROUTES};
 use publish::Publishing;
 use subscribe::{Collecting, Subscribing};
-use tree::TopicTree;
+pub use tree::TopicTree;
 
 /// Rows read at a time.
 const PAGE: u32 = 4_096;

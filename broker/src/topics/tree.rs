@@ -34,7 +34,7 @@ impl Node {
 
 /// A tree of routes by filter.
 #[derive(Debug)]
-pub(crate) struct TopicTree {
+pub struct TopicTree {
     nodes: Vec<Node>,
     free: Vec<NodeId>,
     routes: usize,
@@ -52,12 +52,17 @@ impl Default for TopicTree {
 
 impl TopicTree {
     /// How many routes it holds.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.routes
     }
 
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.routes == 0
+    }
+
     /// Puts a route in; the one it replaces (same session, same filter) comes back.
-    pub(crate) fn insert(&mut self, route: Route) -> Option<Route> {
+    pub fn insert(&mut self, route: Route) -> Option<Route> {
         let mut node = ROOT;
         let (path, below) = split(&route.filter);
         for level in path {
@@ -90,7 +95,7 @@ impl TopicTree {
     }
 
     /// The route of a session and filter.
-    pub(crate) fn get(&self, session: SessionId, filter: &str) -> Option<&Route> {
+    pub fn get(&self, session: SessionId, filter: &str) -> Option<&Route> {
         let (mut path, below) = split(filter);
         let node = path.try_fold(ROOT, |node, level| self.nodes[node as usize].child(level))?;
         let node = &self.nodes[node as usize];
@@ -99,7 +104,7 @@ impl TopicTree {
     }
 
     /// Takes the route of a session and filter out; with a `route_id` only if it is still that one.
-    pub(crate) fn remove(
+    pub fn remove(
         &mut self,
         session: SessionId,
         filter: &str,
@@ -143,7 +148,7 @@ impl TopicTree {
     }
 
     /// Calls `found` for every route whose filter matches the topic name.
-    pub(crate) fn matching<'t>(&'t self, topic: &str, found: &mut impl FnMut(&'t Route)) {
+    pub fn matching<'t>(&'t self, topic: &str, found: &mut impl FnMut(&'t Route)) {
         if self.routes == 0 {
             return;
         }
@@ -179,7 +184,7 @@ impl TopicTree {
     }
 
     /// Every route.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Route> {
+    pub fn iter(&self) -> impl Iterator<Item = &Route> {
         self.nodes
             .iter()
             .flat_map(|node| node.exact.iter().chain(&node.below))
