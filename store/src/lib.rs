@@ -9,5 +9,7 @@ mod store;
 pub mod testsuite;
 mod types;
 
-pub use store::{Completion, CompletionPort, Health, Outcome, Stats, Store, StoreError, Submission, blocking};
+pub use store::{
+    Completion, CompletionPort, Health, Outcome, Stats, Store, StoreError, Submission, blocking,
+};
 pub use types::{Batch, Head, Kind, LogId, LogRow, Op, PortId, Read, ReadAnswer, Table, Ticket, View};

@@ -110,8 +110,9 @@ pub struct Stats {
 
 impl Stats {
     /// Upper bounds of the commit histogram in microseconds.
-    pub const COMMIT_BUCKETS_MICROS: [u64; 10] =
-        [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000];
+    pub const COMMIT_BUCKETS_MICROS: [u64; 10] = [
+        100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000,
+    ];
 }
 
 /// An engine. It is shared by all workers; every worker has a port.
@@ -169,8 +170,8 @@ pub trait Store: Send + Sync {
 /// A blocking client of a [`Store`] on a port of its own, for tools and tests.
 pub mod blocking {
     use super::{
-        Arc, Batch, Completion, CompletionPort, Mutex, Op, Outcome, PoisonError, PortId, Read, ReadAnswer, Receiver,
-        Store, StoreError, Submission, mpsc,
+        Arc, Batch, Completion, CompletionPort, Mutex, Op, Outcome, PoisonError, PortId, Read, ReadAnswer,
+        Receiver, Store, StoreError, Submission, mpsc,
     };
 
     struct Sink(Mutex<mpsc::Sender<Completion>>);
@@ -197,12 +198,20 @@ pub mod blocking {
         pub fn new(store: Arc<dyn Store>, port: PortId) -> Self {
             let (sender, receiver) = mpsc::channel();
             store.register(port, Arc::new(Sink(Mutex::new(sender))));
-            Self { store, port, receiver }
+            Self {
+                store,
+                port,
+                receiver,
+            }
         }
 
         /// Submits `ops` as one batch and waits for what becomes of it.
         pub fn write(&self, ops: Vec<Op>) -> Result<Outcome, StoreError> {
-            let mut batch = Batch { port: self.port, ticket: 0, ops };
+            let mut batch = Batch {
+                port: self.port,
+                ticket: 0,
+                ops,
+            };
             loop {
                 match self.store.submit(batch) {
                     Submission::Taken => break,

@@ -1,5 +1,7 @@
 //! A failing disk under the embedded engine: nothing acknowledged is lost, nothing is said too early, and it goes on by itself.
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use godwit_store::blocking::Client;
+use common::{fill, killed, seqs};
 use godwit_store::embedded::{Embedded, Faults, Options};
 use godwit_store::testsuite::{Port, append, rows, submit};
 use godwit_store::{Batch, Completion, Health, Outcome, Store, Submission};
@@ -47,11 +49,22 @@ impl Disk {
 
     fn check(&self, call: Call) -> io::Result<()> {
         let mut plan = self.plan.lock().expect("lock");
-        let planned = plan.iter().position(|(c, _)| *c == call).map(|i| plan.remove(i).1);
-        let broken = if call == Call::Ingest { &self.tree_broken } else { &self.broken };
-        let errno = planned
-            .or_else(|| broken.load(SeqCst).then_some(5))
-            .or_else(|| (self.roll() % 1000 < self.chance.load(SeqCst)).then_some(if self.roll() % 2 == 0 { 5 } else { 28 }));
+        let planned = plan
+            .iter()
+            .position(|(c, _)| *c == call)
+            .map(|i| plan.remove(i).1);
+        let broken = if call == Call::Ingest {
+            &self.tree_broken
+        } else {
+            &self.broken
+        };
+        let errno = planned.or_else(|| broken.load(SeqCst).then_some(5)).or_else(|| {
+            (self.roll() % 1000 < self.chance.load(SeqCst)).then_some(if self.roll().is_multiple_of(2) {
+                5
+            } else {
+                28
+            })
+        });
         self.calls.lock().expect("lock").push((call, errno.is_none()));
         errno.map_or(Ok(()), |e| Err(io::Error::from_raw_os_error(e)))
     }
@@ -74,40 +87,12 @@ impl Faults for Disk {
 }
 
 fn open(dir: &Path, disk: &Arc<Disk>, segment_bytes: u64) -> Arc<dyn Store> {
-    let options = Options { segment_bytes, faults: disk.clone(), ..Options::default() };
+    let options = Options {
+        segment_bytes,
+        faults: disk.clone(),
+        ..Options::default()
+    };
     Arc::new(Embedded::open(dir, options).expect("opened"))
-}
-
-fn fill(store: &Arc<dyn Store>, from: u64, to: u64) {
-    let client = Client::new(store.clone(), 1);
-    for seq in from..=to {
-        assert_eq!(client.write(vec![append(1, seq, &format!("row {seq}"))]).expect("answered"), Outcome::Stored);
-    }
-}
-
-fn seqs(store: &Arc<dyn Store>) -> Vec<u64> {
-    rows(&**store, 1, 0).expect("read").iter().map(|r| r.seq).collect()
-}
-
-fn copy_all(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("created");
-    for entry in std::fs::read_dir(from).expect("listed") {
-        let path = entry.expect("entry").path();
-        let target = to.join(path.file_name().expect("name"));
-        if path.is_dir() {
-            copy_all(&path, &target);
-        } else {
-            std::fs::copy(&path, &target).expect("copied");
-        }
-    }
-}
-
-/// What a process that is killed leaves behind. A folder cannot be copied at one moment, so the loader must be done or
-/// kept from working.
-fn killed(dir: &Path) -> TempDir {
-    let copy = TempDir::new().expect("folder");
-    copy_all(dir, copy.path());
-    copy
 }
 
 fn segment(dir: &Path, n: u64) -> PathBuf {
@@ -132,7 +117,12 @@ fn end_of_the_one_before(dir: &Path, n: u64) -> usize {
 
 #[test]
 fn after_a_failed_write_or_sync_the_same_file_is_never_used_again_and_nothing_is_lost() {
-    for (call, errno) in [(Call::Write, 5), (Call::Write, 28), (Call::Sync, 5), (Call::Sync, 28)] {
+    for (call, errno) in [
+        (Call::Write, 5),
+        (Call::Write, 28),
+        (Call::Sync, 5),
+        (Call::Sync, 28),
+    ] {
         let (dir, disk) = (TempDir::new().expect("folder"), Arc::new(Disk::default()));
         let store = open(dir.path(), &disk, 64 << 20);
         fill(&store, 1, 5);
@@ -141,7 +131,11 @@ fn after_a_failed_write_or_sync_the_same_file_is_never_used_again_and_nothing_is
         fill(&store, 6, 10);
         let calls = disk.calls.lock().expect("lock").clone();
         let failed = calls.iter().position(|(_, ok)| !ok).expect("it failed");
-        assert_eq!(calls[failed + 1], (Call::Create, true), "{call:?} {errno}: {calls:?}");
+        assert_eq!(
+            calls[failed + 1],
+            (Call::Create, true),
+            "{call:?} {errno}: {calls:?}"
+        );
         assert_eq!(seqs(&store), (1..=10).collect::<Vec<_>>());
         assert_eq!((store.stats().reopened, store.health()), (1, Health::Serving));
         settled(dir.path());
@@ -162,7 +156,10 @@ fn what_a_failed_sync_has_left_may_vanish_later_without_harm() {
     let copy = killed(dir.path());
     let (first, end) = (segment(copy.path(), 1), end_of_the_one_before(copy.path(), 2));
     let mut data = std::fs::read(&first).expect("read");
-    assert!(data[end..].iter().any(|b| *b != 0), "the record whose sync failed is in the file");
+    assert!(
+        data[end..].iter().any(|b| *b != 0),
+        "the record whose sync failed is in the file"
+    );
     data[end..].fill(0);
     std::fs::write(&first, &data).expect("written");
     assert_eq!(seqs(&open(copy.path(), &Arc::default(), 64 << 20)).len(), 6);
@@ -195,9 +192,19 @@ fn while_the_disk_is_broken_nothing_is_confirmed_and_afterwards_everything_is() 
     let done = Port::register(&*store, 2);
     disk.broken.store(true, SeqCst);
     for seq in 4..=50u64 {
-        submit(&*store, Batch { port: 2, ticket: seq, ops: vec![append(1, seq, "x")] });
+        submit(
+            &*store,
+            Batch {
+                port: 2,
+                ticket: seq,
+                ops: vec![append(1, seq, "x")],
+            },
+        );
     }
-    assert!(done.recv_timeout(Duration::from_millis(700)).is_err(), "nothing is said while it is broken");
+    assert!(
+        done.recv_timeout(Duration::from_millis(700)).is_err(),
+        "nothing is said while it is broken"
+    );
     assert_eq!(store.health(), Health::Failing);
     assert_eq!(seqs(&store), vec![1, 2, 3], "nor shown");
     let killed_meanwhile = killed(dir.path());
@@ -205,7 +212,9 @@ fn while_the_disk_is_broken_nothing_is_confirmed_and_afterwards_everything_is() 
     let back = Instant::now();
     for seq in 4..=50u64 {
         let completion = done.recv_timeout(Duration::from_secs(10)).expect("completed");
-        assert!(matches!(completion, Completion::Written { ticket, outcome: Outcome::Stored } if ticket == seq));
+        assert!(
+            matches!(completion, Completion::Written { ticket, outcome: Outcome::Stored } if ticket == seq)
+        );
     }
     assert!(back.elapsed() < Duration::from_secs(5));
     assert_eq!((store.health(), seqs(&store).len()), (Health::Serving, 50));
@@ -219,11 +228,27 @@ fn closing_while_the_disk_is_broken_says_unknown() {
     let store = open(dir.path(), &disk, 64 << 20);
     let done = Port::register(&*store, 2);
     disk.broken.store(true, SeqCst);
-    submit(&*store, Batch { port: 2, ticket: 1, ops: vec![append(1, 1, "x")] });
+    submit(
+        &*store,
+        Batch {
+            port: 2,
+            ticket: 1,
+            ops: vec![append(1, 1, "x")],
+        },
+    );
     std::thread::sleep(Duration::from_millis(100));
     store.close().expect("closed");
     let completion = done.recv_timeout(Duration::from_secs(5)).expect("completed");
-    assert!(matches!(completion, Completion::Written { outcome: Outcome::Unknown, .. }), "{completion:?}");
+    assert!(
+        matches!(
+            completion,
+            Completion::Written {
+                outcome: Outcome::Unknown,
+                ..
+            }
+        ),
+        "{completion:?}"
+    );
 }
 
 #[test]
@@ -235,7 +260,11 @@ fn a_tree_that_cannot_be_written_holds_writers_back_and_loses_nothing() {
     let (row, mut taken, begun) = ("x".repeat(20_000), 0u64, Instant::now());
     let mut busy = 0;
     while busy < 20 && begun.elapsed() < Duration::from_secs(20) {
-        match store.submit(Batch { port: 2, ticket: taken + 1, ops: vec![append(1, taken + 1, &row)] }) {
+        match store.submit(Batch {
+            port: 2,
+            ticket: taken + 1,
+            ops: vec![append(1, taken + 1, &row)],
+        }) {
             Submission::Taken => taken += 1,
             Submission::Busy(_) => {
                 busy += 1;
@@ -246,11 +275,21 @@ fn a_tree_that_cannot_be_written_holds_writers_back_and_loses_nothing() {
     assert_eq!(busy, 20, "what waits is bounded");
     assert_eq!(store.health(), Health::Failing);
     // Three sealed and one open segment of 1 MiB, and at most a group of 4 MiB with each.
-    assert!(store.stats().overlay_bytes < 20 << 20, "{}", store.stats().overlay_bytes);
+    assert!(
+        store.stats().overlay_bytes < 20 << 20,
+        "{}",
+        store.stats().overlay_bytes
+    );
     disk.tree_broken.store(false, SeqCst);
     for _ in 0..taken {
         let completion = done.recv_timeout(Duration::from_secs(20)).expect("completed");
-        assert!(matches!(completion, Completion::Written { outcome: Outcome::Stored, .. }));
+        assert!(matches!(
+            completion,
+            Completion::Written {
+                outcome: Outcome::Stored,
+                ..
+            }
+        ));
     }
     assert_eq!(seqs(&store).len() as u64, taken);
     store.close().expect("closed");
@@ -261,7 +300,9 @@ fn a_tree_that_cannot_be_written_holds_writers_back_and_loses_nothing() {
 fn at_random_faults_each_batch_is_completed_once_in_order_and_is_there_after_a_kill() {
     const PORTS: u64 = 3;
     const EACH: u64 = 1_500;
-    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
+    let seed = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(1, |d| d.as_nanos() as u64);
     println!("seed {seed}");
     let (dir, disk) = (TempDir::new().expect("folder"), Arc::new(Disk::default()));
     let store = open(dir.path(), &disk, 256 << 10);
@@ -276,15 +317,30 @@ fn at_random_faults_each_batch_is_completed_once_in_order_and_is_there_after_a_k
                 while (got.len() as u64) < EACH {
                     while sent < EACH && sent - (got.len() as u64) < 20 {
                         sent += 1;
-                        let ops = vec![append(u128::from(port), sent, &format!("{port} {sent} {}", "y".repeat(300)))];
-                        submit(&*store, Batch { port: port as u16, ticket: sent, ops });
+                        let ops = vec![append(
+                            u128::from(port),
+                            sent,
+                            &format!("{port} {sent} {}", "y".repeat(300)),
+                        )];
+                        submit(
+                            &*store,
+                            Batch {
+                                port: port as u16,
+                                ticket: sent,
+                                ops,
+                            },
+                        );
                     }
                     let Completion::Written { ticket, outcome } =
                         done.recv_timeout(Duration::from_secs(30)).expect("completed")
                     else {
                         panic!("a read")
                     };
-                    assert_eq!((ticket, outcome), (got.len() as u64 + 1, Outcome::Stored), "in order, once");
+                    assert_eq!(
+                        (ticket, outcome),
+                        (got.len() as u64 + 1, Outcome::Stored),
+                        "in order, once"
+                    );
                     got.insert(ticket);
                 }
             });
@@ -294,8 +350,15 @@ fn at_random_faults_each_batch_is_completed_once_in_order_and_is_there_after_a_k
     let check = |store: &Arc<dyn Store>| {
         for port in 1..=PORTS {
             let found = rows(&**store, u128::from(port), 0).expect("read");
-            assert_eq!(found.iter().map(|r| r.seq).collect::<Vec<_>>(), (1..=EACH).collect::<Vec<_>>());
-            assert!(found.iter().all(|r| r.row.starts_with(format!("{port} {} ", r.seq).as_bytes())));
+            assert_eq!(
+                found.iter().map(|r| r.seq).collect::<Vec<_>>(),
+                (1..=EACH).collect::<Vec<_>>()
+            );
+            assert!(
+                found
+                    .iter()
+                    .all(|r| r.row.starts_with(format!("{port} {} ", r.seq).as_bytes()))
+            );
         }
     };
     check(&store);

@@ -20,9 +20,15 @@ const ATTEMPTS: usize = 10;
 
 fn make_empty(dir: &Path) -> Result<(), StoreError> {
     std::fs::create_dir_all(dir).map_err(|e| layout::io("cannot create", dir, &e))?;
-    let used = std::fs::read_dir(dir).map_err(|e| layout::io("cannot list", dir, &e))?.next().is_some();
+    let used = std::fs::read_dir(dir)
+        .map_err(|e| layout::io("cannot list", dir, &e))?
+        .next()
+        .is_some();
     if used {
-        return Err(StoreError::Refused(format!("{} is not empty; give an empty or new folder", dir.display())));
+        return Err(StoreError::Refused(format!(
+            "{} is not empty; give an empty or new folder",
+            dir.display()
+        )));
     }
     Ok(())
 }
@@ -32,7 +38,10 @@ fn hold_sealed(core: &Core) -> Result<(RwLockWriteGuard<'_, ()>, u64), StoreErro
     for _ in 0..ATTEMPTS {
         let held = core.tree.hold();
         let (answer, sealed) = sync_channel(1);
-        if !core.queue.seal(SealRequest { only_if_used: false, answer }) {
+        if !core.queue.seal(SealRequest {
+            only_if_used: false,
+            answer,
+        }) {
             return Err(StoreError::Unavailable("the store is closed".into()));
         }
         if let Ok(last) = sealed.recv_timeout(SEAL_TIME) {
@@ -41,7 +50,9 @@ fn hold_sealed(core: &Core) -> Result<(RwLockWriteGuard<'_, ()>, u64), StoreErro
         drop(held);
         std::thread::sleep(SEAL_TIME / 4);
     }
-    Err(StoreError::Unavailable("the journal does not come to an end; try again".into()))
+    Err(StoreError::Unavailable(
+        "the journal does not come to an end; try again".into(),
+    ))
 }
 
 /// Writes everything stored so far to `dir`. Loading and merging wait meanwhile, commits do not.
@@ -52,8 +63,11 @@ pub(super) fn backup(core: &Core, dir: &Path) -> Result<(), StoreError> {
         copy_dir(&tree_dir(&core.data), &tree_dir(dir), true, &|_| true)?;
         let from = journal_dir(&core.data);
         let wanted = journal::list(&from)?;
-        let wanted: Vec<_> =
-            wanted.into_iter().filter(|n| *n <= last).map(|n| journal::segment_path(&from, n)).collect();
+        let wanted: Vec<_> = wanted
+            .into_iter()
+            .filter(|n| *n <= last)
+            .map(|n| journal::segment_path(&from, n))
+            .collect();
         copy_dir(&from, &journal_dir(dir), true, &|p| wanted.iter().any(|w| w == p))?;
         sync_dir(dir)
     };
@@ -69,7 +83,10 @@ pub(super) fn backup(core: &Core, dir: &Path) -> Result<(), StoreError> {
 /// If `backup` is none, or of a newer format, or `data` is in use; or the disk's.
 pub fn restore(backup: &Path, data: &Path) -> Result<(), StoreError> {
     let Some(format) = layout::found_format(backup)? else {
-        return Err(StoreError::Refused(format!("{} is not a complete backup", backup.display())));
+        return Err(StoreError::Refused(format!(
+            "{} is not a complete backup",
+            backup.display()
+        )));
     };
     if format > layout::FORMAT {
         layout::bring_up(backup, format)?;

@@ -37,7 +37,14 @@ pub(super) struct Committer {
 
 impl Committer {
     pub(super) fn new(core: Arc<Core>, journal: Journal, active: Arc<Generation>, start_view: View) -> Self {
-        Self { core, journal, active, high_view: start_view, done: Vec::new(), usual: 4096 }
+        Self {
+            core,
+            journal,
+            active,
+            high_view: start_view,
+            done: Vec::new(),
+            usual: 4096,
+        }
     }
 
     /// Works until the queue is closed and empty.
@@ -73,7 +80,10 @@ impl Committer {
     }
 
     fn needs_lookup(&self, batch: &Batch) -> bool {
-        batch.ops.iter().any(|op| matches!(op, Op::Claim { .. }) || view_of(op).is_some_and(|v| v < self.high_view))
+        batch
+            .ops
+            .iter()
+            .any(|op| matches!(op, Op::Claim { .. }) || view_of(op).is_some_and(|v| v < self.high_view))
     }
 
     fn encode(&mut self, record: &mut Vec<u8>, batch: &Batch) -> Result<Outcome, StoreError> {
@@ -81,14 +91,23 @@ impl Committer {
         for op in &batch.ops {
             match op {
                 Op::Claim { table, key, value } => {
-                    let found = self.core.snapshot().get(&table_pkey(kind::FACTS, table, key), b"")?;
+                    let found = self
+                        .core
+                        .snapshot()
+                        .get(&table_pkey(kind::FACTS, table, key), b"")?;
                     match found {
                         None => push_op(record, op),
                         Some(found) if found == *value => {}
                         Some(found) => outcome = Outcome::Taken(found),
                     }
                 }
-                Op::Put { table, partition, name, view, .. } if *view < self.high_view => {
+                Op::Put {
+                    table,
+                    partition,
+                    name,
+                    view,
+                    ..
+                } if *view < self.high_view => {
                     let pkey = table_pkey(kind::ROWS, table, partition);
                     let found = self.core.snapshot().get(&pkey, &clustering(name))?;
                     let stored = found.and_then(|v| stored_view(name, v));
@@ -111,7 +130,9 @@ impl Committer {
             self.usual = record.len() + record.len() / 8;
             let begun = Instant::now();
             if self.write(&mut record) {
-                self.core.meters.commit(self.done.len(), record.len(), begun.elapsed());
+                self.core
+                    .meters
+                    .commit(self.done.len(), record.len(), begun.elapsed());
                 self.active.apply(&Bytes::from(record));
             } else {
                 for (.., outcome) in &mut self.done {
@@ -186,12 +207,15 @@ impl Committer {
     fn bound_backlog(&self) {
         while self.core.oldest_sealed().1 > MAX_SEALED && !self.core.queue.is_closed() {
             let core = &self.core;
-            core.wait_until(Duration::from_millis(100), || core.oldest_sealed().1 <= MAX_SEALED);
+            core.wait_until(Duration::from_millis(100), || {
+                core.oldest_sealed().1 <= MAX_SEALED
+            });
         }
     }
 
     fn seal(&mut self, request: &SealRequest) {
-        if !(request.only_if_used && self.journal.is_fresh()) && !self.next_segment(&mut []) {
+        let nothing_to_end = request.only_if_used && self.journal.is_fresh();
+        if !nothing_to_end && !self.next_segment(&mut []) {
             return;
         }
         // Who asked may not wait for the answer.

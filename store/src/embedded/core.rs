@@ -69,7 +69,12 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(data: PathBuf, tree: Tree, faults: Arc<dyn Faults>, generations: Vec<Arc<Generation>>) -> Self {
+    pub(super) fn new(
+        data: PathBuf,
+        tree: Tree,
+        faults: Arc<dyn Faults>,
+        generations: Vec<Arc<Generation>>,
+    ) -> Self {
         Self {
             data,
             queue: Queue::default(),
@@ -87,11 +92,17 @@ impl Core {
     }
 
     pub(super) fn generations(&self) -> Arc<Vec<Arc<Generation>>> {
-        self.generations.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.generations
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(super) fn snapshot(&self) -> Snapshot<'_> {
-        Snapshot { generations: self.generations(), tree: &self.tree }
+        Snapshot {
+            generations: self.generations(),
+            tree: &self.tree,
+        }
     }
 
     /// Begins a new generation; the one before it is sealed.
@@ -144,12 +155,20 @@ impl Core {
     }
 
     pub(super) fn register(&self, port: PortId, sink: Arc<dyn CompletionPort>) {
-        self.ports.write().unwrap_or_else(PoisonError::into_inner).insert(port, sink);
+        self.ports
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(port, sink);
     }
 
     /// Hands completions to their port.
     pub(super) fn complete(&self, port: PortId, completions: &mut Vec<Completion>) {
-        let sink = self.ports.read().unwrap_or_else(PoisonError::into_inner).get(&port).cloned();
+        let sink = self
+            .ports
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&port)
+            .cloned();
         match sink {
             Some(sink) => sink.complete(completions),
             None => tracing::error!(port, "completions for a port that nobody registered"),
@@ -165,9 +184,16 @@ impl Core {
         if self.journal_failing.load(Relaxed) || self.tree_failing.load(Relaxed) {
             return Health::Failing;
         }
-        let (free, total) = (self.meters.disk_free.load(Relaxed), self.meters.disk_total.load(Relaxed));
+        let (free, total) = (
+            self.meters.disk_free.load(Relaxed),
+            self.meters.disk_total.load(Relaxed),
+        );
         // 5 %, as the contract says.
-        if total > 0 && free < total / 20 { Health::LowSpace } else { Health::Serving }
+        if total > 0 && free < total / 20 {
+            Health::LowSpace
+        } else {
+            Health::Serving
+        }
     }
 
     pub(super) fn stats(&self) -> Stats {

@@ -10,24 +10,45 @@ pub(super) fn push_op(record: &mut Vec<u8>, op: &Op) {
     match op {
         Op::Append { log, view, seq, row } => {
             let key = |out: &mut Vec<u8>| push_pkey(out, kind::LOG, log.table.id, log.id.as_bytes());
-            push_row(record, Act::Put, key, &seq.to_be_bytes(), &[&view.to_be_bytes(), row]);
+            push_row(
+                record,
+                Act::Put,
+                key,
+                &seq.to_be_bytes(),
+                &[&view.to_be_bytes(), row],
+            );
         }
         Op::Head { log, head } => {
             let key = |out: &mut Vec<u8>| push_pkey(out, kind::LOG, log.table.id, log.id.as_bytes());
             push_row(record, Act::Head, key, b"", &[&head_bytes(*head)]);
         }
-        Op::Put { table, partition, name, view, value } => {
+        Op::Put {
+            table,
+            partition,
+            name,
+            view,
+            value,
+        } => {
             let key = |out: &mut Vec<u8>| push_pkey(out, kind::ROWS, table.id, partition);
             match value {
                 Some(value) => push_named(record, key, name, &[&view.to_be_bytes(), value]),
                 None => push_row(record, Act::Delete, key, &clustering(name), &[]),
             }
         }
-        Op::Insert { table, partition, element, value } => {
+        Op::Insert {
+            table,
+            partition,
+            element,
+            value,
+        } => {
             let key = |out: &mut Vec<u8>| push_pkey(out, kind::SET, table.id, partition);
             push_named(record, key, element, &[value]);
         }
-        Op::Remove { table, partition, element } => {
+        Op::Remove {
+            table,
+            partition,
+            element,
+        } => {
             let key = |out: &mut Vec<u8>| push_pkey(out, kind::SET, table.id, partition);
             push_row(record, Act::Delete, key, &clustering(element), &[]);
         }

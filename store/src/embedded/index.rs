@@ -74,12 +74,22 @@ const _: () = assert!(size_of::<Entry>() == 32);
 
 /// The row at a place. Places are taken of rows that were there, in buffers that never change.
 pub(super) fn chunk_row(chunks: &[Bytes], (chunk, at): At) -> RowRef<'_> {
-    const NOTHING: RowRef<'_> = RowRef { act: Act::Delete, pkey: &[], rest: &[], value: &[] };
-    chunks.get(chunk as usize).and_then(|c| row_at(c, at as usize)).map_or(NOTHING, |(row, _)| row)
+    const NOTHING: RowRef<'_> = RowRef {
+        act: Act::Delete,
+        pkey: &[],
+        rest: &[],
+        value: &[],
+    };
+    chunks
+        .get(chunk as usize)
+        .and_then(|c| row_at(c, at as usize))
+        .map_or(NOTHING, |(row, _)| row)
 }
 
 fn cmp(chunks: &[Bytes], e: &Entry, key_prefix: Prefix, rest: &[u8]) -> Ordering {
-    e.prefix.cmp(&key_prefix).then_with(|| chunk_row(chunks, e.at).rest.cmp(rest))
+    e.prefix
+        .cmp(&key_prefix)
+        .then_with(|| chunk_row(chunks, e.at).rest.cmp(rest))
 }
 
 /// One partition's rows: `sorted`, and a few that came out of order beside it. No row is in both.
@@ -102,8 +112,16 @@ impl Part {
             return;
         }
         let key = prefix(row.rest);
-        let e = Entry { prefix: key, at: ((chunks.len() - 1) as u32, at) };
-        if self.recent.is_empty() && self.sorted.last().is_none_or(|last| cmp(chunks, last, key, row.rest).is_lt()) {
+        let e = Entry {
+            prefix: key,
+            at: ((chunks.len() - 1) as u32, at),
+        };
+        if self.recent.is_empty()
+            && self
+                .sorted
+                .last()
+                .is_none_or(|last| cmp(chunks, last, key, row.rest).is_lt())
+        {
             self.sorted.push(e);
             return;
         }
@@ -124,12 +142,20 @@ impl Part {
     /// Where the row of this key is.
     pub(super) fn find(&self, chunks: &[Bytes], rest: &[u8]) -> Option<At> {
         let key = prefix(rest);
-        let find = |list: &[Entry]| list.binary_search_by(|e| cmp(chunks, e, key, rest)).ok().map(|i| list[i].at);
+        let find = |list: &[Entry]| {
+            list.binary_search_by(|e| cmp(chunks, e, key, rest))
+                .ok()
+                .map(|i| list[i].at)
+        };
         find(&self.sorted).or_else(|| find(&self.recent))
     }
 
     /// Where the rows above `after` (all without) are, in order.
-    pub(super) fn after<'a>(&'a self, chunks: &'a [Bytes], after: Option<&[u8]>) -> impl Iterator<Item = At> + 'a {
+    pub(super) fn after<'a>(
+        &'a self,
+        chunks: &'a [Bytes],
+        after: Option<&[u8]>,
+    ) -> impl Iterator<Item = At> + 'a {
         let from = |list: &'a [Entry]| match after {
             None => list,
             Some(after) => &list[list.partition_point(|e| cmp(chunks, e, prefix(after), after).is_le())..],
@@ -139,8 +165,19 @@ impl Part {
 
     /// Reads a byte of each of the first rows, so that they are on their way from memory together.
     pub(super) fn touch(&self, chunks: &[Bytes]) -> usize {
-        let byte = |e: &Entry| chunks.get(e.at.0 as usize).and_then(|c| c.get(e.at.1 as usize)).copied();
-        self.sorted.iter().chain(&self.recent).take(TOUCH_ROWS).filter_map(byte).map(usize::from).sum()
+        let byte = |e: &Entry| {
+            chunks
+                .get(e.at.0 as usize)
+                .and_then(|c| c.get(e.at.1 as usize))
+                .copied()
+        };
+        self.sorted
+            .iter()
+            .chain(&self.recent)
+            .take(TOUCH_ROWS)
+            .filter_map(byte)
+            .map(usize::from)
+            .sum()
     }
 }
 

@@ -72,7 +72,11 @@ impl Journal {
             _ => {}
         }
         faults.create()?;
-        let file = OpenOptions::new().create_new(true).read(true).write(true).open(&new)?;
+        let file = OpenOptions::new()
+            .create_new(true)
+            .read(true)
+            .write(true)
+            .open(&new)?;
         let records: u64 = first.iter().map(|r| r.len() as u64).sum();
         let size = preallocate(&file, wanted.max(SEGMENT_HEAD + records), SEGMENT_HEAD + records)?;
         let mut bytes = head(segment, before);
@@ -88,8 +92,19 @@ impl Journal {
         std::fs::rename(&new, segment_path(dir, segment))?;
         faults.sync()?;
         sync_dir(dir)?;
-        let at = Position { segment, end: bytes.len() as u64, last_record: number };
-        Ok(Self { dir: dir.into(), file, at, size, wanted, faults })
+        let at = Position {
+            segment,
+            end: bytes.len() as u64,
+            last_record: number,
+        };
+        Ok(Self {
+            dir: dir.into(),
+            file,
+            at,
+            size,
+            wanted,
+            faults,
+        })
     }
 
     /// Where the durable part ends.
@@ -153,7 +168,10 @@ fn head(segment: u64, before: Position) -> Vec<u8> {
     let mut head = vec![0; SEGMENT_HEAD as usize];
     head[..8].copy_from_slice(&MAGIC);
     head[8..12].copy_from_slice(&layout::FORMAT.to_le_bytes());
-    for (i, n) in [segment, before.segment, before.end, before.last_record].into_iter().enumerate() {
+    for (i, n) in [segment, before.segment, before.end, before.last_record]
+        .into_iter()
+        .enumerate()
+    {
         head[16 + 8 * i..24 + 8 * i].copy_from_slice(&n.to_le_bytes());
     }
     let sum = xxh3_64(&head[..HEAD_USED - 8]);
@@ -165,7 +183,14 @@ fn read_head(data: &[u8]) -> Option<(u64, Position)> {
     let head = data.get(..HEAD_USED)?;
     let n = |at: usize| Some(u64::from_le_bytes(head.get(at..at + 8)?.try_into().ok()?));
     (head[..8] == MAGIC && xxh3_64(&head[..HEAD_USED - 8]) == n(HEAD_USED - 8)?).then_some(())?;
-    Some((n(16)?, Position { segment: n(24)?, end: n(32)?, last_record: n(40)? }))
+    Some((
+        n(16)?,
+        Position {
+            segment: n(24)?,
+            end: n(32)?,
+            last_record: n(40)?,
+        },
+    ))
 }
 
 /// A segment as it was found.
@@ -185,7 +210,11 @@ impl Found {
         if self.records.is_empty() {
             return self.end;
         }
-        Position { segment: self.segment, end: self.last_start, last_record: self.end.last_record - 1 }
+        Position {
+            segment: self.segment,
+            end: self.last_start,
+            last_record: self.end.last_record - 1,
+        }
     }
 }
 
@@ -196,7 +225,10 @@ pub(super) fn read_all(dir: &Path, ingested: u64) -> Result<Vec<Found>, StoreErr
     for (i, n) in numbers.iter().enumerate() {
         let wanted = ingested + 1 + i as u64;
         if *n != wanted {
-            return Err(refused(&segment_path(dir, wanted), "is missing although later ones are there"));
+            return Err(refused(
+                &segment_path(dir, wanted),
+                "is missing although later ones are there",
+            ));
         }
     }
     let mut found: Vec<Found> = Vec::new();
@@ -230,23 +262,38 @@ fn read_segment(
     let path = segment_path(dir, segment);
     let mut at = SEGMENT_HEAD as usize;
     let mut number = before.last_record;
-    let mut out = Found { segment, records: Vec::new(), last_start: at as u64, end: Position::default() };
+    let mut out = Found {
+        segment,
+        records: Vec::new(),
+        last_start: at as u64,
+        end: Position::default(),
+    };
     let stop = end.map(|e| e.end as usize);
     while stop.is_none_or(|stop| at < stop) {
-        let Some((record, n)) = record_at(data, at, segment) else { break };
+        let Some((record, n)) = record_at(data, at, segment) else {
+            break;
+        };
         if n != number + 1 {
-            return Err(refused(&path, &format!("goes on with record {n} after record {number}")));
+            return Err(refused(
+                &path,
+                &format!("goes on with record {n} after record {number}"),
+            ));
         }
         out.last_start = at as u64;
         at += record.len();
         number = n;
         out.records.push(record.to_vec());
     }
-    out.end = Position { segment, end: at as u64, last_record: number };
+    out.end = Position {
+        segment,
+        end: at as u64,
+        last_record: number,
+    };
     match end {
-        Some(end) if end != out.end => {
-            Err(refused(&path, &format!("is damaged at offset {at}, behind record {number}, and was complete")))
-        }
+        Some(end) if end != out.end => Err(refused(
+            &path,
+            &format!("is damaged at offset {at}, behind record {number}, and was complete"),
+        )),
         None if valid_record_beyond(data, at, segment, number).is_some() => Err(refused(
             &path,
             &format!("is damaged at offset {at}, behind record {number}, and valid records follow"),
@@ -269,7 +316,11 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<u64>> {
     let mut out = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let name = entry?.file_name();
-        if let Some(n) = name.to_str().and_then(|n| n.strip_suffix(".seg")).and_then(|n| n.parse().ok()) {
+        if let Some(n) = name
+            .to_str()
+            .and_then(|n| n.strip_suffix(".seg"))
+            .and_then(|n| n.parse().ok())
+        {
             out.push(n);
         }
     }

@@ -58,7 +58,9 @@ pub(super) fn lock(data: &Path) -> Result<File, StoreError> {
         Err(TryLockError::Error(e)) => return Err(io("cannot lock", &path, &e)),
     }
     // For people only; nothing reads it.
-    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    let _ = file
+        .set_len(0)
+        .and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
 }
 
@@ -70,9 +72,14 @@ pub(super) fn found_format(data: &Path) -> Result<Option<u32>, StoreError> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(io("cannot read", &path, &e)),
     };
-    let version = text.strip_prefix("godwit-store ").and_then(|v| v.trim().parse().ok());
+    let version = text
+        .strip_prefix("godwit-store ")
+        .and_then(|v| v.trim().parse().ok());
     version.map(Some).ok_or_else(|| {
-        StoreError::Refused(format!("{} is not a format file of this store; restore a backup", path.display()))
+        StoreError::Refused(format!(
+            "{} is not a format file of this store; restore a backup",
+            path.display()
+        ))
     })
 }
 
@@ -218,7 +225,10 @@ mod tests {
         assert!(dir.path().join("stepped").exists());
         assert_eq!(found_format(dir.path()).expect("read"), Some(2));
         let refused = bring_up(dir.path(), 2).expect_err("newer");
-        assert!(matches!(&refused, StoreError::Refused(why) if why.contains("newer program")), "{refused}");
+        assert!(
+            matches!(&refused, StoreError::Refused(why) if why.contains("newer program")),
+            "{refused}"
+        );
         assert!(bring_up_by(dir.path(), 0, 2, &[(1, step)]).is_err());
     }
 

@@ -84,7 +84,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, cache_bytes: 32 << 20, faults: Arc::new(NoFaults) }
+        Self {
+            segment_bytes: 64 << 20,
+            cache_bytes: 32 << 20,
+            faults: Arc::new(NoFaults),
+        }
     }
 }
 
@@ -105,7 +109,11 @@ struct Threads {
     lock: Option<File>,
 }
 
-fn spawn(name: &str, core: &Arc<Core>, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
+fn spawn(
+    name: &str,
+    core: &Arc<Core>,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, StoreError> {
     let core = core.clone();
     let run = move || {
         // A bug must not look like success: nothing more is taken, health says so.
@@ -150,16 +158,29 @@ impl Embedded {
         journal::forget(&segments, ingested);
 
         let (mut generations, mut first) = (Vec::new(), Vec::new());
-        let mut before = Position { segment: ingested, ..Position::default() };
+        let mut before = Position {
+            segment: ingested,
+            ..Position::default()
+        };
         for segment in found {
             before = segment.before_last();
             first = segment.records.last().cloned().into_iter().collect();
             let generation = Generation::new(segment.segment);
-            segment.records.into_iter().for_each(|r| generation.apply(&Bytes::from(r)));
+            segment
+                .records
+                .into_iter()
+                .for_each(|r| generation.apply(&Bytes::from(r)));
             generations.push(Arc::new(generation));
         }
-        let so_far = Snapshot { generations: Arc::new(generations.clone()), tree: &tree };
-        let start_view = so_far.get(&meta_pkey(), START)?.and_then(|v| v[..].try_into().ok()).map_or(0, u64::from_be_bytes) + 1;
+        let so_far = Snapshot {
+            generations: Arc::new(generations.clone()),
+            tree: &tree,
+        };
+        let start_view = so_far
+            .get(&meta_pkey(), START)?
+            .and_then(|v| v[..].try_into().ok())
+            .map_or(0, u64::from_be_bytes)
+            + 1;
         first.push(start_record(start_view));
         let wanted = options.segment_bytes.max(MIN_SEGMENT);
         let journal = Journal::begin(&segments, before, &mut first, wanted, options.faults.clone())
@@ -175,15 +196,23 @@ impl Embedded {
         upkeep::read_disk(&core);
         let committer = Committer::new(core.clone(), journal, active, start_view);
         let (loader, merger) = (core.clone(), core.clone());
-        let threads = Threads {
-            committer: Some(spawn("store-commit", &core, move || committer.run())?),
-            upkeep: vec![
-                spawn("store-load", &core, move || upkeep::load_loop(&loader))?,
-                spawn("store-merge", &core, move || upkeep::merge_loop(&merger))?,
-            ],
-            lock: Some(lock),
+        let store = Self {
+            core: core.clone(),
+            start_view,
+            threads: Mutex::default(),
         };
-        Ok(Self { core, start_view, threads: Mutex::new(threads) })
+        // From here on an error drops `store`, which ends what was started.
+        let mut threads = store.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.lock = Some(lock);
+        threads.committer = Some(spawn("store-commit", &core, move || committer.run())?);
+        threads
+            .upkeep
+            .push(spawn("store-load", &core, move || upkeep::load_loop(&loader))?);
+        threads
+            .upkeep
+            .push(spawn("store-merge", &core, move || upkeep::merge_loop(&merger))?);
+        drop(threads);
+        Ok(store)
     }
 
     /// Ends the threads: orderly with everything loaded into the tree, or as soon as possible.
@@ -191,7 +220,10 @@ impl Embedded {
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         if orderly && threads.committer.is_some() {
             let (answer, _) = sync_channel(1);
-            self.core.queue.seal(SealRequest { only_if_used: true, answer });
+            self.core.queue.seal(SealRequest {
+                only_if_used: true,
+                answer,
+            });
         }
         self.core.queue.close();
         if let Some(thread) = threads.committer.take() {
@@ -201,7 +233,10 @@ impl Embedded {
         self.core.ended.store(true, Relaxed);
         self.core.notify();
         let mut upkeep = threads.upkeep.drain(..);
-        if orderly && !self.core.tree_failing.load(Relaxed) && let Some(loader) = upkeep.next() {
+        if orderly
+            && !self.core.tree_failing.load(Relaxed)
+            && let Some(loader) = upkeep.next()
+        {
             let _ = loader.join();
         }
         self.core.stop.store(true, Relaxed);
@@ -244,7 +279,8 @@ impl Store for Embedded {
 
     fn read(&self, port: PortId, ticket: Ticket, reads: Vec<Read>) {
         let answers = self.read_now(&reads);
-        self.core.complete(port, &mut vec![Completion::Read { ticket, answers }]);
+        self.core
+            .complete(port, &mut vec![Completion::Read { ticket, answers }]);
     }
 
     fn read_now(&self, reads: &[Read]) -> Result<Vec<ReadAnswer>, StoreError> {

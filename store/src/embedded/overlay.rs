@@ -27,7 +27,9 @@ struct Shard {
 
 impl Shard {
     fn part(&self, hash: u64, pkey: &[u8]) -> Option<&Part> {
-        self.parts.find(hash, |(key, _)| key.is(pkey)).map(|(_, part)| part)
+        self.parts
+            .find(hash, |(key, _)| key.is(pkey))
+            .map(|(_, part)| part)
     }
 
     fn known(&self, at: (u32, u32)) -> Known {
@@ -74,18 +76,33 @@ pub(super) fn head_bytes(head: Head) -> [u8; 16] {
 
 /// Decodes a head; one that is too short is as good as none.
 pub(super) fn read_head(bytes: &[u8]) -> Head {
-    let n = |at: usize| bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_be_bytes);
-    Head { confirmed: n(0), floor: n(8) }
+    let n = |at: usize| {
+        bytes
+            .get(at..at + 8)
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, u64::from_be_bytes)
+    };
+    Head {
+        confirmed: n(0),
+        floor: n(8),
+    }
 }
 
 /// The larger of each number.
 pub(super) fn max_head(a: Head, b: Head) -> Head {
-    Head { confirmed: a.confirmed.max(b.confirmed), floor: a.floor.max(b.floor) }
+    Head {
+        confirmed: a.confirmed.max(b.confirmed),
+        floor: a.floor.max(b.floor),
+    }
 }
 
 impl Generation {
     pub(super) fn new(segment: u64) -> Self {
-        Self { segment, shards: Default::default(), bytes: AtomicU64::new(0) }
+        Self {
+            segment,
+            shards: Default::default(),
+            bytes: AtomicU64::new(0),
+        }
     }
 
     /// Estimate of the memory it holds.
@@ -94,7 +111,9 @@ impl Generation {
     }
 
     fn read(&self, hash: u64) -> RwLockReadGuard<'_, Shard> {
-        self.shards[shard_of(hash)].read().unwrap_or_else(PoisonError::into_inner)
+        self.shards[shard_of(hash)]
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Shows all rows of a durable record. Neighbouring rows of one partition appear together.
@@ -106,7 +125,9 @@ impl Generation {
             let wanted = shard_of(hash);
             if held.as_ref().is_none_or(|(shard, _)| *shard != wanted) {
                 drop(held.take());
-                let guard = self.shards[wanted].write().unwrap_or_else(PoisonError::into_inner);
+                let guard = self.shards[wanted]
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner);
                 held = Some((wanted, guard));
             }
             if let Some((_, shard)) = &mut held {
@@ -140,11 +161,20 @@ impl Generation {
     }
 
     /// Rows of a partition above `after` (from the first without), not above `up_to`, at most `rows` and about `bytes`.
-    pub(super) fn page(&self, pkey: &[u8], after: Option<&[u8]>, up_to: Option<&[u8]>, rows: usize, bytes: usize) -> Page {
+    pub(super) fn page(
+        &self,
+        pkey: &[u8],
+        after: Option<&[u8]>,
+        up_to: Option<&[u8]>,
+        rows: usize,
+        bytes: usize,
+    ) -> Page {
         let hash = xxh3_64(pkey);
         let shard = self.read(hash);
         let mut page = Page::default();
-        let Some(part) = shard.part(hash, pkey) else { return page };
+        let Some(part) = shard.part(hash, pkey) else {
+            return page;
+        };
         let mut size = 0;
         for at in part.after(&shard.chunks, after) {
             let row = chunk_row(&shard.chunks, at);
@@ -164,9 +194,17 @@ impl Generation {
     /// Hands out all partitions in key order: the head, and the rows in order with `None` for a deletion.
     pub(super) fn each_sorted<E>(
         &self,
-        mut take: impl FnMut(&[u8], Option<Head>, &mut dyn Iterator<Item = (&[u8], Option<&[u8]>)>) -> Result<(), E>,
+        mut take: impl FnMut(
+            &[u8],
+            Option<Head>,
+            &mut dyn Iterator<Item = (&[u8], Option<&[u8]>)>,
+        ) -> Result<(), E>,
     ) -> Result<(), E> {
-        let shards: Vec<_> = self.shards.iter().map(|s| s.read().unwrap_or_else(PoisonError::into_inner)).collect();
+        let shards: Vec<_> = self
+            .shards
+            .iter()
+            .map(|s| s.read().unwrap_or_else(PoisonError::into_inner))
+            .collect();
         let mut parts: Vec<(&Key, &Part, &[Bytes])> = Vec::new();
         for shard in &shards {
             parts.extend(shard.parts.iter().map(|(key, part)| (key, part, &*shard.chunks)));
@@ -200,20 +238,13 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    fn record(rows: &[(Act, &[u8], &[u8], &[u8])]) -> Bytes {
+    fn record(act: Act, pkey: &[u8], rest: &[u8], value: &[u8]) -> Bytes {
         let mut r = new_record(0);
-        for (act, pkey, rest, value) in rows {
-            push_row(
-                &mut r,
-                *act,
-                |out| {
-                    out.extend_from_slice(pkey);
-                    pkey.len()
-                },
-                rest,
-                &[value],
-            );
-        }
+        let key = |out: &mut Vec<u8>| {
+            out.extend_from_slice(pkey);
+            pkey.len()
+        };
+        push_row(&mut r, act, key, rest, &[value]);
         r.into()
     }
 
@@ -221,9 +252,15 @@ mod tests {
     fn the_larger_number_of_each_head_counts() {
         let g = Generation::new(1);
         let head = |confirmed, floor| head_bytes(Head { confirmed, floor });
-        g.apply(&record(&[(Act::Head, b"p", b"", &head(9, 1))]));
-        g.apply(&record(&[(Act::Head, b"p", b"", &head(4, 5))]));
-        assert_eq!(g.head(b"p"), Some(Head { confirmed: 9, floor: 5 }));
+        g.apply(&record(Act::Head, b"p", b"", &head(9, 1)));
+        g.apply(&record(Act::Head, b"p", b"", &head(4, 5)));
+        assert_eq!(
+            g.head(b"p"),
+            Some(Head {
+                confirmed: 9,
+                floor: 5
+            })
+        );
         assert_eq!(g.head(b"q"), None);
     }
 
@@ -239,7 +276,7 @@ mod tests {
             for (i, (put, part, rest)) in ops.iter().enumerate() {
                 let value = i.to_le_bytes();
                 let act = if *put { Act::Put } else { Act::Delete };
-                g.apply(&record(&[(act, &[*part], rest, if *put { &value } else { b"" })]));
+                g.apply(&record(act, &[*part], rest, if *put { &value } else { b"" }));
                 model.insert((*part, rest.clone()), put.then(|| value.to_vec()));
             }
             for ((part, rest), value) in &model {

@@ -51,9 +51,21 @@ pub(super) fn cost(batch: &Batch) -> usize {
     let op_cost = |op: &Op| match op {
         Op::Append { row, .. } => 64 + row.len(),
         Op::Head { .. } => 64,
-        Op::Put { partition, name, value, .. } => 48 + partition.len() + name.len() + value.as_ref().map_or(0, |v| v.len()),
-        Op::Insert { partition, element, value, .. } => 40 + partition.len() + element.len() + value.len(),
-        Op::Remove { partition, element, .. } => 40 + partition.len() + element.len(),
+        Op::Put {
+            partition,
+            name,
+            value,
+            ..
+        } => 48 + partition.len() + name.len() + value.as_ref().map_or(0, |v| v.len()),
+        Op::Insert {
+            partition,
+            element,
+            value,
+            ..
+        } => 40 + partition.len() + element.len() + value.len(),
+        Op::Remove {
+            partition, element, ..
+        } => 40 + partition.len() + element.len(),
         Op::Claim { key, value, .. } => 40 + key.len() + value.len(),
     };
     64 + batch.ops.iter().map(op_cost).sum::<usize>()
@@ -68,7 +80,10 @@ impl Queue {
     pub(super) fn push(&self, batch: Batch) -> Result<(), Batch> {
         let bytes = cost(&batch);
         let mut w = self.lock();
-        if w.closed || w.batches.len() >= MAX_BATCHES || (w.bytes + bytes > MAX_BYTES && !w.batches.is_empty()) {
+        if w.closed
+            || w.batches.len() >= MAX_BATCHES
+            || (w.bytes + bytes > MAX_BYTES && !w.batches.is_empty())
+        {
             return Err(batch);
         }
         w.bytes += bytes;
@@ -103,7 +118,7 @@ impl Queue {
         self.lock().closed
     }
 
-    /// Waits for something to do and takes it. Seals come after all batches that were taken in before them.
+    /// Waits for something to do and takes it. A seal that is only for what was used waits until the queue is empty.
     pub(super) fn take(&self) -> Taken {
         let mut w = self.lock();
         while w.batches.is_empty() && w.seals.is_empty() && !w.closed {
@@ -117,10 +132,12 @@ impl Queue {
             size += bytes;
             taken.batches.push(batch);
         }
-        if w.batches.is_empty() {
-            taken.seals.append(&mut w.seals);
-            taken.end = w.closed;
-        }
+        let empty = w.batches.is_empty();
+        let (now, later) = std::mem::take(&mut w.seals)
+            .into_iter()
+            .partition(|s| empty || !s.only_if_used);
+        (taken.seals, w.seals) = (now, later);
+        taken.end = empty && w.closed;
         taken
     }
 

@@ -38,7 +38,11 @@ impl Snapshot<'_> {
 
     fn head(&self, pkey: &[u8]) -> Result<Head, StoreError> {
         let stored = self.tree.head(pkey)?.unwrap_or_default();
-        Ok(self.generations.iter().filter_map(|g| g.head(pkey)).fold(stored, max_head))
+        Ok(self
+            .generations
+            .iter()
+            .filter_map(|g| g.head(pkey))
+            .fold(stored, max_head))
     }
 
     /// Hands the rows of a partition to `take` in order, until it says `false` or there are no more.
@@ -55,8 +59,17 @@ impl Snapshot<'_> {
         loop {
             let mut pages = vec![self.tree.page(pkey, after.as_deref(), up_to, rows, PAGE_BYTES)?];
             // Every source is asked for the same rows, so what one has left out ends the answer of all.
-            pages.extend(self.generations.iter().map(|g| g.page(pkey, after.as_deref(), up_to, rows, PAGE_BYTES)));
-            let end = pages.iter().filter(|p| p.more).filter_map(|p| p.rows.last()).map(|(rest, _)| rest.clone()).min();
+            pages.extend(
+                self.generations
+                    .iter()
+                    .map(|g| g.page(pkey, after.as_deref(), up_to, rows, PAGE_BYTES)),
+            );
+            let end = pages
+                .iter()
+                .filter(|p| p.more)
+                .filter_map(|p| p.rows.last())
+                .map(|(rest, _)| rest.clone())
+                .min();
             for (rest, known) in newest(pages) {
                 if end.as_ref().is_some_and(|end| rest > *end) {
                     break;
@@ -78,24 +91,47 @@ impl Snapshot<'_> {
     pub(super) fn answer(&self, read: &Read) -> Result<ReadAnswer, StoreError> {
         match read {
             Read::TakeUp { log, .. } => self.take_up(log),
-            Read::Log { log, after, up_to, max_rows, max_bytes } => {
-                self.log(log, *after, *up_to, *max_rows as usize, *max_bytes as usize)
-            }
-            Read::Row { table, partition, name } => {
+            Read::Log {
+                log,
+                after,
+                up_to,
+                max_rows,
+                max_bytes,
+            } => self.log(log, *after, *up_to, *max_rows as usize, *max_bytes as usize),
+            Read::Row {
+                table,
+                partition,
+                name,
+            } => {
                 let value = self.get(&table_pkey(kind::ROWS, table, partition), &clustering(name))?;
                 Ok(ReadAnswer::Row(value.and_then(|v| row_value(name, v))))
             }
-            Read::Rows { table, partition, after, limit } => {
+            Read::Rows {
+                table,
+                partition,
+                after,
+                limit,
+            } => {
                 let pkey = table_pkey(kind::ROWS, table, partition);
-                let (rows, more) = self.named(&pkey, after.as_ref(), None, *limit, |v| split_view(v).map(|(_, v)| v))?;
+                let (rows, more) = self.named(&pkey, after.as_ref(), None, *limit, |v| {
+                    split_view(v).map(|(_, v)| v)
+                })?;
                 Ok(ReadAnswer::Rows { rows, more })
             }
-            Read::Set { table, partition, after, up_to, limit } => {
+            Read::Set {
+                table,
+                partition,
+                after,
+                up_to,
+                limit,
+            } => {
                 let pkey = table_pkey(kind::SET, table, partition);
                 let (elements, more) = self.named(&pkey, after.as_ref(), up_to.as_ref(), *limit, Some)?;
                 Ok(ReadAnswer::Set { elements, more })
             }
-            Read::Fact { table, key } => Ok(ReadAnswer::Fact(self.get(&table_pkey(kind::FACTS, table, key), b"")?)),
+            Read::Fact { table, key } => Ok(ReadAnswer::Fact(
+                self.get(&table_pkey(kind::FACTS, table, key), b"")?,
+            )),
         }
     }
 
@@ -107,11 +143,17 @@ impl Snapshot<'_> {
         if next == u64::MAX {
             return Ok(ReadAnswer::TakeUp { head, rows });
         }
-        self.scan(&pkey, Some(&next.to_be_bytes()), None, PAGE_ROWS, |rest, value| {
-            let row = log_row(&rest, value).filter(|r| r.seq == next + 1);
-            next += 1;
-            row.map(|row| rows.push(row)).is_some()
-        })?;
+        self.scan(
+            &pkey,
+            Some(&next.to_be_bytes()),
+            None,
+            PAGE_ROWS,
+            |rest, value| {
+                let row = log_row(&rest, value).filter(|r| r.seq == next + 1);
+                next += 1;
+                row.map(|row| rows.push(row)).is_some()
+            },
+        )?;
         Ok(ReadAnswer::TakeUp { head, rows })
     }
 
@@ -129,7 +171,9 @@ impl Snapshot<'_> {
         if after < up_to && max_rows > 0 {
             let (from, to) = (after.to_be_bytes(), up_to.to_be_bytes());
             self.scan(&pkey, Some(&from), Some(&to), max_rows, |rest, value| {
-                let Some(row) = log_row(&rest, value) else { return false };
+                let Some(row) = log_row(&rest, value) else {
+                    return false;
+                };
                 more = rows.len() >= max_rows || (size > max_bytes && !rows.is_empty());
                 if more || rows.last().is_some_and(|last: &LogRow| last.seq + 1 != row.seq) {
                     return false;

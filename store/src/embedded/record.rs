@@ -128,7 +128,12 @@ pub(super) fn row_at(record: &[u8], at: usize) -> Option<(RowRef<'_>, usize)> {
     let rest = usize::from(u16::from_le_bytes([head[3], head[4]]));
     let value = u32::from_le_bytes([head[5], head[6], head[7], head[8]]) as usize;
     let body = record.get(at + ROW_HEAD..at + ROW_HEAD + pkey + rest + value)?;
-    let row = RowRef { act, pkey: &body[..pkey], rest: &body[pkey..pkey + rest], value: &body[pkey + rest..] };
+    let row = RowRef {
+        act,
+        pkey: &body[..pkey],
+        rest: &body[pkey..pkey + rest],
+        value: &body[pkey + rest..],
+    };
     Some((row, at + ROW_HEAD + pkey + rest + value))
 }
 
@@ -158,7 +163,10 @@ mod tests {
         let (all, number) = record_at(&r, 0, 9).expect("valid");
         assert_eq!((all.len(), number), (r.len(), 3));
         let (row, next) = row_at(&r, RECORD_HEAD).expect("row");
-        assert_eq!((row.act, row.pkey, row.rest, row.value), (Act::Put, &b"part"[..], &b"rest"[..], &b"value"[..]));
+        assert_eq!(
+            (row.act, row.pkey, row.rest, row.value),
+            (Act::Put, &b"part"[..], &b"rest"[..], &b"value"[..])
+        );
         assert_eq!(next, r.len());
         assert!(record_at(&r, 0, 10).is_none());
     }

@@ -62,7 +62,9 @@ fn failed(e: &lsm_tree::Error) -> StoreError {
 fn guarded<T>(what: impl FnOnce() -> lsm_tree::Result<T>) -> Result<T, StoreError> {
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(what)) {
         Ok(result) => result.map_err(|e| failed(&e)),
-        Err(_) => Err(StoreError::Unavailable("tree: it has failed before and must be re-opened".into())),
+        Err(_) => Err(StoreError::Unavailable(
+            "tree: it has failed before and must be re-opened".into(),
+        )),
     }
 }
 
@@ -89,7 +91,12 @@ impl Tree {
     pub(super) fn open(dir: PathBuf, cache_bytes: u64) -> Result<Self, StoreError> {
         let cache = Arc::new(Cache::with_capacity_bytes(cache_bytes));
         let tree = open_tree(&dir, &cache)?;
-        Ok(Self { dir, cache, tree: RwLock::new(tree), busy: RwLock::new(()) })
+        Ok(Self {
+            dir,
+            cache,
+            tree: RwLock::new(tree),
+            busy: RwLock::new(()),
+        })
     }
 
     fn now(&self) -> AnyTree {
@@ -116,7 +123,9 @@ impl Tree {
     /// The last segment of which the tree has everything.
     pub(super) fn ingested(&self) -> Result<u64, StoreError> {
         let value = self.get(&meta_pkey(), INGESTED)?;
-        Ok(value.and_then(|v| v[..].try_into().ok()).map_or(0, u64::from_be_bytes))
+        Ok(value
+            .and_then(|v| v[..].try_into().ok())
+            .map_or(0, u64::from_be_bytes))
     }
 
     pub(super) fn get(&self, pkey: &[u8], rest: &[u8]) -> Result<Option<Bytes>, StoreError> {
@@ -147,7 +156,8 @@ impl Tree {
             Some(end) => Bound::Included([pkey, end].concat()),
             None => Bound::Excluded(successor(pkey)),
         };
-        if let (Bound::Excluded(l) | Bound::Included(l), Bound::Excluded(h) | Bound::Included(h)) = (&low, &high)
+        if let (Bound::Excluded(l) | Bound::Included(l), Bound::Excluded(h) | Bound::Included(h)) =
+            (&low, &high)
             && l > h
         {
             return Ok(Page::default());
@@ -163,7 +173,8 @@ impl Tree {
                 }
                 size += key.len() + value.len();
                 let rest = key.get(pkey.len()..).unwrap_or_default().to_vec();
-                page.rows.push((rest, Known::Value(Bytes::copy_from_slice(&value))));
+                page.rows
+                    .push((rest, Known::Value(Bytes::copy_from_slice(&value))));
             }
             Ok(page)
         })
@@ -190,7 +201,9 @@ impl Tree {
                 };
                 let mut floor = 0;
                 if let Some(head) = head {
-                    let stored = tree.get([pkey, &[0; 8]].concat(), NEWEST)?.map_or_else(Head::default, |v| read_head(&v));
+                    let stored = tree
+                        .get([pkey, &[0; 8]].concat(), NEWEST)?
+                        .map_or_else(Head::default, |v| read_head(&v));
                     let head = max_head(stored, head);
                     floor = head.floor;
                     put(&[0; 8], Some(&head_bytes(head)))?;
@@ -217,7 +230,9 @@ impl Tree {
         let tree = self.now();
         guarded(|| {
             let before = tree.current_version().id();
-            let policy = Leveled::default().with_l0_threshold(MERGE_AT as u8).with_table_target_size(TABLE);
+            let policy = Leveled::default()
+                .with_l0_threshold(MERGE_AT as u8)
+                .with_table_target_size(TABLE);
             tree.compact(Arc::new(policy), NEWEST)?;
             Ok(tree.current_version().id() != before)
         })
@@ -250,7 +265,10 @@ impl Factory for Trim {
     }
 
     fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
-        Box::new(Trimming { log: Vec::new(), floor: 0 })
+        Box::new(Trimming {
+            log: Vec::new(),
+            floor: 0,
+        })
     }
 }
 

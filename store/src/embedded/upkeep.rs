@@ -18,6 +18,8 @@ const TICK: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(500);
 /// Without a commit for this long the overlay is emptied, so that an idle server does not hold its memory.
 const IDLE: Duration = Duration::from_secs(2);
+/// Priority of merging.
+const NICE: i32 = 10;
 /// An overlay below this is left where it is.
 const IDLE_BYTES: u64 = 256 << 10;
 
@@ -45,10 +47,18 @@ pub(super) fn load_loop(core: &Arc<Core>) {
                         core.wait_until(PAUSE, || core.stopping());
                     }
                 }
-                Err(e) => heal(core, &e),
+                Err(e) => {
+                    heal(core, &e);
+                    if core.committed_all() {
+                        // Closed: what is not in the tree stays in the journal.
+                        return;
+                    }
+                }
             },
             None if core.committed_all() => return,
-            None => core.wait_until(TICK, || core.stopping() || core.committed_all() || core.oldest_sealed().1 > 0),
+            None => core.wait_until(TICK, || {
+                core.stopping() || core.committed_all() || core.oldest_sealed().1 > 0
+            }),
         }
         if ticked.elapsed() >= TICK {
             ticked = Instant::now();
@@ -58,7 +68,10 @@ pub(super) fn load_loop(core: &Arc<Core>) {
                 (commits, since) = (now, Instant::now());
             } else if since.elapsed() >= IDLE && core.overlay_bytes() > IDLE_BYTES {
                 let (answer, _) = sync_channel(1);
-                core.queue.seal(SealRequest { only_if_used: true, answer });
+                core.queue.seal(SealRequest {
+                    only_if_used: true,
+                    answer,
+                });
                 since = Instant::now();
             }
         }
@@ -67,6 +80,8 @@ pub(super) fn load_loop(core: &Arc<Core>) {
 
 /// Merges the tree's runs whenever it has too many.
 pub(super) fn merge_loop(core: &Arc<Core>) {
+    // On Linux this is the thread's own. Messages come first; without the right to it, merging is only less polite.
+    let _ = rustix::process::setpriority_process(None, NICE);
     while !core.stopping() {
         match core.tree.merge() {
             Ok(true) => core.notify(),

@@ -359,6 +359,13 @@ impl Engine for Godwit {
             self.store.close().unwrap();
         } else {
             std::thread::sleep(std::time::Duration::from_millis(1500));
+            if std::env::var_os("TRIAL_IDLE").is_some() {
+                println!("  resident {} MiB", crate::load::resident_kib() >> 10);
+                std::thread::sleep(std::time::Duration::from_millis(5000));
+                println!("  resident {} MiB after idling, {:?}", crate::load::resident_kib() >> 10, self.store.stats());
+                unsafe { libc::malloc_trim(0) };
+                println!("  resident {} MiB after malloc_trim", crate::load::resident_kib() >> 10);
+            }
         }
     }
 }

@@ -113,3 +113,8 @@ pub fn written() -> u64 {
 pub fn peak_kib() -> u64 {
     proc_figure("/proc/self/status", "VmHWM:")
 }
+
+/// Resident memory, KiB.
+pub fn resident_kib() -> u64 {
+    proc_figure("/proc/self/status", "VmRSS:")
+}
