@@ -56,7 +56,7 @@ fn text(seed: u64) -> String {
     for n in 0..WORDS_PER_MESSAGE {
         let uniform = (mix(seed.wrapping_mul(31).wrapping_add(n)) >> 11) as f64 / (1_u64 << 53) as f64;
         let rank = (WORDS as f64).powf(uniform) as u64;
-        out.push_str(&format!("w{:x} ", mix(rank) % 0xFFF_FFFF >> (4 * (rank % 5))));
+        out.push_str(&format!("w{:x} ", (mix(rank) % 0xFFF_FFFF) >> (4 * (rank % 5))));
     }
     out
 }
@@ -164,6 +164,11 @@ fn main() {
     );
 
     paced(&index, &feed, &source);
+    while index.freshness(now_ms()).lag_ms != Some(0) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Every conversation got every round's message, none twice.
+    assert_eq!(index.documents(), source.head.load(SeqCst) * CONVERSATIONS);
     feed.stop();
     drop(index);
     opening(&folder, &source);
@@ -249,7 +254,7 @@ fn searches(index: &Index) {
         words.split_whitespace().next_back().unwrap_or("w1").to_owned(),
         format!("w{:x}", {
             let rank = 1;
-            mix(rank) % 0xFFF_FFFF >> (4 * (rank % 5))
+            (mix(rank) % 0xFFF_FFFF) >> (4 * (rank % 5))
         }),
     );
     let one = Scope {

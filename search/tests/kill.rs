@@ -1,5 +1,6 @@
 //! The index over kill -9 of its process: this test starts itself as a child that indexes, kills it at random moments,
 //! and then counts. Deaths inside one process are tested beside the code.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     env, fs,
