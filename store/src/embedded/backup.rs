@@ -19,7 +19,7 @@ const SEAL_TIME: Duration = Duration::from_secs(2);
 const ATTEMPTS: usize = 10;
 
 fn make_empty(dir: &Path) -> Result<(), StoreError> {
-    std::fs::create_dir_all(dir).map_err(|e| layout::io("cannot create", dir, &e))?;
+    layout::make_dir(dir).map_err(|e| layout::io("cannot create", dir, &e))?;
     let used = std::fs::read_dir(dir)
         .map_err(|e| layout::io("cannot list", dir, &e))?
         .next()

@@ -37,6 +37,30 @@ pub(super) fn sync_dir(dir: &Path) -> std::io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Makes a folder and those above it, durably.
+pub(super) fn make_dir(dir: &Path) -> std::io::Result<()> {
+    if !dir.is_dir() {
+        if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+            make_dir(parent)?;
+        }
+        match std::fs::create_dir(dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
+    }
+    // Also if it was there already: a start before this one may have died before its sync.
+    let synced = match dir.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => sync_dir(Path::new(".")),
+        Some(parent) => sync_dir(parent),
+        None => Ok(()),
+    };
+    match synced {
+        // A folder that we may not even list is not one that we have just made an entry in.
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        other => other,
+    }
+}
+
 /// Takes the folder for this process for as long as the file lives.
 pub(super) fn lock(data: &Path) -> Result<File, StoreError> {
     let path = data.join(LOCK_FILE);

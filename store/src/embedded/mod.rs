@@ -137,7 +137,7 @@ impl Embedded {
     /// [`StoreError::Refused`] if another process has it, if its format is newer, or if it is damaged;
     /// [`StoreError::Unavailable`] if the disk fails.
     pub fn open(data: &Path, options: Options) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(data).map_err(|e| layout::io("cannot create", data, &e))?;
+        layout::make_dir(data).map_err(|e| layout::io("cannot create", data, &e))?;
         let lock = layout::lock(data)?;
         let format = layout::found_format(data)?;
         if let Some(found) = format {
