@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::config::ACCESS_TOKEN_MS;
 use crate::eddsa;
+use crate::state::same;
 
 /// What every device token begins with.
 pub const DEVICE_TOKEN_PREFIX: &str = "gdt_";
@@ -193,6 +194,11 @@ fn fresh<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     rand::rng().fill(&mut bytes);
     bytes
+}
+
+/// Whether two secrets are equal, without telling by its time where they differ.
+pub fn equal(one: &str, other: &str) -> bool {
+    same(&sha256(one.as_bytes()), &sha256(other.as_bytes()))
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {

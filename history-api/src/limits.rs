@@ -1,0 +1,217 @@
+//! How often somebody may: one limiter for requests and for failed logins (generic cell rate algorithm), bounded in
+//! memory whatever comes.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+
+/// Keys that one limiter knows at a time, about 100 bytes each; when all of them are in use, new ones share one
+/// allowance, so that an attacker with many addresses cannot make room for more.
+pub const LIMITER_KEYS: usize = 64 * 1024;
+
+/// So many at once, and one more every so often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// At once; 0: no limit.
+    pub burst: u32,
+    /// One more each, milliseconds.
+    pub every_ms: u64,
+}
+
+impl Rate {
+    /// No limit.
+    pub const NONE: Self = Self {
+        burst: 0,
+        every_ms: 0,
+    };
+
+    /// `per_second` for ever, `burst` at once.
+    pub const fn per_second(per_second: u32, burst: u32) -> Self {
+        Self {
+            burst,
+            every_ms: 1_000 / if per_second == 0 { 1 } else { per_second as u64 },
+        }
+    }
+}
+
+/// Counts per key.
+#[derive(Debug)]
+pub struct Limiter<K> {
+    rate: Rate,
+    state: Mutex<State<K>>,
+}
+
+#[derive(Debug)]
+struct State<K> {
+    /// When all of the key's allowance is back, milliseconds.
+    full_at: HashMap<K, u64>,
+    shared_full_at: u64,
+}
+
+impl<K: Eq + Hash> Limiter<K> {
+    /// A limiter that has seen nobody.
+    pub fn new(rate: Rate) -> Self {
+        Self {
+            rate,
+            state: Mutex::new(State {
+                full_at: HashMap::new(),
+                shared_full_at: 0,
+            }),
+        }
+    }
+
+    /// Takes one of the key's allowance. `Err`: none is left; in so many seconds there is one.
+    pub fn take(&self, key: K, now_ms: u64) -> Result<(), u64> {
+        if self.rate.burst == 0 {
+            return Ok(());
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State {
+            full_at,
+            shared_full_at,
+        } = &mut *state;
+        if full_at.len() >= LIMITER_KEYS && !full_at.contains_key(&key) {
+            full_at.retain(|_, full| *full > now_ms);
+        }
+        let full = if full_at.len() >= LIMITER_KEYS && !full_at.contains_key(&key) {
+            shared_full_at
+        } else {
+            full_at.entry(key).or_insert(0)
+        };
+        let next = (*full).max(now_ms) + self.rate.every_ms;
+        let allowed = now_ms + u64::from(self.rate.burst) * self.rate.every_ms;
+        if next > allowed {
+            return Err((next - allowed).div_ceil(1_000));
+        }
+        *full = next;
+        Ok(())
+    }
+
+    /// Gives one back: what was taken turned out to be allowed without limit.
+    pub fn give_back(&self, key: &K) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(full) = state.full_at.get_mut(key) {
+            *full = full.saturating_sub(self.rate.every_ms);
+        }
+    }
+}
+
+/// Whom an address stands for: an IPv6 network of a customer (/64) is one.
+pub fn client(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => IpAddr::V4(v4),
+            None => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
+        },
+        v4 => v4,
+    }
+}
+
+/// Failed logins of a user name and of an address. Each attempt is counted before it is judged, so that many at once
+/// get no further than many in turn.
+#[derive(Debug)]
+pub struct LoginGuard {
+    names: Limiter<String>,
+    addresses: Limiter<IpAddr>,
+}
+
+/// Failed logins of one user name: ten at once, then one in 10 s.
+pub const FAILED_OF_NAME: Rate = Rate {
+    burst: 10,
+    every_ms: 10_000,
+};
+/// Failed logins from one address, behind which there may be many people: 100 at once, then one a second.
+pub const FAILED_OF_ADDRESS: Rate = Rate {
+    burst: 100,
+    every_ms: 1_000,
+};
+
+impl Default for LoginGuard {
+    fn default() -> Self {
+        Self {
+            names: Limiter::new(FAILED_OF_NAME),
+            addresses: Limiter::new(FAILED_OF_ADDRESS),
+        }
+    }
+}
+
+impl LoginGuard {
+    /// An attempt begins. `Err`: not now; in so many seconds.
+    pub fn begin(&self, name: &str, address: IpAddr, now_ms: u64) -> Result<(), u64> {
+        self.addresses.take(client(address), now_ms)?;
+        self.names
+            .take(name.to_owned(), now_ms)
+            .inspect_err(|_| self.addresses.give_back(&client(address)))
+    }
+
+    /// The attempt was no failure.
+    pub fn forgive(&self, name: &str, address: IpAddr) {
+        self.addresses.give_back(&client(address));
+        self.names.give_back(&name.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_then_one_at_a_time_and_the_wait_is_told() {
+        let limiter = Limiter::new(Rate {
+            burst: 3,
+            every_ms: 2_000,
+        });
+        for _ in 0..3 {
+            assert_eq!(limiter.take("a", 10_000), Ok(()));
+        }
+        assert_eq!(limiter.take("a", 10_000), Err(2));
+        assert_eq!(limiter.take("b", 10_000), Ok(()), "others are not concerned");
+        assert_eq!(limiter.take("a", 12_000), Ok(()));
+        assert_eq!(limiter.take("a", 12_000), Err(2));
+        limiter.give_back(&"a");
+        assert_eq!(limiter.take("a", 12_000), Ok(()));
+    }
+
+    #[test]
+    fn the_memory_is_bounded_and_the_surplus_shares_one_allowance() {
+        let limiter = Limiter::new(Rate {
+            burst: 1,
+            every_ms: 1_000,
+        });
+        for key in 0..LIMITER_KEYS as u64 {
+            assert_eq!(limiter.take(key, 0), Ok(()));
+        }
+        assert_eq!(limiter.take(u64::MAX, 0), Ok(()));
+        assert_eq!(limiter.take(u64::MAX - 1, 0), Err(1), "the shared one is used up");
+        assert_eq!(limiter.state.lock().unwrap().full_at.len(), LIMITER_KEYS);
+        assert_eq!(limiter.take(u64::MAX, 5_000), Ok(()));
+        assert_eq!(
+            limiter.state.lock().unwrap().full_at.len(),
+            1,
+            "what is full again is forgotten"
+        );
+    }
+
+    #[test]
+    fn failures_lock_a_name_out_and_a_success_costs_nothing() {
+        let (guard, address) = (LoginGuard::default(), IpAddr::from([127, 0, 0, 1]));
+        for _ in 0..1_000 {
+            guard.begin("alice", address, 0).unwrap();
+            guard.forgive("alice", address);
+        }
+        for _ in 0..FAILED_OF_NAME.burst {
+            guard.begin("alice", address, 0).unwrap();
+        }
+        assert_eq!(guard.begin("alice", address, 0), Err(10));
+        guard.begin("bob", address, 0).unwrap();
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_client() {
+        let address = |text: &str| client(text.parse().unwrap());
+        assert_eq!(address("2001:db8::1"), address("2001:db8::ffff:2"));
+        assert_ne!(address("2001:db8::1"), address("2001:db8:0:1::1"));
+        assert_eq!(address("::ffff:127.0.0.1"), address("127.0.0.1"));
+    }
+}

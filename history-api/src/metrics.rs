@@ -1,0 +1,43 @@
+//! Counters of the HTTP door, for the admin listener.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// Labels of a request: few values each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// HTTP status.
+    pub status: u16,
+}
+
+/// Shared by all handlers.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// Requests answered, by status.
+    pub requests: Family<RequestLabels, Counter>,
+    /// Requests being handled.
+    pub in_flight: Gauge,
+    /// Logins refused because of too many failures before.
+    pub logins_limited: Counter,
+}
+
+impl Metrics {
+    /// Makes them part of what `/metrics` shows.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("godwit_http");
+        registry.register("requests", "Requests answered, by status", self.requests.clone());
+        registry.register(
+            "requests_in_flight",
+            "Requests being handled",
+            self.in_flight.clone(),
+        );
+        registry.register(
+            "logins_limited",
+            "Logins refused because of too many failures before",
+            self.logins_limited.clone(),
+        );
+    }
+}
