@@ -52,7 +52,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 
 pub use backup::restore;
-pub use faults::{Faults, NoFaults};
+pub use faults::{Faults, NoFaults, Planted};
 
 use self::commit::Committer;
 use self::core::Core;
