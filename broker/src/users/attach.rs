@@ -1,0 +1,170 @@
+//! CONNECT: finds or begins the session, takes an older connection's place, and answers with CONNACK once what it says
+//! is durable.
+
+use godwit_wire::account::Principal;
+use godwit_wire::command::Route;
+use godwit_wire::ids::SessionId;
+use godwit_wire::limits::{CLIENT_ID_BYTES, PACKET_BYTES, RECEIVE_MAXIMUM, USER_SESSIONS};
+
+use super::detach::Leave;
+use super::due;
+use super::env::{Env, What};
+use super::home::Home;
+use super::rows::Name;
+use super::session::{Live, Session};
+use super::waiter::Waiter;
+use crate::packet::{Connack, Connect, Outgoing, Version};
+use crate::wire_trait::ConnId;
+
+const BAD_CLIENT_ID: u8 = 0x85;
+const QUOTA: u8 = 0x97;
+const TAKEN_OVER: u8 = 0x8E;
+
+/// A session whose end is on its way to the store.
+pub(crate) struct EndedSession {
+    pub(crate) id: SessionId,
+    pub(crate) routes: Vec<Route>,
+    /// Deliveries that waited for its log: it is gone.
+    pub(crate) waiters: Vec<Waiter>,
+}
+
+impl Home {
+    /// A client that the door let in.
+    pub(crate) fn attach(&mut self, env: &mut Env<'_, '_>, conn: ConnId, connect: Connect, principal: Principal) {
+        if connect.client_id.len() > CLIENT_ID_BYTES || connect.client_id.contains('\0') {
+            refuse(env, conn, BAD_CLIENT_ID);
+            return;
+        }
+        if let Err(reason) = self.check_will(env, &connect, &principal) {
+            refuse(env, conn, reason);
+            return;
+        }
+        let mut ops = Vec::new();
+        let mut ended = None;
+        if let Some(index) = self.of_client(&connect.client_id) {
+            if self.sessions[index].live.is_some() {
+                self.take_over(env, index, connect.clean_start);
+            }
+        }
+        self.drop_wills_of(env, &connect.client_id, connect.clean_start);
+        // It may be gone with its connection.
+        if let Some(index) = self.of_client(&connect.client_id).filter(|_| connect.clean_start) {
+            ended = Some(Box::new(self.remove_session(env, index, &mut ops)));
+        }
+        let found = self.of_client(&connect.client_id);
+        if found.is_none() && self.sessions.len() >= USER_SESSIONS {
+            self.finish_end(env, ended, ops);
+            refuse(env, conn, QUOTA);
+            return;
+        }
+        let session_present = found.is_some();
+        let index = found.unwrap_or_else(|| {
+            let session = Session::new(SessionId::fresh(), connect.client_id.clone());
+            self.sessions.reserve_exact(1);
+            self.sessions.push(Box::new(session));
+            self.sessions.len() - 1
+        });
+        self.begin(env, conn, index, &connect, principal, session_present, &mut ops);
+        if ops.is_empty() {
+            self.finish_end(env, ended, ops);
+            self.attached(env, conn);
+        } else {
+            env.store(What::Attached { conn, ended }, ops);
+        }
+    }
+
+    fn of_client(&self, client_id: &str) -> Option<usize> {
+        self.sessions.iter().position(|session| *session.client_id == *client_id)
+    }
+
+    fn take_over(&mut self, env: &mut Env<'_, '_>, index: usize, clean_start: bool) {
+        let Some(live) = self.sessions[index].live.as_deref() else { return };
+        let last = disconnect(live.version, TAKEN_OVER);
+        let unwritten = env.wire.close(live.conn, last);
+        self.detach(env, index, Leave::TakenOver { clean_start }, unwritten);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a CONNECT begins with")]
+    fn begin(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        conn: ConnId,
+        index: usize,
+        connect: &Connect,
+        principal: Principal,
+        session_present: bool,
+        ops: &mut Vec<godwit_store::Op>,
+    ) {
+        let (user, view, now) = (env.user, env.view(), env.unix_ms());
+        let number = env.fresh_number();
+        let granted = connect.session_expiry.min(env.common.config.session_expiry_max);
+        let session = &mut *self.sessions[index];
+        session.expiry = granted;
+        session.disconnected_at = 0;
+        session.live = Some(Box::new(Live {
+            conn,
+            version: connect.version,
+            principal: principal.clone(),
+            number,
+            window: connect.receive_maximum.clamp(1, RECEIVE_MAXIMUM),
+            ready: false,
+            will: connect.will.is_some(),
+            session_present,
+            told_expiry: (granted != connect.session_expiry).then_some(granted),
+            assigned_client_id: connect.client_id_assigned,
+            paused: 0,
+            ack_timer: false,
+            inbound: std::collections::VecDeque::new(),
+            first_serial: 0,
+            asked0: 0,
+            given: std::collections::VecDeque::new(),
+            parked: None,
+            requests: Vec::new(),
+        }));
+        if session.outlives() {
+            session.stored = true;
+            due::session_look(env, session, now + u64::from(granted) * 1_000, ops);
+            ops.push(Name::Session(session.id).put(user, view, &session.row()));
+        } else if session.stored {
+            // It was to outlive its connections and now ends with this one: its rows go then.
+            ops.push(Name::Session(session.id).put(user, view, &session.row()));
+        }
+        let id = session.id;
+        if let Some(will) = connect.will.as_deref() {
+            self.keep_will(env, id, number, will, &connect.client_id, &principal, ops);
+        }
+        env.common.conns.insert(conn, user);
+        env.metrics().live.inc();
+    }
+
+    /// What a CONNECT changed is durable: CONNACK, then what is owed.
+    pub(crate) fn attached(&mut self, env: &mut Env<'_, '_>, conn: ConnId) {
+        let Some(session) = self.session_at(conn) else { return };
+        let (id, client_id) = (session.id, session.client_id.clone());
+        let Some(live) = session.live.as_deref_mut() else { return };
+        live.ready = true;
+        let connack = Connack {
+            session_present: live.session_present,
+            reason: 0,
+            session_expiry: live.told_expiry.filter(|_| live.version == Version::V5),
+            receive_maximum: RECEIVE_MAXIMUM,
+            maximum_packet_size: PACKET_BYTES as u32,
+            assigned_client_id: live.assigned_client_id.then_some(client_id),
+            ..Connack::default()
+        };
+        // A CONNACK is always taken.
+        let _ = env.wire.send(conn, &Outgoing::Connack(Box::new(connack)));
+        self.push_all(env, id);
+    }
+}
+
+/// A DISCONNECT, where the version has one.
+pub(crate) fn disconnect(version: Version, reason: u8) -> Option<Outgoing> {
+    (version == Version::V5).then(|| Outgoing::Disconnect(reason, Vec::new()))
+}
+
+/// A CONNACK that refuses is the last packet.
+fn refuse(env: &mut Env<'_, '_>, conn: ConnId, reason: u8) {
+    let connack = Connack { reason, ..Connack::default() };
+    env.wire.close(conn, Some(Outgoing::Connack(Box::new(connack))));
+}

@@ -1,0 +1,123 @@
+//! What a users' part is given from outside: its settings and its metrics.
+
+use std::sync::Arc;
+
+use godwit_accounts::Acl;
+use godwit_wire::limits;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Settings of users' homes.
+#[derive(Clone, Debug)]
+pub struct UsersConfig {
+    /// Rules of ordinary topics.
+    pub acl: Arc<Acl>,
+    /// How long a home without live connections stays in memory, milliseconds.
+    pub idle_ms: u64,
+    /// Longest session expiry, seconds.
+    pub session_expiry_max: u32,
+    /// How long after a take-up clients may take to return before their wills fire, milliseconds.
+    pub return_ms: u64,
+    /// How long mailbox entries are kept, milliseconds.
+    pub mailbox_ms: u64,
+}
+
+impl Default for UsersConfig {
+    fn default() -> Self {
+        Self {
+            acl: Arc::new(Acl::default()),
+            idle_ms: 10_000,
+            session_expiry_max: limits::SESSION_EXPIRY_SECONDS,
+            return_ms: 30_000,
+            mailbox_ms: 90 * 24 * 3_600 * 1_000,
+        }
+    }
+}
+
+/// What users' homes count.
+#[derive(Clone, Debug)]
+pub struct UsersMetrics {
+    /// PUBLISH packets from clients.
+    pub messages_in: Counter,
+    /// PUBLISH packets to clients.
+    pub messages_out: Counter,
+    /// Publishes that were refused, whatever the reason.
+    pub refused: Counter,
+    /// QoS 0 publishes to clients that had no room.
+    pub dropped_qos0: Counter,
+    /// Owed publishes that ended (message expiry) before their session came.
+    pub expired: Counter,
+    /// Owed publishes whose right was gone at delivery.
+    pub no_longer_allowed: Counter,
+    /// Entries larger than what their client takes.
+    pub too_large: Counter,
+    /// Entries that should be in the store and are not (a broken invariant).
+    pub missing: Counter,
+    /// Offers that contradict what the mailbox has (a broken invariant).
+    pub contradictions: Counter,
+    /// Entries that became owed.
+    pub owed: Counter,
+    /// Entries that were acknowledged by their session.
+    pub settled: Counter,
+    /// Connections whose session is in this part.
+    pub live: Gauge,
+    /// Users in memory.
+    pub homes: Gauge,
+    /// From PUBLISH to its PUBACK or PUBREC, seconds.
+    pub acknowledge_seconds: Histogram,
+}
+
+impl Default for UsersMetrics {
+    fn default() -> Self {
+        Self {
+            messages_in: Counter::default(),
+            messages_out: Counter::default(),
+            refused: Counter::default(),
+            dropped_qos0: Counter::default(),
+            expired: Counter::default(),
+            no_longer_allowed: Counter::default(),
+            too_large: Counter::default(),
+            missing: Counter::default(),
+            contradictions: Counter::default(),
+            owed: Counter::default(),
+            settled: Counter::default(),
+            live: Gauge::default(),
+            homes: Gauge::default(),
+            acknowledge_seconds: Histogram::new([
+                0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+            ]),
+        }
+    }
+}
+
+impl UsersMetrics {
+    /// Names them in `registry`.
+    pub fn register(&self, registry: &mut Registry) {
+        let counters: [(&str, &str, &Counter); 11] = [
+            ("mqtt_messages_in", "PUBLISH packets from clients", &self.messages_in),
+            ("mqtt_messages_out", "PUBLISH packets to clients", &self.messages_out),
+            ("mqtt_publishes_refused", "Publishes that were refused", &self.refused),
+            ("mqtt_qos0_dropped", "QoS 0 publishes to clients without room", &self.dropped_qos0),
+            ("mqtt_owed_expired", "Owed publishes that ended before their session came", &self.expired),
+            ("mqtt_owed_forbidden", "Owed publishes whose right was gone at delivery", &self.no_longer_allowed),
+            ("mqtt_too_large", "Entries larger than what their client takes", &self.too_large),
+            ("owed_missing", "Owed entries that the store does not have", &self.missing),
+            ("owed_contradictions", "Offers that contradict a kept entry", &self.contradictions),
+            ("owed_appended", "Entries that became owed to a mailbox or session", &self.owed),
+            ("owed_settled", "Entries acknowledged by a session", &self.settled),
+        ];
+        for (name, help, counter) in counters {
+            registry.register(name, help, counter.clone());
+        }
+        registry.register("mqtt_sessions_live", "Sessions with a connection", self.live.clone());
+        registry.register("user_homes", "Users in memory", self.homes.clone());
+        registry.register_with_unit(
+            "mqtt_acknowledge",
+            "From PUBLISH to its acknowledgement",
+            Unit::Seconds,
+            self.acknowledge_seconds.clone(),
+        );
+    }
+}

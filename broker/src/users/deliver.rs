@@ -1,0 +1,289 @@
+//! Publishes on ordinary topics that matched a session's subscriptions: into the session's own log (persistent), into
+//! memory, or straight to the connection; and pushing from that log.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use godwit_cluster::Reply;
+use godwit_store::{Op, Read, ReadAnswer};
+use godwit_wire::command::{Answer, Publish, Target};
+use godwit_wire::code::Refusal;
+use godwit_wire::ids::SessionId;
+
+use super::cursor::{Half, State, packet_id};
+use super::env::{Env, What};
+use super::feed_mail::give;
+use super::home::Home;
+use super::log::{HEAD_EVERY, Keep, Next, PAGE_BYTES, PAGE_ROWS, gap_before};
+use super::owed::Owed;
+use super::session::{Live, Session};
+use super::waiter::{Shared, Waiter};
+use crate::packet::{Ack, Outgoing, PublishOut};
+
+/// Most QoS 1 and 2 publishes that wait in memory for the client of a session that is not persistent; beyond it the
+/// connection is closed (0x97), since nothing may be dropped silently.
+const MEMORY_QUEUE: usize = 1_000;
+/// And most bytes of them.
+const MEMORY_BYTES: usize = 2 * 1024 * 1024;
+
+impl Home {
+    /// A publish for some of this user's sessions. `Kept` once all of them have it.
+    pub(crate) fn deliver(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        publish: &Arc<Publish>,
+        targets: Vec<Target>,
+        reply: Reply,
+    ) {
+        let full = |session: &Session| session.is_persistent() && !session.log.has_room();
+        if self.sessions.iter().any(|session| full(session)) {
+            env.cx.answer(reply, Answer::Refused(Refusal::unavailable()));
+            return;
+        }
+        let mut gone = Vec::new();
+        let mut durable = Vec::new();
+        let mut offenders = Vec::new();
+        for target in targets {
+            let Some(index) = self.sessions.iter().position(|session| session.id == target.session) else {
+                gone.push(target.session);
+                continue;
+            };
+            let session = &mut *self.sessions[index];
+            let owed = Owed::new(publish.clone(), target);
+            if owed.qos == 0 {
+                give_now(session, env, &owed);
+            } else if session.is_persistent() {
+                durable.push((index, owed));
+            } else if !queue(session, env, owed, true) {
+                offenders.push(session.id);
+            }
+        }
+        match durable.len() {
+            0 => env.cx.answer(reply, Answer::Kept { gone }),
+            1 if gone.is_empty() => {
+                for (index, owed) in durable {
+                    self.append_owed(env, index, owed, Waiter::Reply(reply), true);
+                    break;
+                }
+            }
+            missing => {
+                let shared = Shared::new(reply, u32::try_from(missing).unwrap_or(u32::MAX), gone);
+                for (index, owed) in durable {
+                    self.append_owed(env, index, owed, Waiter::Shared(shared.clone()), true);
+                }
+            }
+        }
+        for id in offenders {
+            self.close_session_connection(env, id, 0x97);
+        }
+    }
+
+    /// Appends to a persistent session's log. `once` (all but retained messages): a QoS 2 message that it took before waits for what is on its way.
+    pub(crate) fn append_owed(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        index: usize,
+        owed: Owed,
+        waiter: Waiter,
+        once: bool,
+    ) {
+        let session = &mut *self.sessions[index];
+        if let Some(message) = owed.publish.message_id.filter(|_| once && owed.qos == 2) {
+            if !session.note_recent(message) {
+                let last = session.log.last();
+                if let Err(waiter) = session.log.also_wait(last, waiter) {
+                    self.kept(env, waiter);
+                }
+                return;
+            }
+        }
+        let row = owed.row();
+        let seq = session.log.append(owed, waiter);
+        let (id, log, view) = (session.id, session.log_id(), env.view());
+        env.store(What::Owed(id), vec![Op::Append { log, view, seq, row }]);
+        env.metrics().owed.inc();
+    }
+
+    /// The store has the oldest unconfirmed entry of a session's log.
+    pub(crate) fn owed_stored(&mut self, env: &mut Env<'_, '_>, id: SessionId) {
+        let Some(session) = self.session(id) else {
+            return;
+        };
+        let keep = match session.live.is_some() {
+            true => Keep::Tail,
+            false => Keep::No,
+        };
+        let Some((_, _, waiter)) = session.log.confirm(keep) else {
+            return;
+        };
+        let settled = push(session, env);
+        let lags = session.log.head_lag() >= HEAD_EVERY;
+        self.kept(env, waiter);
+        if settled > 0 || lags {
+            self.flush_soon(env, settled);
+        }
+    }
+
+    /// Gives a session what its window and connection have room for.
+    pub(crate) fn push_owed(&mut self, env: &mut Env<'_, '_>, id: SessionId) {
+        let settled = self.session(id).map_or(0, |session| push(session, env));
+        if settled > 0 {
+            self.flush_soon(env, settled);
+        }
+    }
+
+    /// A page of a session's log was read.
+    pub(crate) fn owed_page(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        id: SessionId,
+        generation: u32,
+        answers: Option<Vec<ReadAnswer>>,
+    ) {
+        let Some(session) = self.session(id) else {
+            return;
+        };
+        let Some(ReadAnswer::Log { rows, .. }) = answers.and_then(|answers| answers.into_iter().next()) else {
+            session.feed.page_failed(generation);
+            return;
+        };
+        let first = session.feed.cursor.sent() + 1;
+        let read = |row: godwit_store::LogRow| Some((row.seq, Owed::from_row(row.row)?.0));
+        let page: VecDeque<_> = rows.into_iter().filter_map(read).collect();
+        let missing = gap_before(&page, first, session.log.confirmed());
+        if !session.feed.page_read(generation, page) {
+            return;
+        }
+        if missing >= first {
+            env.metrics().missing.inc_by(missing + 1 - first);
+            tracing::error!(from = first, to = missing, "rows of a session's log are missing");
+            session.feed.cursor.lift(missing);
+        }
+        self.push_owed(env, id);
+    }
+}
+
+/// QoS 0: now or never.
+pub(crate) fn give_now(session: &Session, env: &mut Env<'_, '_>, owed: &Owed) {
+    let Some(live) = session.live.as_deref().filter(|live| live.ready) else {
+        return;
+    };
+    if !env.wire.room(live.conn) {
+        env.metrics().dropped_qos0.inc();
+    } else if let Some(packet) = packet(session, live, env, owed, 0) {
+        give(env, live, packet);
+    }
+}
+
+/// Into the memory of a session that ends with its connection. `false`: it takes too little.
+pub(crate) fn queue(session: &mut Session, env: &mut Env<'_, '_>, owed: Owed, once: bool) -> bool {
+    if session.live.is_none() {
+        return true;
+    }
+    if let Some(message) = owed.publish.message_id.filter(|_| once && owed.qos == 2) {
+        if !session.note_recent(message) {
+            return true;
+        }
+    }
+    session.log.append(owed, Waiter::Nobody);
+    drop(session.log.confirm(Keep::All));
+    push(session, env);
+    let (entries, bytes) = session.log.kept();
+    entries <= MEMORY_QUEUE && bytes <= MEMORY_BYTES
+}
+
+/// Pushes from the session's log. Gives how many entries were settled by being passed over.
+pub(crate) fn push(session: &mut Session, env: &mut Env<'_, '_>) -> u64 {
+    let mut settled = 0;
+    loop {
+        let next = session.feed.cursor.sent() + 1;
+        let Some(live) = session.live.as_deref().filter(|live| live.ready) else {
+            break;
+        };
+        if next > session.log.confirmed()
+            || session.in_flight() >= live.window
+            || !session.feed.cursor.has_span()
+            || !env.wire.room(live.conn)
+        {
+            break;
+        }
+        match session.feed.cursor.state(next) {
+            Some(State::Acked) => {
+                settled += session.feed.cursor.passed().count() as u64;
+                continue;
+            }
+            Some(State::Received) => {
+                let pubrel = Outgoing::Pubrel(Ack::success(packet_id(Half::Session, next)));
+                // An acknowledgement is always taken.
+                let _ = env.wire.send(live.conn, &pubrel);
+                drop(session.feed.cursor.passed());
+                continue;
+            }
+            Some(State::Sent | State::Sent2) | None => {}
+        }
+        let owed = match session.feed.next(&session.log) {
+            Next::Nothing => break,
+            Next::Read { after, up_to } => {
+                let read = Read::Log {
+                    log: session.log_id(),
+                    after,
+                    up_to,
+                    max_rows: PAGE_ROWS,
+                    max_bytes: PAGE_BYTES,
+                };
+                env.read(What::OwedPage(session.id, session.feed.generation()), vec![read]);
+                break;
+            }
+            Next::Entry(_, owed) => owed,
+        };
+        let given = packet(session, live, env, &owed, packet_id(Half::Session, next))
+            .map(|packet| PublishOut {
+                dup: session.feed.cursor.is_repeat(next),
+                ..packet
+            })
+            .is_some_and(|packet| give(env, live, packet));
+        let state = match (given, owed.qos) {
+            (false, _) => State::Acked,
+            (true, 2) => State::Sent2,
+            (true, _) => State::Sent,
+        };
+        settled += session.feed.cursor.gave(state, None).count() as u64;
+    }
+    let sent = session.feed.cursor.sent();
+    session.log.had(sent);
+    settled
+}
+
+/// The PUBLISH of an entry. `None`: its time is over, or its right is gone (SCOPE is checked when something leaves).
+fn packet(
+    session: &Session,
+    live: &Live,
+    env: &mut Env<'_, '_>,
+    owed: &Owed,
+    packet_id: u16,
+) -> Option<PublishOut> {
+    let publish = &*owed.publish;
+    let now = env.unix_ms();
+    if publish.expires_at.is_some_and(|at| at <= now) {
+        env.metrics().expired.inc();
+        return None;
+    }
+    if !env.common.config.acl.may_receive(&live.principal, &session.client_id, &publish.topic) {
+        env.metrics().no_longer_allowed.inc();
+        return None;
+    }
+    Some(PublishOut {
+        topic: (*publish.topic).into(),
+        payload: publish.payload.clone(),
+        qos: owed.qos,
+        retain: owed.retain,
+        dup: false,
+        packet_id,
+        // Rounded up: never 0 while it lives.
+        message_expiry: publish
+            .expires_at
+            .map(|at| u32::try_from((at - now).div_ceil(1_000)).unwrap_or(u32::MAX)),
+        subscription_ids: owed.subscription_ids.clone(),
+        properties: publish.properties.clone(),
+    })
+}

@@ -1,0 +1,267 @@
+//! What the code of a home reaches beyond its own state during one call: the loop, the connections, what homes of this
+//! worker share, and the tickets by which completions, answers and timers find back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use godwit_cluster::Cx;
+use godwit_store::{Op, Read, View};
+use godwit_wire::command::{Command, Publish, Route, TopicCommand};
+use godwit_wire::ids::{Key, MessageId, SessionId, UserId};
+use godwit_wire::proto::stored::MailboxEntry;
+
+use super::config::{UsersConfig, UsersMetrics};
+use super::attach::EndedSession;
+use super::due::{Due, Look};
+use super::publish_in::Target;
+use crate::part::Part;
+use crate::wire_trait::{ConnId, Wire};
+
+/// Most user names whose ids are remembered: names are immutable, so an entry is never wrong, only forgotten.
+const NAMES: usize = 8 * 1024;
+
+/// Why something was stored, read, asked or timed: what to do when it comes back.
+pub(crate) enum What {
+    /// Stored: the mailbox's oldest unconfirmed entry.
+    Mail,
+    /// Stored: the oldest unconfirmed entry of a session's log.
+    Owed(SessionId),
+    /// Stored: the rows of a CONNECT, and the end of the session before it.
+    Attached {
+        conn: ConnId,
+        ended: Option<Box<EndedSession>>,
+    },
+    /// Stored: the rows that end a session.
+    Ended(Box<EndedSession>),
+    /// Stored: the rows that end subscriptions that were not granted.
+    Unrouted(Vec<Route>),
+    /// Stored: subscription rows of a SUBSCRIBE.
+    Subscribed(SessionId, u64),
+    /// Stored: the rows that end subscriptions.
+    Unsubscribed {
+        conn: ConnId,
+        packet_id: u16,
+        codes: Vec<u8>,
+        routes: Vec<Route>,
+    },
+    /// Stored: a QoS 2 publish has its message id; it goes on now.
+    In2 {
+        conn: ConnId,
+        serial: u32,
+        target: Box<Target>,
+    },
+    /// Stored: a QoS 2 publish is ended.
+    In2Ended {
+        session: SessionId,
+        conn: ConnId,
+        packet_id: u16,
+        message: MessageId,
+    },
+    /// Stored: these PUBRECs.
+    Out2 { session: SessionId, positions: Vec<u64> },
+    /// Stored: lazily kept rows.
+    Lazy,
+    /// Stored: marks of everything up to here.
+    Marks(u64),
+    /// Read: a page of a session's log.
+    OwedPage(SessionId, u32),
+    /// Read: a page of the mailbox.
+    MailPage(SessionId, u32),
+    /// Read: the conversations' rows that a page of the mailbox refers to.
+    MailRows {
+        session: SessionId,
+        generation: u32,
+        rows: Vec<(u64, MailboxEntry)>,
+    },
+    /// Read: the user behind a name in a topic.
+    Name(ConnId),
+    /// Read: due rows of a shard.
+    Due(u16),
+    /// Asked: a publish.
+    Publish(ConnId, u32),
+    /// Asked: a publish of QoS 0.
+    Publish0(ConnId),
+    /// Asked: a QoS 2 publish.
+    Publish2(ConnId, u32),
+    /// Asked: a route.
+    Routed {
+        session: SessionId,
+        request: u64,
+        index: usize,
+        route_id: u64,
+    },
+    /// Asked: a will was published.
+    Will(SessionId, u64),
+    /// Timer: PUBLISHes that were held for too long.
+    AckTimeout(ConnId),
+    /// Timer: filters that were not answered.
+    SubscribeTimeout(SessionId, u64),
+    /// Timer: whether the home can leave memory.
+    Idle,
+    /// Timer: store what is kept lazily.
+    Flush,
+    /// Timer: tell delivered receipts.
+    Receipts,
+    /// Timer: look at due rows.
+    Tick,
+    /// Entered: something of this user is due.
+    Look(Look),
+}
+
+/// A thing under way.
+pub(crate) struct Ticket {
+    /// Whose; nil for what is nobody's.
+    pub(crate) user: UserId,
+    /// Why.
+    pub(crate) what: What,
+}
+
+/// Tickets by number. Bounded by what this part has under way, each of which is bounded where it begins.
+#[derive(Default)]
+pub(crate) struct Tickets {
+    slots: Vec<Option<Ticket>>,
+    free: Vec<u32>,
+}
+
+impl Tickets {
+    pub(crate) fn issue(&mut self, ticket: Ticket) -> u64 {
+        if let Some(free) = self.free.pop() {
+            self.slots[free as usize] = Some(ticket);
+            return u64::from(free);
+        }
+        self.slots.push(Some(ticket));
+        self.slots.len() as u64 - 1
+    }
+
+    /// Takes a ticket that has come back.
+    pub(crate) fn take(&mut self, number: u64) -> Option<Ticket> {
+        let index = u32::try_from(number).ok()?;
+        let ticket = self.slots.get_mut(index as usize)?.take()?;
+        self.free.push(index);
+        if self.free.len() == self.slots.len() && self.slots.capacity() > 64 * 1024 {
+            *self = Self::default();
+        }
+        Some(ticket)
+    }
+}
+
+/// What homes of one worker share.
+pub(crate) struct Common {
+    pub(crate) config: Arc<UsersConfig>,
+    pub(crate) metrics: UsersMetrics,
+    pub(crate) tickets: Tickets,
+    /// Whose a connection is.
+    pub(crate) conns: HashMap<ConnId, UserId>,
+    pub(crate) due: Due,
+    pub(crate) inbox_topics: [Arc<str>; 3],
+    names: HashMap<Box<str>, UserId>,
+    next_number: u64,
+}
+
+impl Common {
+    pub(crate) fn new(config: Arc<UsersConfig>, metrics: UsersMetrics) -> Self {
+        Self {
+            config,
+            metrics,
+            tickets: Tickets::default(),
+            conns: HashMap::new(),
+            due: Due::default(),
+            inbox_topics: ["me/inbox".into(), "me/inbox/json".into(), "me/inbox/text".into()],
+            names: HashMap::new(),
+            next_number: 0,
+        }
+    }
+
+    /// The id behind a user name, if it is remembered.
+    pub(crate) fn known_name(&self, name: &str) -> Option<UserId> {
+        self.names.get(name).copied()
+    }
+
+    /// Remembers a user name.
+    pub(crate) fn learn_name(&mut self, name: &str, user: UserId) {
+        if self.names.len() >= NAMES {
+            self.names.clear();
+        }
+        self.names.insert(name.into(), user);
+    }
+}
+
+/// One call's surroundings.
+pub(crate) struct Env<'a, 'c> {
+    pub(crate) cx: &'a mut Cx<'c>,
+    pub(crate) wire: &'a mut dyn Wire,
+    pub(crate) common: &'a mut Common,
+    /// The home that is called.
+    pub(crate) user: UserId,
+    /// How much the call left under way.
+    pub(crate) issued: u32,
+}
+
+impl Env<'_, '_> {
+    /// Milliseconds since 1970.
+    pub(crate) fn unix_ms(&self) -> u64 {
+        self.cx.now().unix_ms
+    }
+
+    /// Milliseconds that only grow.
+    pub(crate) fn mono_ms(&self) -> u64 {
+        self.cx.now().mono_ms
+    }
+
+    /// The view in rows.
+    pub(crate) fn view(&self) -> View {
+        self.cx.view()
+    }
+
+    /// The counters.
+    pub(crate) fn metrics(&self) -> &UsersMetrics {
+        &self.common.metrics
+    }
+
+    /// A number that no connection, route or will of this worker had before, in any start.
+    pub(crate) fn fresh_number(&mut self) -> u64 {
+        self.common.next_number += 1;
+        // 2^32 a start, at 10,000 connects a second five days; then the view's part grows, which no later start has yet
+        // had in its rows for this session.
+        (self.view() << 32).wrapping_add(self.common.next_number)
+    }
+
+    fn issue(&mut self, what: What) -> u64 {
+        let ticket = Ticket { user: self.user, what };
+        Part::Users.tag(self.common.tickets.issue(ticket))
+    }
+
+    /// Submits writes.
+    pub(crate) fn store(&mut self, what: What, ops: Vec<Op>) {
+        self.issued += 1;
+        let tag = self.issue(what);
+        self.cx.store(tag, ops);
+    }
+
+    /// Asks for reads.
+    pub(crate) fn read(&mut self, what: What, reads: Vec<Read>) {
+        self.issued += 1;
+        let tag = self.issue(what);
+        self.cx.read(tag, reads);
+    }
+
+    /// Asks another home.
+    pub(crate) fn ask(&mut self, what: What, key: Key, command: Command) {
+        self.issued += 1;
+        let tag = self.issue(what);
+        self.cx.ask(tag, key, command);
+    }
+
+    /// Sets a timer. Not counted as under way.
+    pub(crate) fn after(&mut self, ms: u64, what: What) {
+        let tag = self.issue(what);
+        self.cx.after(ms, tag);
+    }
+
+    /// Publishes on an ordinary topic.
+    pub(crate) fn ask_topic(&mut self, what: What, publish: Arc<Publish>) {
+        let key = Key::of_topic(&publish.topic);
+        let command = Command::Topic(TopicCommand::Publish(publish));
+        self.ask(what, key, command);
+    }
+}

@@ -1,0 +1,472 @@
+//! Users' homes: mailbox, sessions, durable logs with cursors, QoS flows, wills, session expiry. No sockets, no clock, no
+//! blocking: connections are spoken to through [`Wire`], everything else through [`Cx`]. This file finds the home that
+//! a call is for; what a home does is in the files named after it.
+
+mod acks;
+mod answer;
+mod attach;
+mod config;
+mod cursor;
+mod deliver;
+mod detach;
+mod due;
+mod env;
+mod feed_mail;
+mod home;
+mod in2;
+mod log;
+mod mail;
+mod mailbox;
+mod owed;
+mod publish_in;
+mod receipts;
+mod retries;
+mod rows;
+mod session;
+mod subscribe;
+mod waiter;
+mod wills;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use godwit_cluster::{Cx, Flow, Loading, Reply};
+use godwit_store::{Outcome, Read, ReadAnswer, View};
+use godwit_wire::account::Principal;
+use godwit_wire::command::{Answer, Command, UserCommand};
+use godwit_wire::ids::{Key, UserId};
+use uuid::Uuid;
+
+pub use self::config::{UsersConfig, UsersMetrics};
+use self::env::{Common, Env, Ticket, What};
+use self::home::{Home, LoadState, Loaded};
+use self::waiter::Waiter;
+use crate::packet::{Connect, Incoming};
+use crate::part::Part;
+use crate::wire_trait::{Closed, ConnId, Wire};
+
+/// Whose a ticket is that is nobody's.
+const NOBODY: UserId = UserId(Uuid::nil());
+/// A client broke the protocol.
+const PROTOCOL_ERROR: u8 = 0x82;
+
+/// The users' homes of one worker.
+pub(crate) struct Users {
+    homes: HashMap<UserId, Box<Home>>,
+    loading: HashMap<UserId, LoadState>,
+    common: Common,
+    view: View,
+    stopping: bool,
+}
+
+impl Users {
+    /// No homes yet.
+    pub(crate) fn new(config: Arc<UsersConfig>, metrics: UsersMetrics) -> Self {
+        Self {
+            homes: HashMap::new(),
+            loading: HashMap::new(),
+            common: Common::new(config, metrics),
+            view: 0,
+            stopping: false,
+        }
+    }
+
+    /// Whether a user's home is in memory.
+    pub(crate) fn is_loaded(&self, user: UserId) -> bool {
+        self.homes.contains_key(&user)
+    }
+
+    /// What must be read first to have it in memory.
+    pub(crate) fn load_reads(&mut self, user: UserId) -> Vec<Read> {
+        self.loading.insert(user, LoadState::default());
+        LoadState::first_reads(user, self.view)
+    }
+
+    /// The rows of a load.
+    pub(crate) fn loaded(&mut self, cx: &mut Cx<'_>, user: UserId, answers: Vec<ReadAnswer>) -> Loading {
+        let state = self.loading.entry(user).or_default();
+        match state.take(user, cx.view(), answers) {
+            Loaded::More(reads) => Loading::More(reads),
+            Loaded::Home(home) => {
+                self.loading.remove(&user);
+                self.homes.insert(user, home);
+                self.common.metrics.homes.set(self.homes.len() as i64);
+                // Nothing may come of what it was loaded for.
+                let tag = Part::Users.tag(self.common.tickets.issue(Ticket { user, what: What::Idle }));
+                if let Some(home) = self.homes.get_mut(&user) {
+                    home.idle_timer = true;
+                    home.touched_ms = cx.now().mono_ms;
+                }
+                cx.after(self.common.config.idle_ms, tag);
+                Loading::Ready
+            }
+        }
+    }
+
+    /// A load failed.
+    pub(crate) fn load_failed(&mut self, user: UserId) {
+        self.loading.remove(&user);
+    }
+
+    fn with(
+        &mut self,
+        cx: &mut Cx<'_>,
+        wire: &mut dyn Wire,
+        user: UserId,
+        call: impl FnOnce(&mut Home, &mut Env<'_, '_>),
+    ) {
+        if let Some(home) = self.homes.get_mut(&user) {
+            home.touched_ms = cx.now().mono_ms;
+        }
+        self.with_quietly(cx, wire, user, call);
+    }
+
+    /// As [`Self::with`], for what keeps no home in memory.
+    fn with_quietly(
+        &mut self,
+        cx: &mut Cx<'_>,
+        wire: &mut dyn Wire,
+        user: UserId,
+        call: impl FnOnce(&mut Home, &mut Env<'_, '_>),
+    ) {
+        let Some(home) = self.homes.get_mut(&user) else {
+            return;
+        };
+        let mut env = Env { cx, wire, common: &mut self.common, user, issued: 0 };
+        call(home, &mut env);
+        if home.is_dormant() && env.issued == 0 && !home.idle_timer {
+            home.idle_timer = true;
+            let quiet_ms = env.mono_ms().saturating_sub(home.touched_ms);
+            let ms = env.common.config.idle_ms.saturating_sub(quiet_ms);
+            env.after(ms, What::Idle);
+        }
+        home.outstanding += env.issued;
+    }
+
+    fn with_conn(
+        &mut self,
+        cx: &mut Cx<'_>,
+        wire: &mut dyn Wire,
+        conn: ConnId,
+        call: impl FnOnce(&mut Home, &mut Env<'_, '_>),
+    ) {
+        if let Some(user) = self.common.conns.get(&conn).copied() {
+            self.with(cx, wire, user, call);
+        }
+    }
+
+    /// A client that the door let in; its home is loaded.
+    pub(crate) fn attach(
+        &mut self,
+        cx: &mut Cx<'_>,
+        wire: &mut dyn Wire,
+        conn: ConnId,
+        connect: Box<Connect>,
+        principal: Principal,
+    ) {
+        let user = principal.user;
+        self.with(cx, wire, user, |home, env| home.attach(env, conn, *connect, principal));
+    }
+
+    /// A packet of a client.
+    pub(crate) fn packet(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire, conn: ConnId, packet: Incoming) {
+        self.with_conn(cx, wire, conn, |home, env| match packet {
+            Incoming::Publish(publish) => home.publish(env, conn, publish),
+            Incoming::Puback(id, reason) => home.puback(env, conn, id, reason),
+            Incoming::Pubrec(id, reason) => home.pubrec(env, conn, id, reason),
+            Incoming::Pubrel(id, _) => home.pubrel(env, conn, id),
+            Incoming::Pubcomp(id, _) => home.pubcomp(env, conn, id),
+            Incoming::Subscribe { packet_id, filters, subscription_id } => {
+                home.subscribe(env, conn, packet_id, filters, subscription_id);
+            }
+            Incoming::Unsubscribe { packet_id, filters } => home.unsubscribe(env, conn, packet_id, filters),
+            Incoming::Disconnect { reason, session_expiry } => home.disconnected(env, conn, reason, session_expiry),
+            Incoming::Connect(_) | Incoming::Pingreq | Incoming::Auth => {
+                home.close_connection(env, conn, PROTOCOL_ERROR);
+            }
+        });
+    }
+
+    /// `net` closed a connection.
+    pub(crate) fn closed(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire, conn: ConnId, closed: Closed) {
+        self.with_conn(cx, wire, conn, |home, env| home.closed(env, conn, closed));
+    }
+
+    /// A connection has room again.
+    pub(crate) fn drained(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire, conn: ConnId) {
+        self.with_conn(cx, wire, conn, |home, env| {
+            if let Some(id) = home.session_at(conn).map(|session| session.id) {
+                home.push_all(env, id);
+            }
+        });
+    }
+
+    /// A command for a user's home.
+    pub(crate) fn apply(
+        &mut self,
+        cx: &mut Cx<'_>,
+        wire: &mut dyn Wire,
+        user: UserId,
+        command: UserCommand,
+        reply: Reply,
+    ) -> Flow {
+        if !self.is_loaded(user) {
+            if !needs_home(&command) {
+                // Only live sessions are told, and there is none.
+                cx.answer(reply, Answer::Done);
+                return Flow::Taken;
+            }
+            let reads = self.load_reads(user);
+            return Flow::Load { command: Command::User(command), reply, reads };
+        }
+        self.with(cx, wire, user, |home, env| match command {
+            UserCommand::Offer { entry, after } => home.mailbox.offer(env, entry, after, reply),
+            UserCommand::Note(event) => home.mailbox.note(env, *event, Waiter::Reply(reply)),
+            UserCommand::Deliver { publish, targets } => home.deliver(env, &publish, targets, reply),
+            UserCommand::Receipt { conversation, watermark } => {
+                home.give_receipt(env, conversation, watermark);
+                env.cx.answer(reply, Answer::Done);
+            }
+            UserCommand::CredentialEnded { credential } => {
+                home.credential_ended(env, credential);
+                env.cx.answer(reply, Answer::Done);
+            }
+        });
+        Flow::Taken
+    }
+
+    fn take(&mut self, number: u64) -> Option<Ticket> {
+        self.common.tickets.take(number)
+    }
+
+    fn came_back(&mut self, user: UserId) {
+        if let Some(home) = self.homes.get_mut(&user) {
+            home.outstanding = home.outstanding.saturating_sub(1);
+        }
+    }
+
+    /// A batch was completed.
+    pub(crate) fn stored(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire, number: u64, outcome: &Outcome) {
+        let Some(Ticket { user, what }) = self.take(number) else {
+            return;
+        };
+        self.came_back(user);
+        if *outcome != Outcome::Stored {
+            // The engine closes: nobody is told anything.
+            return;
+        }
+        let lazy = match what {
+            What::Lazy => None,
+            What::Marks(up_to) => Some(up_to),
+            what => return self.stored_for(cx, wire, user, what),
+        };
+        self.with_quietly(cx, wire, user, |home, env| {
+            if let Some(up_to) = lazy {
+                home.mailbox.marks_stored(env, up_to);
+            }
+        });
+    }
+
+    fn stored_for(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire, user: UserId, what: What) {
+        self.with(cx, wire, user, |home, env| match what {
+            What::Mail => home.mail_stored(env),
+            What::Owed(session) => home.owed_stored(env, session),
+            What::Attached { conn, ended } => {
+                if let Some(ended) = ended {
+                    home.session_ended(env, *ended);
+                }
+                home.attached(env, conn);
+            }
+            What::Ended(ended) => home.session_ended(env, *ended),
+            What::Unrouted(routes) => subscribe::unroute(env, routes),
+            What::Subscribed(session, request) => home.subscribed(env, session, request),
+            What::Unsubscribed { conn, packet_id, codes, routes } => {
+                home.unsubscribed(env, conn, packet_id, codes, routes);
+            }
+            What::In2 { conn, serial, target } => home.in2_stored(env, conn, serial, *target),
+            What::In2Ended { session, conn, packet_id, message } => {
+                home.in2_ended(env, session, conn, packet_id, message);
+            }
+            What::Out2 { session, positions } => home.pubrecs_stored(env, session, &positions),
+            _ => {}
+        });
+    }
+
+    /// Reads were answered. `None`: they failed for now.
+    pub(crate) fn read(
+        &mut self,
+        cx: &mut Cx<'_>,
+        wire: &mut dyn Wire,
+        number: u64,
+        answers: Option<Vec<ReadAnswer>>,
+    ) {
+        let Some(Ticket { user, what }) = self.take(number) else {
+            return;
+        };
+        if let What::Due(shard) = what {
+            self.due_read(cx, shard, answers.as_ref().and_then(|answers| answers.first()));
+            return;
+        }
+        self.came_back(user);
+        self.with(cx, wire, user, |home, env| match what {
+            What::OwedPage(session, generation) => home.owed_page(env, session, generation, answers),
+            What::MailPage(session, generation) => home.mail_page(env, session, generation, answers),
+            What::MailRows { session, generation, rows } => home.mail_rows(env, session, generation, rows, answers),
+            What::Name(conn) => home.name_read(env, conn, answers),
+            _ => {}
+        });
+    }
+
+    /// Another home answered.
+    pub(crate) fn answered(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire, number: u64, answer: Answer) {
+        let Some(Ticket { user, what }) = self.take(number) else {
+            return;
+        };
+        self.came_back(user);
+        self.with(cx, wire, user, |home, env| match what {
+            What::Publish(conn, serial) | What::Publish2(conn, serial) => {
+                home.published(env, conn, serial, answer);
+            }
+            What::Publish0(conn) => home.published0(env, conn, &answer),
+            What::Routed { session, request, index, route_id } => {
+                home.routed(env, session, request, index, route_id, answer);
+            }
+            What::Will(session, number) => home.will_fired(env, session, number, &answer),
+            _ => {}
+        });
+    }
+
+    /// A timer is due.
+    pub(crate) fn timer(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire, number: u64) {
+        let Some(Ticket { user, what }) = self.take(number) else {
+            return;
+        };
+        match what {
+            What::Tick => self.tick(cx),
+            What::Idle => self.idle(cx, wire, user),
+            what => self.with(cx, wire, user, |home, env| match what {
+                What::AckTimeout(conn) => home.ack_timeout(env, conn),
+                What::SubscribeTimeout(session, request) => home.subscribe_timeout(env, session, request),
+                What::Flush => home.flush_due(env),
+                What::Receipts => home.receipts_due(env),
+                _ => {}
+            }),
+        }
+    }
+
+    /// A home without connections and without work leaves memory, once it has stored what only memory knew.
+    fn idle(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire, user: UserId) {
+        let idle_ms = self.common.config.idle_ms;
+        let Some(home) = self.homes.get_mut(&user) else {
+            return;
+        };
+        home.idle_timer = false;
+        if !home.is_dormant() {
+            return;
+        }
+        let quiet_ms = cx.now().mono_ms.saturating_sub(home.touched_ms);
+        if quiet_ms < idle_ms {
+            home.idle_timer = true;
+            let ticket = Ticket { user, what: What::Idle };
+            let tag = Part::Users.tag(self.common.tickets.issue(ticket));
+            cx.after(idle_ms - quiet_ms, tag);
+            return;
+        }
+        let mut left = false;
+        self.with_quietly(cx, wire, user, |home, env| left = home.settle(env));
+        if left {
+            self.homes.remove(&user);
+            self.common.metrics.homes.set(self.homes.len() as i64);
+            if self.homes.capacity() > 1_024 && self.homes.len() < self.homes.capacity() / 4 {
+                self.homes.shrink_to_fit();
+            }
+        }
+    }
+
+    fn tick(&mut self, cx: &mut Cx<'_>) {
+        let now = cx.now();
+        for (shard, read) in self.common.due.tick(now.mono_ms, now.unix_ms) {
+            let ticket = Ticket { user: NOBODY, what: What::Due(shard) };
+            let tag = Part::Users.tag(self.common.tickets.issue(ticket));
+            cx.read(tag, vec![read]);
+        }
+        if !self.stopping {
+            let tag = Part::Users.tag(self.common.tickets.issue(Ticket { user: NOBODY, what: What::Tick }));
+            cx.after(due::TICK_MS, tag);
+        }
+    }
+
+    fn due_read(&mut self, cx: &mut Cx<'_>, shard: u16, answer: Option<&ReadAnswer>) {
+        for look in self.common.due.read(shard, cx.now().unix_ms, answer) {
+            let ticket = Ticket { user: look.user, what: What::Look(look) };
+            let tag = Part::Users.tag(self.common.tickets.issue(ticket));
+            cx.enter(Key::User(look.user), tag);
+        }
+    }
+
+    /// What [`Cx::enter`] asked for. `Some`: these must be read first, then again.
+    pub(crate) fn enter(
+        &mut self,
+        cx: &mut Cx<'_>,
+        wire: &mut dyn Wire,
+        user: UserId,
+        number: u64,
+    ) -> Option<Vec<Read>> {
+        if !self.is_loaded(user) {
+            return Some(self.load_reads(user));
+        }
+        if let Some(Ticket { what: What::Look(look), .. }) = self.take(number) {
+            self.with(cx, wire, user, |home, env| home.look(env, look));
+        }
+        None
+    }
+
+    /// Everything of this turn was dispatched.
+    pub(crate) fn end_of_turn(&mut self, _cx: &mut Cx<'_>, _wire: &mut dyn Wire) {}
+
+    /// The worker owns these shards from now on.
+    pub(crate) fn taken_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], view: View) {
+        self.view = view;
+        let not_before = cx.now().mono_ms + self.common.config.return_ms;
+        self.common.due.taken_up(shards, not_before);
+        self.tick(cx);
+    }
+
+    /// The worker no longer owns these shards: everything about them is dropped, nobody is told anything.
+    pub(crate) fn given_up(&mut self, wire: &mut dyn Wire, shards: &[u16]) {
+        self.common.due.given_up(shards);
+        let conns = &mut self.common.conns;
+        self.homes.retain(|user, home| {
+            let stays = !shards.contains(&Key::User(*user).shard());
+            if !stays {
+                for live in home.sessions.iter().filter_map(|session| session.live.as_deref()) {
+                    conns.remove(&live.conn);
+                    wire.close(live.conn, None);
+                }
+            }
+            stays
+        });
+        self.loading.retain(|user, _| !shards.contains(&Key::User(*user).shard()));
+    }
+
+    /// The process ends: stores what is kept lazily.
+    pub(crate) fn shut_down(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire) {
+        self.stopping = true;
+        let users: Vec<UserId> = self.homes.keys().copied().collect();
+        for user in users {
+            self.with(cx, wire, user, |home, env| {
+                home.settle(env);
+            });
+        }
+    }
+
+    /// Whether nothing is on its way.
+    pub(crate) fn quiet(&self) -> bool {
+        self.homes.values().all(|home| home.outstanding == 0)
+    }
+}
+
+/// Whether a command is of use to a home without live sessions.
+fn needs_home(command: &UserCommand) -> bool {
+    !matches!(command, UserCommand::Receipt { .. } | UserCommand::CredentialEnded { .. })
+}

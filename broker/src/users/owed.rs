@@ -1,0 +1,113 @@
+//! An entry of a session's own log: a publish on an ordinary topic with the options of the session's subscriptions, and
+//! its stored form.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use godwit_wire::command::{Publish, Target};
+use godwit_wire::proto::stored::StoredPublish;
+use prost::Message as _;
+
+use super::log::Entry;
+use super::session::recent_number;
+
+/// A publish for one session.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Owed {
+    pub(crate) publish: Arc<Publish>,
+    /// Granted, at most as published.
+    pub(crate) qos: u8,
+    pub(crate) retain: bool,
+    pub(crate) subscription_ids: Vec<u32>,
+}
+
+impl Owed {
+    /// What this target gets of a publish.
+    pub(crate) fn new(publish: Arc<Publish>, target: Target) -> Self {
+        Self {
+            qos: publish.qos.min(target.qos),
+            retain: publish.retain && target.retain_as_published,
+            subscription_ids: target.subscription_ids,
+            publish,
+        }
+    }
+
+    /// Its row.
+    pub(crate) fn row(&self) -> Bytes {
+        let publish = &*self.publish;
+        StoredPublish {
+            topic: publish.topic.to_string(),
+            payload: publish.payload.clone(),
+            qos: u32::from(self.qos),
+            retain: self.retain,
+            subscription_ids: self.subscription_ids.clone(),
+            properties: publish.properties.as_deref().cloned(),
+            expires_at: publish.expires_at.unwrap_or(0),
+            publisher_number: publish.message_id.map_or(0, recent_number),
+        }
+        .encode_to_vec()
+        .into()
+    }
+
+    /// The entry of a row, and the number of its QoS 2 message (0: none). `None`: not a row of this form.
+    pub(crate) fn from_row(row: Bytes) -> Option<(Self, u64)> {
+        let row = StoredPublish::decode(row).ok()?;
+        let publish = Publish {
+            topic: row.topic.into(),
+            payload: row.payload,
+            qos: row.qos.min(2) as u8,
+            retain: row.retain,
+            expires_at: Some(row.expires_at).filter(|at| *at > 0),
+            properties: row.properties.map(Box::new),
+            from: None,
+            message_id: None,
+        };
+        let owed = Self {
+            qos: publish.qos,
+            retain: row.retain,
+            subscription_ids: row.subscription_ids,
+            publish: Arc::new(publish),
+        };
+        Some((owed, row.publisher_number))
+    }
+}
+
+impl Entry for Owed {
+    fn weight(&self) -> usize {
+        self.publish.payload.len() + self.publish.topic.len() + 128
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use godwit_wire::ids::{MessageId, SessionId};
+
+    use super::*;
+
+    #[test]
+    fn a_row_reads_back_with_what_the_session_is_to_get() {
+        let publish = Arc::new(Publish {
+            topic: "iot/a/b".into(),
+            payload: Bytes::from_static(b"x"),
+            qos: 2,
+            retain: true,
+            expires_at: Some(77),
+            properties: None,
+            from: Some(SessionId::fresh()),
+            message_id: Some(MessageId::fresh()),
+        });
+        let target = |retain_as_published| Target {
+            session: SessionId::fresh(),
+            qos: 1,
+            retain_as_published,
+            subscription_ids: vec![3, 4],
+        };
+        let owed = Owed::new(publish.clone(), target(false));
+        assert_eq!((owed.qos, owed.retain), (1, false));
+        let (back, number) = Owed::from_row(Owed::new(publish.clone(), target(true)).row()).unwrap();
+        assert_eq!((back.qos, back.retain, &*back.subscription_ids), (1, true, &[3, 4][..]));
+        assert_eq!((&*back.publish.topic, back.publish.expires_at), ("iot/a/b", Some(77)));
+        assert_eq!(Some(number), publish.message_id.map(recent_number));
+        assert!(Owed::from_row(Bytes::from_static(b"\xff\xff")).is_none());
+    }
+}

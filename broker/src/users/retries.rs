@@ -1,0 +1,92 @@
+//! Sends without a client message id: a publish that equals one of the previous connection whose PUBACK is known not to
+//! have been written takes that one's identity (docs/protocol.md, Retries). Everything else gets a fresh one.
+
+use godwit_wire::ids::SessionId;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+
+use super::home::Home;
+use super::session::Live;
+use crate::packet::PublishIn;
+
+/// PUBACKs given that are remembered before it is asked how many of them are written.
+pub(crate) const GIVEN: usize = 32;
+/// Clients of a user whose previous connection is remembered.
+const CLIENTS: usize = 64;
+/// Publishes of one connection that are remembered: what it could have unacknowledged, and PUBACKs on their way.
+const PUBLISHES: usize = 1_024;
+
+/// How a publish is known again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Retry {
+    /// 0: not a send without an id.
+    pub(crate) packet_id: u16,
+    /// Of topic and payload.
+    pub(crate) digest: u128,
+    /// What its message is named by.
+    pub(crate) identity: [u8; 16],
+}
+
+/// A client's previous connection.
+pub(crate) struct Previous {
+    client_id: Box<str>,
+    publishes: Vec<Retry>,
+}
+
+/// The identity of a publish.
+pub(crate) fn identity(
+    previous: &mut Vec<Previous>,
+    session: SessionId,
+    client_id: &str,
+    live: &Live,
+    packet: &PublishIn,
+) -> Retry {
+    let digest = digest(packet);
+    let same = |retry: &Retry| retry.packet_id == packet.packet_id && retry.digest == digest;
+    if let Some(of) = previous.iter_mut().find(|of| *of.client_id == *client_id) {
+        if let Some(at) = of.publishes.iter().position(same) {
+            // Taken out: a later equal publish of this connection is a new message.
+            return of.publishes.swap_remove(at);
+        }
+    }
+    let serial = live.first_serial.wrapping_add(live.inbound.len() as u32);
+    let mut hash = Xxh3::new();
+    hash.update(session.0.as_bytes());
+    hash.update(&live.number.to_be_bytes());
+    hash.update(&serial.to_be_bytes());
+    hash.update(&packet.packet_id.to_be_bytes());
+    hash.update(&digest.to_be_bytes());
+    Retry {
+        packet_id: packet.packet_id,
+        digest,
+        identity: hash.digest128().to_be_bytes(),
+    }
+}
+
+/// Of topic and payload.
+pub(crate) fn digest(packet: &PublishIn) -> u128 {
+    let topic = xxh3_128(packet.topic.as_bytes());
+    topic.rotate_left(64) ^ xxh3_128(&packet.payload)
+}
+
+impl Home {
+    /// A connection is gone. `unwritten`: how many of its last PUBACKs were not written.
+    pub(crate) fn remember_publishes(&mut self, client_id: &str, live: &Live, unwritten: u32) {
+        self.previous.retain(|previous| *previous.client_id != *client_id);
+        let given = live.given.iter().rev().take(unwritten as usize).copied();
+        let waiting = live.inbound.iter().filter_map(|inbound| inbound.retry);
+        let publishes: Vec<Retry> = given
+            .chain(waiting)
+            .filter(|retry| retry.packet_id != 0)
+            .take(PUBLISHES)
+            .collect();
+        if !publishes.is_empty() {
+            if self.previous.len() >= CLIENTS {
+                self.previous.remove(0);
+            }
+            self.previous.push(Previous {
+                client_id: client_id.into(),
+                publishes,
+            });
+        }
+    }
+}

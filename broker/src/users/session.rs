@@ -1,0 +1,373 @@
+//! A session: its subscriptions, its own log and feed, its place in the mailbox, and, while it has one, its connection.
+//! The flows over it are in the files named after them.
+
+use std::collections::VecDeque;
+
+use godwit_store::{Head, LogId, Op};
+use godwit_wire::account::Principal;
+use godwit_wire::command::Route;
+use godwit_wire::ids::{MessageId, SessionId, UserId};
+use godwit_wire::topic::Encoding;
+
+use super::cursor::Cursor;
+use super::log::{Feed, Log};
+use super::mail::Mail;
+use super::owed::Owed;
+use super::publish_in::Inbound;
+use super::retries::Retry;
+use super::rows::{InboxRow, Name, OutRow, SessionRow, SubscriptionRow};
+use super::subscribe::Request;
+use crate::packet::Version;
+use crate::tables::SESSION_LOG;
+use crate::wire_trait::ConnId;
+
+/// QoS 2 messages remembered in a session's log so that a repeated one is known: what its publishers may have
+/// unacknowledged at a time, twice.
+pub(crate) const RECENT: usize = 512;
+
+/// A session of a user.
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) client_id: Box<str>,
+    /// Session Expiry Interval as granted, seconds; 0: ends with its connection.
+    pub(crate) expiry: u32,
+    /// Milliseconds since 1970; 0: connected.
+    pub(crate) disconnected_at: u64,
+    /// It has rows in the store, and what it is owed is there too: it was once to outlive its connection.
+    pub(crate) stored: bool,
+    /// Where its due row stands, milliseconds since 1970; 0: none.
+    pub(crate) due_at: u64,
+    pub(crate) subscriptions: Vec<Subscription>,
+    pub(crate) inbox: Option<Box<Inbox>>,
+    pub(crate) log: Log<Owed>,
+    pub(crate) feed: Feed<Owed>,
+    /// QoS 2 messages from the client that are not ended.
+    pub(crate) in2: Vec<In2>,
+    /// QoS 2 messages that were appended to the log last.
+    pub(crate) recent: VecDeque<u64>,
+    /// `recent` or a PUBREC has changed since [`OutRow`] was written.
+    pub(crate) out_dirty: bool,
+    /// PUBRECs that wait for a row that is on its way to be written first.
+    pub(crate) out_waiting: Vec<u64>,
+    pub(crate) out_writing: bool,
+    pub(crate) live: Option<Box<Live>>,
+}
+
+/// A session's connection.
+pub(crate) struct Live {
+    pub(crate) conn: ConnId,
+    pub(crate) version: Version,
+    pub(crate) principal: Principal,
+    /// The connection's number: names its will, and its publishes for retries.
+    pub(crate) number: u64,
+    /// What the client takes unacknowledged, at most our own receive maximum.
+    pub(crate) window: u16,
+    /// CONNACK was sent.
+    pub(crate) ready: bool,
+    /// Whether it has a will.
+    pub(crate) will: bool,
+    pub(crate) session_present: bool,
+    /// What CONNACK says of the granted expiry, if it differs from what was asked.
+    pub(crate) told_expiry: Option<u32>,
+    pub(crate) assigned_client_id: bool,
+    /// Why reading is paused.
+    pub(crate) paused: u8,
+    /// A timer for held PUBLISHes is set.
+    pub(crate) ack_timer: bool,
+    /// QoS 1 and 2 publishes from the client that are not acknowledged, in order.
+    pub(crate) inbound: VecDeque<Inbound>,
+    /// Number of the first of them.
+    pub(crate) first_serial: u32,
+    /// QoS 0 publishes that were asked and not answered.
+    pub(crate) asked0: u16,
+    /// Publishes without an id whose PUBACK was given and may not be written yet, the latest last.
+    pub(crate) given: VecDeque<Retry>,
+    /// A publish that waits for the user behind the name in its topic.
+    pub(crate) parked: Option<Box<crate::packet::PublishIn>>,
+    /// SUBSCRIBEs that are not answered.
+    pub(crate) requests: Vec<Request>,
+}
+
+/// A subscription to ordinary topics.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Subscription {
+    pub(crate) filter: Box<str>,
+    pub(crate) route_id: u64,
+    pub(crate) subscription_id: Option<u32>,
+    pub(crate) qos: u8,
+    pub(crate) no_local: bool,
+    pub(crate) retain_as_published: bool,
+    /// Its route is known to stand.
+    pub(crate) routed: bool,
+    /// Route ids that it replaced and that may still stand.
+    pub(crate) replaced: Vec<u64>,
+}
+
+impl Subscription {
+    /// Its route.
+    pub(crate) fn route(&self, user: UserId, session: SessionId, persistent: bool) -> Route {
+        Route {
+            user,
+            session,
+            route_id: self.route_id,
+            filter: self.filter.clone(),
+            persistent,
+            qos: self.qos,
+            no_local: self.no_local,
+            retain_as_published: self.retain_as_published,
+            subscription_id: self.subscription_id,
+        }
+    }
+
+    /// Its routes, the replaced ones too.
+    pub(crate) fn routes(&self, user: UserId, session: SessionId, persistent: bool) -> Vec<Route> {
+        let mut routes = vec![self.route(user, session, persistent)];
+        for replaced in &self.replaced {
+            routes.push(Route {
+                route_id: *replaced,
+                ..routes[0].clone()
+            });
+        }
+        routes
+    }
+
+    pub(crate) fn row(&self) -> SubscriptionRow {
+        SubscriptionRow {
+            filter: self.filter.to_string(),
+            qos: u32::from(self.qos),
+            no_local: self.no_local,
+            retain_as_published: self.retain_as_published,
+            subscription_id: self.subscription_id,
+            replaced: self.replaced.clone(),
+        }
+    }
+
+    pub(crate) fn restored(route_id: u64, row: SubscriptionRow) -> Self {
+        Self {
+            filter: row.filter.into(),
+            route_id,
+            subscription_id: row.subscription_id,
+            qos: row.qos.min(2) as u8,
+            no_local: row.no_local,
+            retain_as_published: row.retain_as_published,
+            routed: false,
+            replaced: row.replaced,
+        }
+    }
+}
+
+/// A session's place in the mailbox.
+pub(crate) struct Inbox {
+    /// `None` if it only ever had a live feed (QoS 0).
+    pub(crate) feed: Option<Feed<Mail>>,
+    /// The subscription, while there is one.
+    pub(crate) form: Option<InboxForm>,
+    /// The cursor as stored, or on its way.
+    pub(crate) stored: u64,
+}
+
+/// A subscription to me/inbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InboxForm {
+    pub(crate) encoding: Encoding,
+    /// 0: a live feed without cursor; 1.
+    pub(crate) qos: u8,
+    pub(crate) no_local: bool,
+    pub(crate) subscription_id: Option<u32>,
+}
+
+impl Inbox {
+    pub(crate) fn row(&self) -> InboxRow {
+        let form = self.form;
+        InboxRow {
+            has_cursor: self.feed.is_some(),
+            acked: self.feed.as_ref().map_or(0, |feed| feed.cursor.acked()),
+            encoding: match form.map(|form| form.encoding) {
+                None => 0,
+                Some(Encoding::Proto) => 1,
+                Some(Encoding::Json) => 2,
+                Some(Encoding::Text) => 3,
+            },
+            qos: form.map_or(0, |form| u32::from(form.qos)),
+            no_local: form.is_some_and(|form| form.no_local),
+            subscription_id: form.and_then(|form| form.subscription_id),
+        }
+    }
+
+    pub(crate) fn restored(row: &InboxRow, given: u64) -> Self {
+        let encoding = match row.encoding {
+            1 => Some(Encoding::Proto),
+            2 => Some(Encoding::Json),
+            3 => Some(Encoding::Text),
+            _ => None,
+        };
+        Self {
+            feed: row.has_cursor.then(|| Feed::new(Cursor::new(row.acked, given))),
+            form: encoding.map(|encoding| InboxForm {
+                encoding,
+                qos: row.qos.min(1) as u8,
+                no_local: row.no_local,
+                subscription_id: row.subscription_id,
+            }),
+            stored: row.acked,
+        }
+    }
+
+    /// Whether entries are pushed with a cursor now.
+    pub(crate) fn is_fed(&self) -> bool {
+        self.feed.is_some() && self.form.is_some_and(|form| form.qos > 0)
+    }
+}
+
+/// How far a QoS 2 publish from the client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Known from the store or from an earlier connection: perhaps not passed on yet.
+    Kept,
+    /// On this connection on its way.
+    Going,
+    /// PUBREC was sent.
+    Received,
+    /// PUBREL came; its end is on its way to the store.
+    Ending,
+}
+
+/// A QoS 2 publish from the client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct In2 {
+    pub(crate) packet_id: u16,
+    pub(crate) message: MessageId,
+    pub(crate) digest: [u8; 16],
+    pub(crate) phase: Phase,
+}
+
+impl Session {
+    /// A session that begins.
+    pub(crate) fn new(id: SessionId, client_id: Box<str>) -> Self {
+        Self {
+            id,
+            client_id,
+            expiry: 0,
+            disconnected_at: 0,
+            stored: false,
+            due_at: 0,
+            subscriptions: Vec::new(),
+            inbox: None,
+            log: Log::restored(Head::default(), 0),
+            feed: Feed::new(Cursor::default()),
+            in2: Vec::new(),
+            recent: VecDeque::new(),
+            out_dirty: false,
+            out_waiting: Vec::new(),
+            out_writing: false,
+            live: None,
+        }
+    }
+
+    /// Whether what it is and what it is owed is kept in the store.
+    pub(crate) fn is_persistent(&self) -> bool {
+        self.stored
+    }
+
+    /// Whether it goes on when its connection ends.
+    pub(crate) fn outlives(&self) -> bool {
+        self.expiry > 0
+    }
+
+    /// Its own log in the store.
+    pub(crate) fn log_id(&self) -> LogId {
+        log_id(self.id)
+    }
+
+    /// Its connection, if `conn` is it.
+    pub(crate) fn live_at(&mut self, conn: ConnId) -> Option<&mut Live> {
+        self.live.as_deref_mut().filter(|live| live.conn == conn)
+    }
+
+    /// QoS 1 and 2 publishes to the client that are not settled.
+    pub(crate) fn in_flight(&self) -> u16 {
+        let inbox = self.inbox.as_ref().and_then(|inbox| inbox.feed.as_ref());
+        self.feed.cursor.in_flight() + inbox.map_or(0, |feed| feed.cursor.in_flight())
+    }
+
+    /// When it ends if nobody comes, milliseconds since 1970.
+    pub(crate) fn ends_at(&self) -> u64 {
+        self.disconnected_at + u64::from(self.expiry) * 1_000
+    }
+
+    pub(crate) fn row(&self) -> SessionRow {
+        SessionRow {
+            client_id: self.client_id.to_string(),
+            expiry: self.expiry,
+            disconnected_at: self.disconnected_at,
+            given_mailbox: self
+                .inbox
+                .as_ref()
+                .and_then(|inbox| inbox.feed.as_ref())
+                .map_or(0, |feed| feed.cursor.given_to()),
+            given_log: self.feed.cursor.given_to(),
+            due_at: self.due_at,
+        }
+    }
+
+    pub(crate) fn out_row(&self) -> OutRow {
+        OutRow {
+            received: self.feed.cursor.received().collect(),
+            recent: self.recent.iter().copied().collect(),
+        }
+    }
+
+    /// Remembers a QoS 2 message. `false`: it was appended before.
+    pub(crate) fn note_recent(&mut self, message: MessageId) -> bool {
+        let number = recent_number(message);
+        if self.recent.contains(&number) {
+            return false;
+        }
+        if self.recent.len() >= RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(number);
+        self.out_dirty = true;
+        true
+    }
+
+    /// The rows that end it, and its log's.
+    pub(crate) fn end_ops(&self, user: UserId, view: u64) -> Vec<Op> {
+        let mut ops = vec![Name::Session(self.id).end(user, view)];
+        for subscription in &self.subscriptions {
+            ops.push(Name::Subscription(self.id, subscription.route_id).end(user, view));
+        }
+        if self.inbox.is_some() {
+            ops.push(Name::Inbox(self.id).end(user, view));
+        }
+        ops.push(Name::Out(self.id).end(user, view));
+        for taken in &self.in2 {
+            ops.push(Name::In(self.id, taken.message).end(user, view));
+        }
+        if self.log.confirmed() > 0 || !self.log.is_settled() {
+            let ended = Head {
+                confirmed: self.log.confirmed(),
+                floor: u64::MAX,
+            };
+            ops.push(Op::Head {
+                log: self.log_id(),
+                head: ended,
+            });
+        }
+        ops
+    }
+}
+
+/// A session's own log in the store.
+pub(crate) fn log_id(id: SessionId) -> LogId {
+    LogId {
+        table: SESSION_LOG,
+        id: id.0,
+    }
+}
+
+/// How a QoS 2 message is remembered: a part of its UUIDv7 that is random, and one that is not.
+pub(crate) fn recent_number(message: MessageId) -> u64 {
+    let (high, low) = message.0.as_u64_pair();
+    low ^ high.rotate_left(32)
+}

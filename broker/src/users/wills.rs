@@ -1,0 +1,240 @@
+//! Wills: stored before CONNACK, published when a connection ends other than by DISCONNECT 0x00, after their delay,
+//! also if the process died in between. A client that returns takes its will back.
+
+use std::sync::Arc;
+
+use godwit_store::Op;
+use godwit_wire::account::{Principal, Scopes};
+use godwit_wire::code::Code;
+use godwit_wire::command::{Answer, Publish};
+use godwit_wire::ids::SessionId;
+use godwit_wire::topic::{PublishTopic, classify_publish};
+use uuid::Uuid;
+
+use super::detach::Leave;
+use super::due::{Look, expect_will};
+use super::env::{Env, What};
+use super::home::Home;
+use super::rows::{Name, WillRow};
+use crate::packet::{Connect, Will};
+
+/// A will that could not be published is tried again after this, milliseconds.
+const AGAIN_MS: u64 = 10_000;
+
+/// The will of a connection.
+pub(crate) struct PendingWill {
+    session: SessionId,
+    number: u64,
+    row: Box<WillRow>,
+    /// Its publish is on its way.
+    firing: bool,
+}
+
+impl PendingWill {
+    pub(crate) fn restored(session: SessionId, number: u64, row: WillRow) -> Self {
+        Self { session, number, row: Box::new(row), firing: false }
+    }
+}
+
+impl Home {
+    /// Whether a will may be taken (SCOPE is checked again when it fires). `Err`: the reason code.
+    pub(crate) fn check_will(&self, env: &Env<'_, '_>, connect: &Connect, principal: &Principal) -> Result<(), u8> {
+        let Some(will) = &connect.will else {
+            return Ok(());
+        };
+        match classify_publish(&will.topic) {
+            Ok(PublishTopic::Ordinary(topic))
+                if env.common.config.acl.may_publish(principal, &connect.client_id, topic) =>
+            {
+                Ok(())
+            }
+            Err(refusal) if refusal.code() == Code::TopicForm => Err(refusal.code().puback()),
+            _ => Err(Code::NotFound.puback()),
+        }
+    }
+
+    /// Keeps the will of a connection that begins.
+    #[expect(clippy::too_many_arguments, reason = "what a will is stored with")]
+    pub(crate) fn keep_will(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        session: SessionId,
+        number: u64,
+        will: &Will,
+        client_id: &str,
+        principal: &Principal,
+        ops: &mut Vec<Op>,
+    ) {
+        // Looked at only by a later start of this node: this one learns of the end from its connection.
+        let look_at = env.unix_ms();
+        let row = WillRow {
+            topic: will.topic.to_string(),
+            payload: will.payload.clone(),
+            qos: u32::from(will.qos),
+            retain: will.retain,
+            delay: will.delay,
+            message_expiry: will.message_expiry,
+            properties: will.properties.as_deref().cloned(),
+            client_id: client_id.to_owned(),
+            user_name: principal.name.to_string(),
+            anonymous: principal.is_anonymous(),
+            due_at: 0,
+            look_at,
+        };
+        ops.push(Name::Will(session, number).put(env.user, env.view(), &row));
+        ops.push(look(env, session, number, look_at).insert());
+        self.wills.push(PendingWill { session, number, row: Box::new(row), firing: false });
+    }
+
+    /// A connection with a will has ended.
+    pub(crate) fn will_left(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        session: SessionId,
+        number: u64,
+        leave: Leave,
+        expiry: u32,
+    ) {
+        let delay = self.will(session, number).map_or(0, |will| will.row.delay);
+        match leave {
+            Leave::Shutdown => {}
+            Leave::Normally => self.end_will(env, session, number),
+            // The session goes on before the delay is over.
+            Leave::TakenOver { clean_start: false } if delay > 0 && expiry > 0 => self.end_will(env, session, number),
+            Leave::TakenOver { .. } => self.fire_will(env, session, number),
+            Leave::Abruptly => self.delay_will(env, session, number, delay.min(expiry)),
+        }
+    }
+
+    /// The client returned: wills of its earlier connections are void, or, if it ends its session, due.
+    pub(crate) fn drop_wills_of(&mut self, env: &mut Env<'_, '_>, client_id: &str, clean_start: bool) {
+        let of_client = self.wills.iter().filter(|will| will.row.client_id == client_id && !will.firing);
+        let found: Vec<_> = of_client.map(|will| (will.session, will.number, will.row.due_at)).collect();
+        for (session, number, due_at) in found {
+            if clean_start && due_at > 0 {
+                self.fire_will(env, session, number);
+            } else {
+                self.end_will(env, session, number);
+            }
+        }
+    }
+
+    /// A session has ended: its delayed will is due.
+    pub(crate) fn session_over(&mut self, env: &mut Env<'_, '_>, session: SessionId) {
+        let of_session = self.wills.iter().filter(|will| will.session == session && !will.firing);
+        let numbers: Vec<u64> = of_session.map(|will| will.number).collect();
+        for number in numbers {
+            self.fire_will(env, session, number);
+        }
+    }
+
+    fn will(&mut self, session: SessionId, number: u64) -> Option<&mut PendingWill> {
+        self.wills.iter_mut().find(|will| will.session == session && will.number == number)
+    }
+
+    fn delay_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64, seconds: u32) {
+        if seconds == 0 {
+            self.fire_will(env, session, number);
+        } else {
+            let at = env.unix_ms() + u64::from(seconds) * 1_000;
+            self.move_will(env, session, number, at);
+        }
+    }
+
+    /// It is due at `at`.
+    fn move_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64, at: u64) {
+        let (user, view) = (env.user, env.view());
+        let Some(will) = self.will(session, number) else { return };
+        let before = look(env, session, number, will.row.look_at);
+        will.row.due_at = at;
+        will.row.look_at = at;
+        let next = look(env, session, number, at);
+        let mut ops = vec![Name::Will(session, number).put(user, view, &*will.row)];
+        ops.push(expect_will(env, &next));
+        ops.extend((before != next).then(|| before.remove()));
+        env.store(What::Lazy, ops);
+    }
+
+    /// Its due row has come up.
+    pub(crate) fn look_at_will(&mut self, env: &mut Env<'_, '_>, due: Look, number: u64) {
+        let now = env.unix_ms();
+        let session = due.session;
+        let live = self.sessions.iter().filter_map(|session| session.live.as_deref());
+        let lives = live.into_iter().any(|live| live.number == number);
+        let Some(will) = self.will(session, number).filter(|will| will.row.look_at == due.at) else {
+            env.store(What::Lazy, vec![due.remove()]);
+            return;
+        };
+        if lives || will.firing {
+            return;
+        }
+        match will.row.due_at {
+            // Its connection ended with an earlier start of this node.
+            0 => {
+                let delay = will.row.delay;
+                self.delay_will(env, session, number, delay);
+            }
+            at if at <= now => self.fire_will(env, session, number),
+            _ => {}
+        }
+    }
+
+    fn fire_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
+        let (user, now) = (env.user, env.unix_ms());
+        let Some(will) = self.will(session, number) else { return };
+        let row = &*will.row;
+        let principal = Principal {
+            user,
+            name: row.user_name.as_str().into(),
+            credential: (!row.anonymous).then(Uuid::nil),
+            expires_at: 0,
+            scopes: Scopes { chat: false, topics: true, rest: false },
+            admin: false,
+        };
+        if !env.common.config.acl.may_publish(&principal, &row.client_id, &row.topic) {
+            env.metrics().refused.inc();
+            self.end_will(env, session, number);
+            return;
+        }
+        will.firing = true;
+        let publish = Publish {
+            topic: row.topic.as_str().into(),
+            payload: row.payload.clone(),
+            qos: row.qos.min(2) as u8,
+            retain: row.retain,
+            expires_at: row.message_expiry.map(|seconds| now + u64::from(seconds) * 1_000),
+            properties: row.properties.clone().map(Box::new),
+            from: None,
+            message_id: None,
+        };
+        env.ask_topic(What::Will(session, number), Arc::new(publish));
+    }
+
+    /// It was published, or refused.
+    pub(crate) fn will_fired(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64, answer: &Answer) {
+        let Some(will) = self.will(session, number) else { return };
+        will.firing = false;
+        if matches!(answer, Answer::Refused(refusal) if refusal.code.retryable()) {
+            let at = env.unix_ms() + AGAIN_MS;
+            self.move_will(env, session, number, at);
+        } else {
+            self.end_will(env, session, number);
+        }
+    }
+
+    fn end_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
+        let Some(at) = self.wills.iter().position(|will| will.session == session && will.number == number) else {
+            return;
+        };
+        let will = self.wills.swap_remove(at);
+        let ops = vec![
+            Name::Will(session, number).end(env.user, env.view()),
+            look(env, session, number, will.row.look_at).remove(),
+        ];
+        env.store(What::Lazy, ops);
+    }
+}
+
+fn look(env: &Env<'_, '_>, session: SessionId, number: u64, at: u64) -> Look {
+    Look { at, user: env.user, session, will: Some(number) }
+}
