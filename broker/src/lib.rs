@@ -2,7 +2,10 @@
 
 pub mod packet;
 mod part;
+pub mod tables;
 mod topics;
+mod users;
 mod wire_trait;
 
+pub use users::{UsersConfig, UsersMetrics};
 pub use topics::{Metrics as TopicMetrics, TopicTree};
