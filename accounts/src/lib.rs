@@ -1,7 +1,9 @@
 //! Who is who and who may what: users, passwords, tokens, device tokens, contacts, blocks, and the ACL of ordinary topics.
 
 pub mod acl;
+pub mod admin;
 mod auth;
+mod cache;
 pub mod config;
 mod contacts;
 mod eddsa;
@@ -16,8 +18,9 @@ pub mod tables;
 pub mod tokens;
 
 pub use acl::Acl;
+pub use cache::CACHED_USERS;
 pub use config::{Config, Direct};
 pub use metrics::Metrics;
-pub use role::{Accounts, CACHED_USERS};
+pub use role::Accounts;
 pub use tables::USER_NAMES;
 pub use tokens::Tokens;

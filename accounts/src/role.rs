@@ -1,68 +1,41 @@
-//! The accounts role of one worker: which users are in memory, how they get there and leave, and how an answer waits
-//! for its write. What a command means is in `auth`, `people`, `contacts`, `membership`.
+//! The accounts role of one worker: who takes which command, and how an answer waits for its write. Which users are in
+//! memory is in `cache`; what a command means in `auth`, `people`, `contacts`, `membership`.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use godwit_cluster::{Cx, Flow, Loading, Reply, Role, Tag};
-use godwit_store::{Op, Outcome, Read, ReadAnswer, View};
+use godwit_store::{Op, Outcome, ReadAnswer, View};
 use godwit_wire::account::{AccountAnswer, AccountCommand, ContactChange, Registration};
 use godwit_wire::code::{Code, Refusal};
 use godwit_wire::command::{Answer, Command, Named, UserCommand};
 use godwit_wire::ids::{Key, UserId};
 use uuid::Uuid;
 
+use crate::cache::{Cached, Loader, SWEEP};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::state::User;
-use crate::tables::{USER_CONVERSATIONS, USERS};
 use crate::tokens::Tokens;
 
-/// Users in memory on one worker: about 1 KB each. Beyond it the longest loaded idle one goes.
-pub const CACHED_USERS: usize = 16 * 1024;
 /// Writes and questions of one worker under way; beyond it commands that need one are refused as `unavailable`.
 pub(crate) const PENDING: usize = 16 * 1024;
 /// Answers of one user that wait for writes under way; beyond it they are refused as `unavailable`.
 const WAITING: usize = 1_024;
-/// How long an untouched user stays in memory, milliseconds: longer than a login with what follows it.
-const IDLE_MS: u64 = 20_000;
-const SWEEP_MS: u64 = 5_000;
-/// Rows read at a time when a user is loaded.
-const LOAD_PAGE: u32 = 1_000;
-/// Users looked at to find one that may go.
-const EVICTION_TRIES: usize = 8;
-
-const SWEEP: Tag = 0;
 
 /// The accounts role: the homes of users, as far as accounts go.
 pub struct Accounts {
     pub(crate) config: Config,
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) metrics: Metrics,
-    users: HashMap<UserId, Cached>,
+    pub(crate) users: HashMap<UserId, Cached>,
     /// In the order in which they were loaded.
-    loaded: VecDeque<UserId>,
-    loading: HashMap<UserId, Loader>,
-    pending: HashMap<Tag, Pending>,
+    pub(crate) loaded: VecDeque<UserId>,
+    pub(crate) loading: HashMap<UserId, Loader>,
+    pub(crate) pending: HashMap<Tag, Pending>,
     next_tag: Tag,
-    sweeping: bool,
-}
-
-#[derive(Default)]
-struct Cached {
-    user: User,
-    registering: bool,
-    /// Writes and questions under way.
-    busy: u32,
-    /// Answers from memory that wait until what they rest on is durable.
-    waiting: Vec<(Reply, Answer)>,
-    used_ms: u64,
-}
-
-enum Loader {
-    Rows(Box<User>),
-    Groups(HashSet<Uuid>),
+    pub(crate) sweeping: bool,
 }
 
 /// What a completion or an answer is for.
@@ -144,7 +117,7 @@ impl Accounts {
         &mut self.cached(user).registering
     }
 
-    fn cached(&mut self, user: UserId) -> &mut Cached {
+    pub(crate) fn cached(&mut self, user: UserId) -> &mut Cached {
         self.users.entry(user).or_default()
     }
 
@@ -191,85 +164,6 @@ impl Accounts {
     pub(crate) fn tell_ended(cx: &mut Cx<'_>, user: UserId, credential: Uuid) {
         let command = UserCommand::CredentialEnded { credential };
         cx.tell(Key::User(user), Command::User(command));
-    }
-
-    /// What must be read before this command can be taken.
-    fn missing(&mut self, user: UserId, command: &AccountCommand) -> Option<Vec<Read>> {
-        let Some(cached) = self.users.get(&user) else {
-            self.loading.insert(user, Loader::Rows(Box::default()));
-            return Some(vec![rows_after(user, None)]);
-        };
-        let wants_groups = matches!(command, AccountCommand::Joined { group: true, .. });
-        if wants_groups && cached.user.groups.is_none() && cached.user.profile.is_some() {
-            self.loading.insert(user, Loader::Groups(HashSet::new()));
-            return Some(vec![groups_after(user, None)]);
-        }
-        None
-    }
-
-    fn keep(&mut self, cx: &mut Cx<'_>, user: UserId, state: User) {
-        if self.users.len() >= CACHED_USERS {
-            self.evict(cx.now().mono_ms);
-        }
-        let cached = Cached {
-            user: state,
-            used_ms: cx.now().mono_ms,
-            ..Cached::default()
-        };
-        self.users.insert(user, cached);
-        self.loaded.push_back(user);
-        self.metrics.cached.inc();
-        if !self.sweeping {
-            self.sweeping = true;
-            cx.after(SWEEP_MS, SWEEP);
-        }
-    }
-
-    /// Makes room for one more: the first of the longest loaded ones that nothing waits for.
-    fn evict(&mut self, now: u64) {
-        for _ in 0..EVICTION_TRIES {
-            let Some(user) = self.loaded.pop_front() else {
-                return;
-            };
-            match self.users.get(&user) {
-                Some(cached) if cached.busy > 0 || cached.registering || cached.used_ms == now => {
-                    self.loaded.push_back(user);
-                }
-                Some(_) => {
-                    self.users.remove(&user);
-                    self.metrics.cached.dec();
-                    return;
-                }
-                None => {}
-            }
-        }
-    }
-
-    fn sweep(&mut self, cx: &mut Cx<'_>) {
-        let now = cx.now().mono_ms;
-        let before = self.users.len();
-        let loading = &self.loading;
-        self.users.retain(|user, cached| {
-            cached.busy > 0
-                || cached.registering
-                || loading.contains_key(user)
-                || cached.used_ms + IDLE_MS > now
-        });
-        if self.users.len() < before {
-            self.metrics
-                .cached
-                .dec_by(i64::try_from(before - self.users.len()).unwrap_or(i64::MAX));
-            let users = &self.users;
-            self.loaded.retain(|user| users.contains_key(user));
-            // Offline users cost no memory, also not as room in a map.
-            self.users.shrink_to(2 * self.users.len());
-            self.loaded.shrink_to(2 * self.loaded.len());
-            self.pending.shrink_to(2 * self.pending.len());
-        }
-        self.sweeping = !self.users.is_empty();
-        if self.sweeping {
-            cx.after(SWEEP_MS, SWEEP);
-        }
     }
 
     /// Takes out what waited under `tag`, and lets go what waited for the user's writes if this was the last.
@@ -375,51 +269,9 @@ impl Role for Accounts {
     }
 
     fn loaded(&mut self, cx: &mut Cx<'_>, key: &Key, answers: Vec<ReadAnswer>) -> Loading {
-        let Key::User(user) = *key else {
-            return Loading::Ready;
-        };
-        match (self.loading.remove(&user), answers.into_iter().next()) {
-            (Some(Loader::Rows(mut state)), Some(ReadAnswer::Rows { rows, more })) => {
-                for (name, value) in &rows {
-                    if !state.take(name, value) {
-                        self.metrics.unreadable.inc();
-                        tracing::error!(%user, "a row of this user cannot be read and is left out");
-                    }
-                }
-                match rows.last() {
-                    Some((last, _)) if more => {
-                        let reads = vec![rows_after(user, Some(last.clone()))];
-                        self.loading.insert(user, Loader::Rows(state));
-                        Loading::More(reads)
-                    }
-                    _ => {
-                        self.keep(cx, user, *state);
-                        Loading::Ready
-                    }
-                }
-            }
-            (Some(Loader::Groups(mut groups)), Some(ReadAnswer::Set { elements, more })) => {
-                groups.extend(
-                    elements
-                        .iter()
-                        .filter_map(|(element, _)| Uuid::from_slice(element).ok()),
-                );
-                match elements.last() {
-                    Some((last, _)) if more => {
-                        let reads = vec![groups_after(user, Some(last.clone()))];
-                        self.loading.insert(user, Loader::Groups(groups));
-                        Loading::More(reads)
-                    }
-                    _ => {
-                        self.user(user).groups = Some(groups);
-                        Loading::Ready
-                    }
-                }
-            }
-            _ => {
-                tracing::error!(%user, "the store answered another question than was asked");
-                Loading::Ready
-            }
+        match key {
+            Key::User(user) => self.take_rows(cx, *user, answers),
+            _ => Loading::Ready,
         }
     }
 
@@ -518,29 +370,9 @@ pub(crate) fn unauthenticated() -> Answer {
     Refusal::new(Code::Unauthenticated, "the credential is not valid").into()
 }
 
-fn rows_after(user: UserId, after: Option<Bytes>) -> Read {
-    Read::Rows {
-        table: USERS,
-        partition: user.to_bytes(),
-        after,
-        limit: LOAD_PAGE,
-    }
-}
-
 /// A partition of [`USER_CONVERSATIONS`].
 pub(crate) fn conversations_of(user: UserId, group: bool) -> Bytes {
     let mut partition = user.0.as_bytes().to_vec();
     partition.push(if group { b'g' } else { b'd' });
     partition.into()
-}
-
-fn groups_after(user: UserId, after: Option<Bytes>) -> Read {
-    let partition = conversations_of(user, true);
-    Read::Set {
-        table: USER_CONVERSATIONS,
-        partition,
-        after,
-        up_to: None,
-        limit: LOAD_PAGE,
-    }
 }

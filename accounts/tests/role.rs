@@ -628,3 +628,32 @@ fn conversations_come_in_pages_and_groups_have_a_limit() {
     )
     .unwrap();
 }
+
+#[test]
+fn the_operator_makes_the_first_admin_while_no_node_runs() {
+    use godwit_accounts::admin::{AddUserError, add_user};
+    use godwit_store::Store;
+    let folder = tempfile::tempdir().unwrap();
+    let mut registration = Home::registration("root");
+    registration.admin = true;
+    registration.email = Some("root@example.org".into());
+    let root = {
+        let open =
+            || godwit_store::embedded::Embedded::open(&folder.path().join("store"), Default::default());
+        let store: Arc<dyn Store> = Arc::new(open().unwrap());
+        let client = godwit_store::blocking::Client::new(store.clone(), 0);
+        let root = add_user(&client, store.start_view(), registration.clone(), now()).unwrap();
+        let again = add_user(&client, store.start_view(), registration.clone(), now());
+        assert!(matches!(again, Err(AddUserError::NameTaken)));
+        registration.name = Arc::from("other");
+        let address = add_user(&client, store.start_view(), registration, now());
+        assert!(matches!(address, Err(AddUserError::EmailTaken)));
+        store.close().unwrap();
+        root
+    };
+    let home = Home::open(folder.path());
+    let AccountAnswer::Profile(profile) = home.account(root, C::Profile) else {
+        panic!("a profile")
+    };
+    assert!(profile.admin && &*profile.name == "root");
+}

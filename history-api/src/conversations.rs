@@ -27,7 +27,7 @@ const PAGE_DEFAULT: u32 = 50;
 
 /// A member.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Member {
+pub(crate) struct ConversationMember {
     /// Who.
     #[schema(value_type = String, format = "uuid")]
     user_id: UserId,
@@ -60,7 +60,7 @@ pub(crate) struct Conversation {
     member_count: usize,
     /// Who is in; a list of conversations leaves it out for groups.
     #[serde(skip_serializing_if = "Option::is_none")]
-    members: Option<Vec<Member>>,
+    members: Option<Vec<ConversationMember>>,
     /// Newest position.
     last_sequence_number: u64,
     /// How far the one who asks has read.
@@ -86,16 +86,19 @@ impl Conversation {
             EntryBody::Member(_) => None,
         });
         let member_count = info.members.len();
-        let members = info.members.into_iter().map(|(named, role, since)| Member {
-            user_id: named.user,
-            username: named.name.as_ref().into(),
-            role: if role == chat::Role::Admin {
-                json::Role::Admin
-            } else {
-                json::Role::Member
-            },
-            since,
-        });
+        let members = info
+            .members
+            .into_iter()
+            .map(|(named, role, since)| ConversationMember {
+                user_id: named.user,
+                username: named.name.as_ref().into(),
+                role: if role == chat::Role::Admin {
+                    json::Role::Admin
+                } else {
+                    json::Role::Member
+                },
+                since,
+            });
         Self {
             conversation_id: info.id,
             kind: if info.group {

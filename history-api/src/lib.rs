@@ -23,6 +23,7 @@ mod users;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use godwit_wire::account::Secret;
+use godwit_wire::code::Refusal;
 use godwit_wire::limits::MESSAGE_BYTES;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa::OpenApi as _;
@@ -80,6 +81,7 @@ fn described() -> (axum::Router<Api>, utoipa::openapi::OpenApi) {
     let v1 = OpenApiRouter::new()
         .routes(routes!(users::register, users::find_user))
         .routes(routes!(users::me, users::change_me))
+        .route("/users/me", axum::routing::delete(not_yet))
         .routes(routes!(users::user))
         .routes(routes!(auth::login))
         .routes(routes!(auth::refresh))
@@ -122,6 +124,11 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json", body = Object)))]
 async fn document() -> axum::Json<utoipa::openapi::OpenApi> {
     axum::Json(openapi())
+}
+
+/// Of the contract, but not served yet, at a path that is.
+async fn not_yet() -> Problem {
+    Refusal::not_found().into()
 }
 
 /// Everything that is served on the HTTP port. Serve it with

@@ -1,0 +1,193 @@
+//! Which users are in memory: how they are loaded, and how they go when nobody asks for them.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use godwit_cluster::{Cx, Loading, Reply, Tag};
+use godwit_store::{Read, ReadAnswer};
+use godwit_wire::account::AccountCommand;
+use godwit_wire::command::Answer;
+use godwit_wire::ids::UserId;
+use uuid::Uuid;
+
+use crate::role::{Accounts, conversations_of};
+use crate::state::User;
+use crate::tables::{USER_CONVERSATIONS, USERS};
+
+/// Users in memory on one worker: about 1 KB each. Beyond it the longest loaded idle one goes.
+pub const CACHED_USERS: usize = 16 * 1024;
+/// How long an untouched user stays in memory, milliseconds: longer than a login with what follows it.
+const IDLE_MS: u64 = 20_000;
+const SWEEP_MS: u64 = 5_000;
+/// Rows read at a time when a user is loaded.
+const LOAD_PAGE: u32 = 1_000;
+/// Users looked at to find one that may go.
+const EVICTION_TRIES: usize = 8;
+
+/// The timer's tag.
+pub(crate) const SWEEP: Tag = 0;
+
+#[derive(Default)]
+pub(crate) struct Cached {
+    pub(crate) user: User,
+    pub(crate) registering: bool,
+    /// Writes and questions under way.
+    pub(crate) busy: u32,
+    /// Answers from memory that wait until what they rest on is durable.
+    pub(crate) waiting: Vec<(Reply, Answer)>,
+    pub(crate) used_ms: u64,
+}
+
+/// A load under way.
+pub(crate) enum Loader {
+    Rows(Box<User>),
+    Groups(HashSet<Uuid>),
+}
+
+impl Accounts {
+    /// What must be read before this command can be taken.
+    pub(crate) fn missing(&mut self, user: UserId, command: &AccountCommand) -> Option<Vec<Read>> {
+        let Some(cached) = self.users.get(&user) else {
+            self.loading.insert(user, Loader::Rows(Box::default()));
+            return Some(vec![rows_after(user, None)]);
+        };
+        let wants_groups = matches!(command, AccountCommand::Joined { group: true, .. });
+        if wants_groups && cached.user.groups.is_none() && cached.user.profile.is_some() {
+            self.loading.insert(user, Loader::Groups(HashSet::new()));
+            return Some(vec![groups_after(user, None)]);
+        }
+        None
+    }
+
+    fn keep(&mut self, cx: &mut Cx<'_>, user: UserId, state: User) {
+        if self.users.len() >= CACHED_USERS {
+            self.evict(cx.now().mono_ms);
+        }
+        let cached = Cached {
+            user: state,
+            used_ms: cx.now().mono_ms,
+            ..Cached::default()
+        };
+        self.users.insert(user, cached);
+        self.loaded.push_back(user);
+        self.metrics.cached.inc();
+        if !self.sweeping {
+            self.sweeping = true;
+            cx.after(SWEEP_MS, SWEEP);
+        }
+    }
+
+    /// Makes room for one more: the first of the longest loaded ones that nothing waits for.
+    fn evict(&mut self, now: u64) {
+        for _ in 0..EVICTION_TRIES {
+            let Some(user) = self.loaded.pop_front() else {
+                return;
+            };
+            match self.users.get(&user) {
+                Some(cached) if cached.busy > 0 || cached.registering || cached.used_ms == now => {
+                    self.loaded.push_back(user);
+                }
+                Some(_) => {
+                    self.users.remove(&user);
+                    self.metrics.cached.dec();
+                    return;
+                }
+                None => {}
+            }
+        }
+    }
+
+    pub(crate) fn sweep(&mut self, cx: &mut Cx<'_>) {
+        let now = cx.now().mono_ms;
+        let before = self.users.len();
+        let loading = &self.loading;
+        self.users.retain(|user, cached| {
+            cached.busy > 0
+                || cached.registering
+                || loading.contains_key(user)
+                || cached.used_ms + IDLE_MS > now
+        });
+        if self.users.len() < before {
+            self.metrics
+                .cached
+                .dec_by(i64::try_from(before - self.users.len()).unwrap_or(i64::MAX));
+            let users = &self.users;
+            self.loaded.retain(|user| users.contains_key(user));
+            // Offline users cost no memory, also not as room in a map.
+            self.users.shrink_to(2 * self.users.len());
+            self.loaded.shrink_to(2 * self.loaded.len());
+            self.pending.shrink_to(2 * self.pending.len());
+        }
+        self.sweeping = !self.users.is_empty();
+        if self.sweeping {
+            cx.after(SWEEP_MS, SWEEP);
+        }
+    }
+
+    /// Takes in what [`Self::missing`] asked for.
+    pub(crate) fn take_rows(&mut self, cx: &mut Cx<'_>, user: UserId, answers: Vec<ReadAnswer>) -> Loading {
+        match (self.loading.remove(&user), answers.into_iter().next()) {
+            (Some(Loader::Rows(mut state)), Some(ReadAnswer::Rows { rows, more })) => {
+                for (name, value) in &rows {
+                    if !state.take(name, value) {
+                        self.metrics.unreadable.inc();
+                        tracing::error!(%user, "a row of this user cannot be read and is left out");
+                    }
+                }
+                match rows.last() {
+                    Some((last, _)) if more => {
+                        let reads = vec![rows_after(user, Some(last.clone()))];
+                        self.loading.insert(user, Loader::Rows(state));
+                        Loading::More(reads)
+                    }
+                    _ => {
+                        self.keep(cx, user, *state);
+                        Loading::Ready
+                    }
+                }
+            }
+            (Some(Loader::Groups(mut groups)), Some(ReadAnswer::Set { elements, more })) => {
+                groups.extend(
+                    elements
+                        .iter()
+                        .filter_map(|(element, _)| Uuid::from_slice(element).ok()),
+                );
+                match elements.last() {
+                    Some((last, _)) if more => {
+                        let reads = vec![groups_after(user, Some(last.clone()))];
+                        self.loading.insert(user, Loader::Groups(groups));
+                        Loading::More(reads)
+                    }
+                    _ => {
+                        self.user(user).groups = Some(groups);
+                        Loading::Ready
+                    }
+                }
+            }
+            _ => {
+                tracing::error!(%user, "the store answered another question than was asked");
+                Loading::Ready
+            }
+        }
+    }
+}
+
+fn rows_after(user: UserId, after: Option<Bytes>) -> Read {
+    Read::Rows {
+        table: USERS,
+        partition: user.to_bytes(),
+        after,
+        limit: LOAD_PAGE,
+    }
+}
+
+fn groups_after(user: UserId, after: Option<Bytes>) -> Read {
+    let partition = conversations_of(user, true);
+    Read::Set {
+        table: USER_CONVERSATIONS,
+        partition,
+        after,
+        up_to: None,
+        limit: LOAD_PAGE,
+    }
+}
