@@ -11,7 +11,7 @@ use godwit_wire::ids::Key;
 
 use crate::role::{Cx, Now, Reply, ReplyTo, RoleId, Tag, unpack};
 use crate::router::{Inbox, Router};
-use crate::worker::Turn;
+use crate::turn::Turn;
 
 /// One worker, number 0 of 1, driven by a test.
 pub struct Harness {
@@ -23,13 +23,17 @@ impl Harness {
     /// A worker on `store`, whose port 0 it registers; time is 1,000 ms (mono) and `unix_ms`.
     pub fn new(store: Arc<dyn Store>, unix_ms: u64) -> io::Result<Self> {
         let poll = mio::Poll::new()?;
-        let inbox = Arc::new(Inbox::new(mio::Waker::new(poll.registry(), mio::Token(usize::MAX))?));
-        let router = Router {
-            inboxes: vec![inbox.clone()].into(),
-        };
+        let inbox = Arc::new(Inbox::new(mio::Waker::new(
+            poll.registry(),
+            mio::Token(usize::MAX),
+        )?));
+        let router = Router::new(vec![inbox.clone()]);
         store.register(0, inbox);
         let mut turn = Turn::new(0, router, poll.registry().try_clone()?, store);
-        turn.now = Now { mono_ms: 1_000, unix_ms };
+        turn.now = Now {
+            mono_ms: 1_000,
+            unix_ms,
+        };
         Ok(Self { turn, _poll: poll })
     }
 
@@ -93,7 +97,10 @@ impl Harness {
     /// How long until the next timer, milliseconds.
     pub fn next_timer(&mut self) -> Option<u64> {
         let now = self.turn.now.mono_ms;
-        self.turn.timers().peek().map(|Reverse((due, _))| due.saturating_sub(now))
+        self.turn
+            .timers()
+            .peek()
+            .map(|Reverse((due, _))| due.saturating_sub(now))
     }
 
     /// A reply and where its answer comes out.

@@ -5,8 +5,11 @@
 pub mod harness;
 mod role;
 mod router;
+mod turn;
 mod worker;
+mod workers;
 
 pub use role::{Cx, Flow, Loading, Now, Reply, Role, RoleId, Tag};
 pub use router::{INBOX_REQUESTS, OUTSIDE_REQUESTS, Router};
-pub use worker::{MAX_WORKERS, MakeRoles, PARKED_PER_KEY, Workers};
+pub use worker::PARKED_PER_KEY;
+pub use workers::{MAX_WORKERS, MakeRoles, Workers};

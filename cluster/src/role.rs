@@ -7,7 +7,7 @@ use godwit_store::{Op, Outcome, Read, ReadAnswer, View};
 use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::Key;
 
-use crate::worker::Turn;
+use crate::turn::Turn;
 
 /// Which role of a worker a command, a completion or a timer belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -211,9 +211,11 @@ impl Cx<'_> {
         self.turn.read(self.role, tag, reads);
     }
 
-    /// Whether a store batch submitted later is never durable without those submitted before, by any worker.
+    /// Whether everything that this worker has submitted so far is in the order of an engine whose commits have one:
+    /// then nothing that any worker submits from now on is durable without it. `false` while a batch is kept back
+    /// because the engine is busy: another worker's may get in before it.
     pub fn totally_ordered(&self) -> bool {
-        self.turn.totally_ordered
+        self.turn.totally_ordered()
     }
 
     /// Asks another home; [`Role::answered`] gets `tag`. Asks of one worker to one key arrive in order.
@@ -260,6 +262,12 @@ impl Cx<'_> {
     /// until a later turn says otherwise.
     pub fn congested(&self) -> bool {
         self.turn.congested()
+    }
+
+    /// Whether so much is kept back that new work must be refused as `unavailable`: what came in before clients stopped
+    /// being read, and calls from outside, which nothing else stops.
+    pub fn overfull(&self) -> bool {
+        self.turn.overfull()
     }
 
     /// Where sockets are registered. Token `usize::MAX` is the loop's own.

@@ -17,6 +17,9 @@ pub const INBOX_REQUESTS: usize = 32 * 1024;
 /// Most calls from outside the workers (REST) waiting in an inbox: they are refused beyond it.
 pub const OUTSIDE_REQUESTS: usize = 4 * 1024;
 
+/// Reads for loads carry this number where the roles' own carry their role's.
+pub(crate) const LOADS: u64 = RoleId::COUNT as u64;
+
 /// A command under way.
 #[derive(Debug)]
 pub(crate) struct Envelope {
@@ -32,8 +35,12 @@ pub(crate) struct Mail {
     pub(crate) answers: Vec<(u64, Answer)>,
     /// Bounded by what this worker has submitted.
     pub(crate) completions: Vec<Completion>,
+    /// Reads of loads, apart from the others: they are looked for after every load.
+    pub(crate) loads: Vec<Completion>,
     pub(crate) handed: Vec<(RoleId, Box<dyn Any + Send>)>,
     pub(crate) stop: bool,
+    /// The worker has ended: nothing is taken any more.
+    pub(crate) closed: bool,
 }
 
 /// One worker's inbox.
@@ -42,6 +49,8 @@ pub(crate) struct Inbox {
     waker: mio::Waker,
     /// Whether the worker will look before it sleeps: spares the system call of the waker.
     notified: AtomicBool,
+    /// While the workers stop: nothing is outstanding at this one.
+    pub(crate) quiet: AtomicBool,
 }
 
 impl Inbox {
@@ -50,6 +59,7 @@ impl Inbox {
             mail: Mutex::default(),
             waker,
             notified: AtomicBool::new(false),
+            quiet: AtomicBool::new(false),
         }
     }
 
@@ -74,7 +84,20 @@ impl Inbox {
 
 impl CompletionPort for Inbox {
     fn complete(&self, batch: &mut Vec<Completion>) {
-        self.lock().completions.append(batch);
+        let is_load = |c: &Completion| matches!(c, Completion::Read { ticket, .. } if *ticket >> 56 == LOADS);
+        let mut mail = self.lock();
+        if mail.closed {
+            batch.clear();
+            return;
+        }
+        if batch.iter().any(is_load) {
+            let (loads, others) = batch.drain(..).partition::<Vec<_>, _>(is_load);
+            mail.loads.extend(loads);
+            mail.completions.extend(others);
+        } else {
+            mail.completions.append(batch);
+        }
+        drop(mail);
         self.wake();
     }
 }
@@ -83,9 +106,17 @@ impl CompletionPort for Inbox {
 #[derive(Clone)]
 pub struct Router {
     pub(crate) inboxes: Arc<[Arc<Inbox>]>,
+    failed: Arc<AtomicBool>,
 }
 
 impl Router {
+    pub(crate) fn new(inboxes: Vec<Arc<Inbox>>) -> Self {
+        Self {
+            inboxes: inboxes.into(),
+            failed: Arc::default(),
+        }
+    }
+
     /// How many workers there are.
     pub fn workers(&self) -> u16 {
         // At most `MAX_WORKERS`, which fits.
@@ -107,7 +138,7 @@ impl Router {
         let inbox = &self.inboxes[usize::from(self.worker_of(&key))];
         {
             let mut mail = inbox.lock();
-            if mail.requests.len() >= OUTSIDE_REQUESTS {
+            if mail.closed || mail.requests.len() >= OUTSIDE_REQUESTS {
                 return Answer::Refused(Refusal::unavailable());
             }
             mail.requests.push_back(Envelope {
@@ -122,12 +153,13 @@ impl Router {
             .unwrap_or_else(|_| Answer::Refused(Refusal::unavailable()))
     }
 
-    /// Tells a home something from outside the workers; dropped (`false`) if its inbox is full.
+    /// Tells a home something from outside the workers; dropped (`false`) if its inbox is full or the worker has
+    /// stopped.
     pub fn tell(&self, key: Key, command: Command) -> bool {
         let inbox = &self.inboxes[usize::from(self.worker_of(&key))];
         {
             let mut mail = inbox.lock();
-            if mail.requests.len() >= OUTSIDE_REQUESTS {
+            if mail.closed || mail.requests.len() >= OUTSIDE_REQUESTS {
                 return false;
             }
             mail.requests.push_back(Envelope {
@@ -143,8 +175,49 @@ impl Router {
     /// Gives something to a role of a worker (an upgraded WebSocket, a listener).
     pub fn hand_over(&self, worker: u16, role: RoleId, item: Box<dyn Any + Send>) {
         let inbox = &self.inboxes[usize::from(worker % self.workers())];
-        inbox.lock().handed.push((role, item));
+        let mut mail = inbox.lock();
+        if !mail.closed {
+            mail.handed.push((role, item));
+        }
+        drop(mail);
         inbox.wake();
+    }
+
+    /// Whether a worker has ended by a bug. Its keys are answered `unavailable` from then on; only a new start of the
+    /// process serves them again, so the process should end.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn all_quiet(&self) -> bool {
+        let quiet = |inbox: &Arc<Inbox>| inbox.quiet.load(Ordering::Acquire);
+        self.inboxes.iter().all(quiet)
+    }
+
+    /// A worker has ended: whoever waits for it is told, and nobody asks it again.
+    pub(crate) fn close(&self, worker: u16, failed: bool) {
+        if failed {
+            self.failed.store(true, Ordering::Release);
+        }
+        let inbox = &self.inboxes[usize::from(worker)];
+        inbox.quiet.store(true, Ordering::Release);
+        let left = Mail {
+            closed: true,
+            ..Mail::default()
+        };
+        let mail = std::mem::replace(&mut *inbox.lock(), left);
+        for envelope in mail.requests {
+            // Callers from outside see it by their end of the channel being dropped.
+            if let ReplyTo::Worker { worker, tag } = envelope.reply.0 {
+                let asker = &self.inboxes[usize::from(worker)];
+                let mut mail = asker.lock();
+                if !mail.closed {
+                    mail.answers.push((tag, Answer::Refused(Refusal::unavailable())));
+                }
+                drop(mail);
+                asker.wake();
+            }
+        }
     }
 }
 

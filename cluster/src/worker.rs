@@ -1,27 +1,25 @@
-//! The loop: one thread per worker takes mail, completions, sockets and timers, and dispatches them to its roles.
-//! Everything that a role may not do itself (blocking, clocks, queues between workers) is here.
+//! The loop: one thread per worker takes mail, completions, sockets and timers, and dispatches them to its roles; it
+//! loads keys and parks what comes for them meanwhile. What a turn gathers and sends on is in `turn`.
 
-use std::any::Any;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use godwit_store::{Batch, Completion, Health, Op, Read, Store, Submission, View};
+use godwit_store::{Completion, Read, Store};
 use godwit_wire::code::Refusal;
 use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::Key;
 
-use crate::role::{Cx, Flow, Loading, Now, Reply, ReplyTo, Role, RoleId, Tag, pack, unpack};
-use crate::router::{Envelope, INBOX_REQUESTS, Inbox, Mail, Router};
+use crate::role::{Cx, Flow, Loading, Reply, Role, RoleId, Tag, unpack};
+use crate::router::{Envelope, LOADS, Router};
+use crate::turn::Turn;
 
-/// Most workers of a node.
-pub const MAX_WORKERS: u16 = 256;
-/// Most commands and entries parked while a key loads; beyond it they are refused as `unavailable`.
+/// Most commands parked while a key loads; beyond it they are refused as `unavailable`. Entries cannot be refused: the
+/// role that asks for them bounds them.
 pub const PARKED_PER_KEY: usize = 1_024;
-/// Own work kept back (store busy, other inboxes full) from which on clients are not read.
-const CONGESTED_AT: usize = 4 * 1024;
 /// Requests taken from the inbox a turn, so that sockets get their turn too.
 const REQUESTS_PER_TURN: usize = 1_024;
 /// How long a shutdown waits for the roles to become quiet.
@@ -29,175 +27,8 @@ const SHUTDOWN: Duration = Duration::from_secs(8);
 /// Longest sleep without an event, so that kept-back work is tried again.
 const NAP: Duration = Duration::from_millis(5);
 
-const WAKER: mio::Token = mio::Token(usize::MAX);
-
-/// The state of the loop that roles reach through [`Cx`].
-pub(crate) struct Turn {
-    pub(crate) worker: u16,
-    pub(crate) view: View,
-    pub(crate) now: Now,
-    pub(crate) router: Router,
-    pub(crate) registry: mio::Registry,
-    pub(crate) totally_ordered: bool,
-    pub(crate) health: Health,
-    store: Arc<dyn Store>,
-    /// Batches that the engine had no room for, in order.
-    unsubmitted: VecDeque<Batch>,
-    /// For this worker's own keys: taken in this same loop.
-    local: VecDeque<Envelope>,
-    local_answers: VecDeque<(u64, Answer)>,
-    entries: VecDeque<(RoleId, Key, Tag)>,
-    /// For other workers, by worker.
-    outgoing: Vec<VecDeque<Envelope>>,
-    outgoing_answers: Vec<Vec<(u64, Answer)>>,
-    timers: BinaryHeap<Reverse<(u64, u64)>>,
-    own_inbox: Arc<Inbox>,
-}
-
-impl Turn {
-    pub(crate) fn new(worker: u16, router: Router, registry: mio::Registry, store: Arc<dyn Store>) -> Self {
-        let workers = router.inboxes.len();
-        let own_inbox = router.inboxes[usize::from(worker)].clone();
-        Self {
-            worker,
-            view: store.start_view(),
-            now: Now::default(),
-            router,
-            registry,
-            totally_ordered: store.totally_ordered(),
-            health: store.health(),
-            store,
-            unsubmitted: VecDeque::new(),
-            local: VecDeque::new(),
-            local_answers: VecDeque::new(),
-            entries: VecDeque::new(),
-            outgoing: (0..workers).map(|_| VecDeque::new()).collect(),
-            outgoing_answers: (0..workers).map(|_| Vec::new()).collect(),
-            timers: BinaryHeap::new(),
-            own_inbox,
-        }
-    }
-
-    pub(crate) fn store(&mut self, role: RoleId, tag: Tag, ops: Vec<Op>) {
-        let batch = Batch {
-            port: self.worker,
-            ticket: pack(role, tag),
-            ops,
-        };
-        self.submit(batch);
-    }
-
-    fn submit(&mut self, batch: Batch) {
-        if !self.unsubmitted.is_empty() {
-            self.unsubmitted.push_back(batch);
-        } else if let Submission::Busy(back) = self.store.submit(batch) {
-            self.unsubmitted.push_back(back);
-        }
-    }
-
-    fn resubmit(&mut self) {
-        while let Some(batch) = self.unsubmitted.pop_front() {
-            if let Submission::Busy(back) = self.store.submit(batch) {
-                self.unsubmitted.push_front(back);
-                return;
-            }
-        }
-    }
-
-    pub(crate) fn read(&mut self, role: RoleId, tag: Tag, reads: Vec<Read>) {
-        self.store.read(self.worker, pack(role, tag), reads);
-    }
-
-    pub(crate) fn send(&mut self, key: Key, command: Command, reply: Reply) {
-        let worker = self.router.worker_of(&key);
-        let envelope = Envelope { key, command, reply };
-        if worker == self.worker {
-            self.local.push_back(envelope);
-        } else {
-            self.outgoing[usize::from(worker)].push_back(envelope);
-        }
-    }
-
-    pub(crate) fn answer(&mut self, reply: Reply, answer: Answer) {
-        match reply.0 {
-            ReplyTo::Nobody => {}
-            ReplyTo::Worker { worker, tag } if worker == self.worker => {
-                self.local_answers.push_back((tag, answer))
-            }
-            ReplyTo::Worker { worker, tag } => self.outgoing_answers[usize::from(worker)].push((tag, answer)),
-            // The caller may have gone; then nobody wants the answer.
-            ReplyTo::Outside(sender) => drop(sender.send(answer)),
-        }
-    }
-
-    pub(crate) fn enter(&mut self, role: RoleId, key: Key, tag: Tag) {
-        self.entries.push_back((role, key, tag));
-    }
-
-    pub(crate) fn after(&mut self, role: RoleId, ms: u64, tag: Tag) {
-        // One more, since the time of the turn is rounded down.
-        self.timers
-            .push(Reverse((self.now.mono_ms + ms + 1, pack(role, tag))));
-    }
-
-    pub(crate) fn hand_over(&mut self, worker: u16, role: RoleId, item: Box<dyn Any + Send>) {
-        self.router.hand_over(worker, role, item);
-    }
-
-    pub(crate) fn congested(&self) -> bool {
-        self.unsubmitted.len() + self.outgoing.iter().map(VecDeque::len).sum::<usize>() >= CONGESTED_AT
-    }
-
-    /// Gives gathered mail to the other workers, as far as they have room.
-    fn flush(&mut self) {
-        for worker in 0..self.outgoing.len() {
-            let (requests, answers) = (&mut self.outgoing[worker], &mut self.outgoing_answers[worker]);
-            if requests.is_empty() && answers.is_empty() {
-                continue;
-            }
-            let inbox = &self.router.inboxes[worker];
-            let mut mail = inbox.lock();
-            let room = INBOX_REQUESTS
-                .saturating_sub(mail.requests.len())
-                .min(requests.len());
-            mail.requests.extend(requests.drain(..room));
-            mail.answers.append(answers);
-            drop(mail);
-            inbox.wake();
-        }
-    }
-
-    fn kept_back(&self) -> bool {
-        !self.unsubmitted.is_empty() || self.outgoing.iter().any(|queue| !queue.is_empty())
-    }
-}
-
-#[cfg(feature = "harness")]
-impl Turn {
-    pub(crate) fn store_health(&self) -> Health {
-        self.store.health()
-    }
-
-    pub(crate) fn take_local(&mut self) -> Option<Envelope> {
-        self.local.pop_front()
-    }
-
-    pub(crate) fn take_local_answer(&mut self) -> Option<(u64, Answer)> {
-        self.local_answers.pop_front()
-    }
-
-    pub(crate) fn take_entry(&mut self) -> Option<(RoleId, Key, Tag)> {
-        self.entries.pop_front()
-    }
-
-    pub(crate) fn inbox(&self) -> &Inbox {
-        &self.own_inbox
-    }
-
-    pub(crate) fn timers(&mut self) -> &mut BinaryHeap<Reverse<(u64, u64)>> {
-        &mut self.timers
-    }
-}
+/// The token under which a worker is woken.
+pub(crate) const WAKER: mio::Token = mio::Token(usize::MAX);
 
 enum Parked {
     Command(Command, Reply),
@@ -211,69 +42,8 @@ struct LoadingKey {
     parked: VecDeque<Parked>,
 }
 
-/// Makes the roles of one worker, on its thread.
-pub type MakeRoles = dyn Fn(u16) -> [Box<dyn Role>; RoleId::COUNT] + Send + Sync;
-
-/// The running workers of this node.
-pub struct Workers {
-    router: Router,
-    threads: Vec<std::thread::JoinHandle<()>>,
-}
-
-impl Workers {
-    /// Starts `count` workers (1 to [`MAX_WORKERS`]) on `store`, each with the roles that `make` gives it.
-    pub fn start(count: u16, store: &Arc<dyn Store>, make: Arc<MakeRoles>) -> io::Result<Self> {
-        let count = count.clamp(1, MAX_WORKERS);
-        let polls = (0..count)
-            .map(|_| mio::Poll::new())
-            .collect::<io::Result<Vec<_>>>()?;
-        let inboxes = polls
-            .iter()
-            .map(|poll| Ok(Arc::new(Inbox::new(mio::Waker::new(poll.registry(), WAKER)?))))
-            .collect::<io::Result<Vec<_>>>()?;
-        let router = Router {
-            inboxes: inboxes.into(),
-        };
-        let mut threads = Vec::new();
-        for (worker, poll) in (0..count).zip(polls) {
-            store.register(worker, router.inboxes[usize::from(worker)].clone());
-            let (router, store, make) = (router.clone(), store.clone(), make.clone());
-            let registry = poll.registry().try_clone()?;
-            threads.push(
-                std::thread::Builder::new()
-                    .name(format!("godwit-worker-{worker}"))
-                    .spawn(move || {
-                        let roles = make(worker);
-                        Worker::new(worker, router, registry, store, roles).run(poll);
-                    })?,
-            );
-        }
-        Ok(Self { router, threads })
-    }
-
-    /// The handle to them.
-    pub fn router(&self) -> &Router {
-        &self.router
-    }
-
-    /// Tells the roles to shut down and waits until they are quiet or their deadline (8 s) has passed.
-    pub fn stop(self) {
-        for inbox in self.router.inboxes.iter() {
-            inbox.lock().stop = true;
-            inbox.wake();
-        }
-        for thread in self.threads {
-            if thread.join().is_err() {
-                tracing::error!("a worker ended by a panic");
-            }
-        }
-    }
-}
-
-/// Answers of [`Store::read`] for loads are told from the roles' own reads by this role number.
-const LOADS: u64 = RoleId::COUNT as u64;
-
-struct Worker {
+/// One worker, on its thread.
+pub(crate) struct Worker {
     turn: Turn,
     roles: [Box<dyn Role>; RoleId::COUNT],
     loading: HashMap<u64, LoadingKey>,
@@ -283,7 +53,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(
+    pub(crate) fn new(
         worker: u16,
         router: Router,
         registry: mio::Registry,
@@ -302,7 +72,8 @@ impl Worker {
         }
     }
 
-    fn run(mut self, mut poll: mio::Poll) {
+    /// Works until it is told to stop.
+    pub(crate) fn run(mut self, mut poll: mio::Poll) {
         self.tell_time();
         let shards: Vec<u16> = (0..Key::SHARDS)
             .filter(|shard| shard % self.turn.router.workers() == self.turn.worker)
@@ -327,7 +98,8 @@ impl Worker {
             self.turn.flush();
             if let Some(deadline) = stop_at {
                 let quiet = self.roles.iter().all(|role| role.quiet()) && !self.turn.kept_back();
-                if quiet || Instant::now() >= deadline {
+                self.turn.own_inbox.quiet.store(quiet, Ordering::Release);
+                if (quiet && self.turn.router.all_quiet()) || Instant::now() >= deadline {
                     return;
                 }
             }
@@ -362,7 +134,7 @@ impl Worker {
 
     fn sleep(&self, stopping: bool) -> Option<Duration> {
         let timer = self.turn.timers.peek().map(|Reverse((due, _))| {
-            // One is added so that a timer is due when the sleep ends.
+            // Rounded up when it was set, so that it is due when the sleep ends.
             Duration::from_millis(due.saturating_sub(self.turn.now.mono_ms))
         });
         let nap = (self.turn.kept_back() || stopping).then_some(NAP);
@@ -378,6 +150,7 @@ impl Worker {
         let mut mail = inbox.lock();
         let answers = std::mem::take(&mut mail.answers);
         let completions = std::mem::take(&mut mail.completions);
+        let loads = std::mem::take(&mut mail.loads);
         let handed = std::mem::take(&mut mail.handed);
         let take = mail.requests.len().min(REQUESTS_PER_TURN);
         let requests: Vec<Envelope> = mail.requests.drain(..take).collect();
@@ -389,10 +162,11 @@ impl Worker {
         }
         let busy = !(answers.is_empty()
             && completions.is_empty()
+            && loads.is_empty()
             && handed.is_empty()
             && requests.is_empty()
             && !stop);
-        for completion in completions {
+        for completion in completions.into_iter().chain(loads) {
             self.complete(completion);
         }
         for (tag, answer) in answers {
@@ -549,13 +323,7 @@ impl Worker {
 
     /// Loads that the engine answered at once go on at once, so that what was parked keeps its place.
     fn take_own_reads(&mut self) {
-        let ready: Vec<Completion> = {
-            let mut mail = self.turn.own_inbox.lock();
-            let Mail { completions, .. } = &mut *mail;
-            let is_load =
-                |c: &mut Completion| matches!(c, Completion::Read { ticket, .. } if *ticket >> 56 == LOADS);
-            completions.extract_if(.., is_load).collect()
-        };
+        let ready = std::mem::take(&mut self.turn.own_inbox.lock().loads);
         for completion in ready {
             self.complete(completion);
         }
