@@ -226,6 +226,13 @@ fn what_is_answered_has_the_form_that_the_document_says() {
         "Message",
         &site.post(&path, &bob.token, reply).expect(201),
     );
+    let carol = site.someone("carol");
+    let members = format!(
+        "/api/v1/groups/{}/members",
+        group["conversation_id"].as_str().unwrap()
+    );
+    let added = site.post(&members, &alice.token, json!({"user_id": carol.id}));
+    conforms(&document, "Added", &added.expect(201));
     let page = site.get(&path, &alice.token).expect(200);
     conforms(&document, "Messages", &page);
     // An entry is its form and the tag `type`.
