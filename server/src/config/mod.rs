@@ -1,0 +1,315 @@
+//! Every option of `godwit`, once: this struct gives the flags, the environment variables, the configuration file and
+//! godwit.example.toml. Not here: what follows from the options together (`settings`), their types (`types`).
+
+mod settings;
+mod types;
+
+use std::path::{Path, PathBuf};
+
+use confique::Config as _;
+use confique::toml::FormatOptions;
+use godwit_accounts::Direct;
+use godwit_accounts::acl::Rule;
+
+pub use settings::{Settings, TlsFiles};
+pub use types::{Hidden, Listen, LogFormat, Registration};
+
+/// A configuration that cannot be taken; the text is one line for the person who wrote it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+/// Configuration of a Godwit node: a flag counts before the environment, the environment before this file, this file
+/// before the default.
+#[derive(Clone, Debug, confique::Config)]
+#[config(layer_attr(derive(clap::Args, Clone, Debug)))]
+#[config(layer_attr(serde(deny_unknown_fields)))]
+pub struct Config {
+    /// Folder of everything that is kept. Made at the first start; one process at a time.
+    #[config(env = "GODWIT_DATA_DIR", default = "./godwit-data")]
+    #[config(layer_attr(arg(long, value_name = "DIR")))]
+    pub data_dir: PathBuf,
+
+    /// Where MQTT is listened for: an address with port, or "off".
+    #[config(env = "GODWIT_MQTT", default = "127.0.0.1:1883")]
+    #[config(layer_attr(arg(long, value_name = "ADDR")))]
+    pub mqtt: Listen,
+
+    /// Where HTTP is listened for (REST, and MQTT over WebSocket at /mqtt): an address with port, or "off".
+    #[config(env = "GODWIT_HTTP", default = "127.0.0.1:8080")]
+    #[config(layer_attr(arg(long, value_name = "ADDR")))]
+    pub http: Listen,
+
+    /// Where metrics, health and administration are listened for: an address with port, or "off". What changes anything
+    /// there wants the token in the file admin.token of the data folder.
+    #[config(env = "GODWIT_ADMIN", default = "127.0.0.1:9090")]
+    #[config(layer_attr(arg(long, value_name = "ADDR")))]
+    pub admin: Listen,
+
+    /// Where MQTT over TLS is listened for, if there is a certificate: an address with port, or "off".
+    #[config(env = "GODWIT_MQTTS", default = "127.0.0.1:8883")]
+    #[config(layer_attr(arg(long, value_name = "ADDR")))]
+    pub mqtts: Listen,
+
+    /// Where HTTPS is listened for, if there is a certificate: an address with port, or "off".
+    #[config(env = "GODWIT_HTTPS", default = "127.0.0.1:8443")]
+    #[config(layer_attr(arg(long, value_name = "ADDR")))]
+    pub https: Listen,
+
+    /// Certificate chain (PEM) for MQTT over TLS and HTTPS. Read again on SIGHUP.
+    #[config(env = "GODWIT_TLS_CERT")]
+    #[config(layer_attr(arg(long, value_name = "FILE")))]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key (PEM) of the certificate.
+    #[config(env = "GODWIT_TLS_KEY")]
+    #[config(layer_attr(arg(long, value_name = "FILE")))]
+    pub tls_key: Option<PathBuf>,
+
+    /// Let clients in without a user name: they read and write every ordinary topic, never me/, c/, p/ or u/.
+    #[config(env = "GODWIT_ANONYMOUS", default = false)]
+    #[config(layer_attr(arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")))]
+    pub anonymous: bool,
+
+    /// Who may register: "open" (anyone), "closed" (nobody; see `godwit user add`) or "token" (who knows
+    /// registration_token). Without it: open if HTTP is listened for on loopback addresses only, else closed.
+    #[config(env = "GODWIT_REGISTRATION")]
+    #[config(layer_attr(arg(long, value_name = "WHO")))]
+    pub registration: Option<Registration>,
+
+    /// What a registration must bring where registration is "token"; 8 to 256 characters. Other people on the machine
+    /// can read it in a flag: prefer the file or the environment.
+    #[config(env = "GODWIT_REGISTRATION_TOKEN")]
+    #[config(layer_attr(arg(long, value_name = "TOKEN")))]
+    pub registration_token: Option<Hidden>,
+
+    /// Who may write to a user: "anyone" (who is not blocked) or "contacts" (both ways).
+    #[config(env = "GODWIT_DIRECT", default = "anyone")]
+    #[config(layer_attr(arg(long, value_name = "WHO", value_parser = types::direct)))]
+    pub direct: Direct,
+
+    /// Web origins that may use the HTTP interface from a browser, such as ["https://chat.example.org"]; ["*"]: any.
+    #[config(env = "GODWIT_CORS_ORIGINS", parse_env = confique::env::parse::list_by_comma, default = [])]
+    #[config(layer_attr(arg(long, value_name = "ORIGIN", value_delimiter = ',')))]
+    pub cors_origins: Vec<String>,
+
+    /// Threads that own users, conversations and topics; 0: one for each core.
+    #[config(env = "GODWIT_WORKERS", default = 0)]
+    #[config(layer_attr(arg(long, value_name = "COUNT")))]
+    pub workers: u16,
+
+    /// Most MQTT connections at a time; 0: what the limit on open files leaves room for.
+    #[config(env = "GODWIT_MAX_CONNECTIONS", default = 0)]
+    #[config(layer_attr(arg(long, value_name = "COUNT")))]
+    pub max_connections: u32,
+
+    /// Days that entries of a mailbox are kept for devices that do not come; 1 to 3650.
+    #[config(env = "GODWIT_MAILBOX_DAYS", default = 90)]
+    #[config(layer_attr(arg(long, value_name = "DAYS")))]
+    pub mailbox_days: u32,
+
+    /// Days after which an absent session ends at the latest, whatever its client asked for; 1 to 3650.
+    #[config(env = "GODWIT_SESSION_DAYS", default = 90)]
+    #[config(layer_attr(arg(long, value_name = "DAYS")))]
+    pub session_days: u32,
+
+    /// Megabytes of memory for blocks of the store that were read; 8 to 65536.
+    #[config(env = "GODWIT_STORE_CACHE_MB", default = 32)]
+    #[config(layer_attr(arg(long, value_name = "MB")))]
+    pub store_cache_mb: u32,
+
+    /// What is logged: a level (error, warn, info, debug, trace), or levels by module ("info,godwit_broker=debug").
+    #[config(env = "GODWIT_LOG", default = "info")]
+    #[config(layer_attr(arg(long, value_name = "LEVELS")))]
+    pub log: String,
+
+    /// How it is logged: "auto" (text on a terminal, else JSON), "text" or "json".
+    #[config(env = "GODWIT_LOG_FORMAT", default = "auto")]
+    #[config(layer_attr(arg(long, value_name = "FORMAT")))]
+    pub log_format: LogFormat,
+
+    /// Who may use which ordinary topics; the first rule that fits decides, none fits: refused. As a flag (once a rule) or
+    /// in the environment (rules separated by ";"): EFFECT ACCESS WHO FILTER, such as "allow publish users sensors/%u/#".
+    /// EFFECT is allow or deny; ACCESS publish, subscribe or both; WHO users, anonymous or everyone; in FILTER %u is the
+    /// user name and %c the client id. In this file:
+    ///
+    ///     [[acl]]
+    ///     effect = "allow"
+    ///     access = "both"
+    ///     who = "users"
+    ///     filter = "iot/%u/#"
+    ///
+    /// Without any rule: this one, and for anonymous clients (where they are let in) the filter "#".
+    #[config(env = "GODWIT_ACL", parse_env = types::rules)]
+    #[config(layer_attr(arg(long, value_name = "RULE", value_parser = types::rule)))]
+    pub acl: Option<Vec<Rule>>,
+}
+
+/// Flags, the layer that counts first.
+pub type Flags = <Config as confique::Config>::Layer;
+
+impl Config {
+    /// Flags before the environment before `file` before the defaults.
+    ///
+    /// # Errors
+    /// One line that says which option is wrong, and where.
+    pub fn load(flags: Flags, file: Option<&Path>) -> Result<Self, ConfigError> {
+        let mut builder = Self::builder().preloaded(flags).env();
+        if let Some(file) = file {
+            if !file.is_file() {
+                return Err(ConfigError(format!(
+                    "there is no configuration file {}",
+                    file.display()
+                )));
+            }
+            builder = builder.file(file);
+        }
+        builder
+            .load()
+            .map_err(|error| ConfigError(one_line(&format!("{error:#}"))))
+    }
+
+    /// The defaults on this data folder.
+    ///
+    /// # Errors
+    /// None as long as the defaults are complete, which a test holds.
+    pub fn on(data_dir: &Path) -> Result<Self, ConfigError> {
+        let none = <Flags as confique::Layer>::empty();
+        let builder = Self::builder().preloaded(Flags {
+            data_dir: Some(data_dir.into()),
+            ..none
+        });
+        builder
+            .load()
+            .map_err(|error| ConfigError(one_line(&format!("{error:#}"))))
+    }
+
+    /// The text of godwit.example.toml.
+    pub fn example() -> String {
+        confique::toml::template::<Self>(FormatOptions::default())
+    }
+}
+
+/// Names of variables that this program reads besides the options'.
+const OTHER_VARIABLES: [&str; 1] = ["GODWIT_CONFIG"];
+
+/// Variables of the environment that look like options and are none: probably misspelt.
+pub fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
+    let known: Vec<&str> = Config::META
+        .fields
+        .iter()
+        .filter_map(|field| match field.kind {
+            confique::meta::FieldKind::Leaf { env, .. } => env,
+            confique::meta::FieldKind::Nested { .. } => None,
+        })
+        .chain(OTHER_VARIABLES)
+        .collect();
+    names
+        .filter(|name| name.starts_with("GODWIT_") && !known.contains(&name.as_str()))
+        .collect()
+}
+
+/// Errors of parsers point into the text over several lines. What is left is the sentence and the option's name; not
+/// its value, which may be a secret.
+fn one_line(text: &str) -> String {
+    let (mut told, mut option) = (Vec::new(), None);
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        match line.split_once('|') {
+            Some((number, source)) if number.trim().chars().all(|digit| digit.is_ascii_digit()) => {
+                option = option.or(source.split_once('=').map(|(name, _)| name.trim().to_owned()));
+            }
+            _ => told.push(line),
+        }
+    }
+    let sentence = told.join(": ").replace(":: ", ": ");
+    option.map_or(sentence.clone(), |option| format!("{option}: {sentence}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn none() -> Flags {
+        <Flags as confique::Layer>::empty()
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    #[test]
+    fn the_committed_example_is_the_generated_one() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../godwit.example.toml");
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(&path, Config::example()).unwrap();
+        }
+        let committed = std::fs::read_to_string(&path).unwrap();
+        assert!(
+            committed == Config::example(),
+            "run: BLESS=1 cargo test -p godwit-server the_committed_example"
+        );
+    }
+
+    #[test]
+    fn the_example_with_every_comment_sign_taken_away_is_a_configuration() {
+        let uncommented: String = Config::example()
+            .lines()
+            .filter(|line| line.starts_with('#') && !line.starts_with("# ") && line.len() > 1)
+            .filter(|line| !line.trim_end().ends_with('='))
+            .map(|line| format!("{}\n", &line[1..]))
+            .collect();
+        assert!(uncommented.contains("mqtt = \"127.0.0.1:1883\""));
+        let config = Config::load(none(), Some(file(&uncommented).path())).unwrap();
+        assert!(Settings::of(config).is_ok());
+    }
+
+    #[test]
+    fn a_flag_counts_before_the_file_and_the_file_before_the_default() {
+        let file = file("http = \"127.0.0.1:1\"\nmqtt = \"127.0.0.1:2\"\n");
+        let flags = Flags {
+            mqtt: Some("off".parse().unwrap()),
+            ..none()
+        };
+        let config = Config::load(flags, Some(file.path())).unwrap();
+        assert_eq!(config.mqtt, Listen::Off);
+        assert_eq!(config.http.to_string(), "127.0.0.1:1");
+        assert_eq!(config.admin.to_string(), "127.0.0.1:9090");
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_file_is_said_in_one_line_that_names_it() {
+        for (text, named) in [
+            ("mqqt = \"off\"\n", "mqqt"),
+            ("mqtt = \"nowhere\"\n", "nowhere"),
+            ("workers = \"many\"\n", "workers"),
+            ("registration = \"ask\"\n", "ask"),
+            ("mqtt = \n", "mqtt"),
+            ("registration_token = 5\n", "registration_token"),
+        ] {
+            let error = Config::load(none(), Some(file(text).path()))
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains(named) && !error.contains('\n'),
+                "{text:?}: {error}"
+            );
+        }
+        let error = Config::load(none(), Some(Path::new("/nowhere/godwit.toml"))).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/godwit.toml"));
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_noticed() {
+        let names = ["GODWIT_MQTT", "GODWIT_MQQT", "HOME", "GODWIT_CONFIG"].map(String::from);
+        assert_eq!(unknown_variables(names.into_iter()), ["GODWIT_MQQT"]);
+    }
+
+    #[test]
+    fn rules_of_the_file_are_read() {
+        let text = "[[acl]]\neffect = \"allow\"\nfilter = \"a/#\"\n[[acl]]\neffect = \"deny\"\naccess = \"publish\"\nfilter = \"b\"\n";
+        let config = Config::load(none(), Some(file(text).path())).unwrap();
+        assert_eq!(config.acl.unwrap().len(), 2);
+    }
+}

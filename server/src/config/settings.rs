@@ -1,0 +1,206 @@
+//! What follows from the options together: ranges, options that need each other, defaults that depend on others. All
+//! that can be wrong with a configuration is found here, before anything is opened.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use godwit_accounts::Acl;
+use godwit_cluster::MAX_WORKERS;
+
+use super::{Config, ConfigError, Hidden, Registration};
+
+const DAYS: RangeInclusive<u32> = 1..=3_650;
+const CACHE_MB: RangeInclusive<u32> = 8..=65_536;
+const TOKEN_CHARS: RangeInclusive<usize> = 8..=256;
+/// Most origins: each is compared with at every request of a browser.
+const ORIGINS: usize = 64;
+
+/// The files of the certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Private key, PEM.
+    pub key: PathBuf,
+}
+
+/// A configuration that was checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The options as they were given.
+    pub options: Config,
+    /// Threads that own keys.
+    pub workers: u16,
+    /// Rules of ordinary topics.
+    pub acl: Arc<Acl>,
+    /// The certificate, if there is one.
+    pub tls: Option<TlsFiles>,
+    /// Who may register.
+    pub registration: Registration,
+    /// What they bring; there if `registration` is `Token`.
+    pub registration_token: Option<Hidden>,
+}
+
+impl Settings {
+    /// Checks the options.
+    ///
+    /// # Errors
+    /// One line that names the option.
+    pub fn of(options: Config) -> Result<Self, ConfigError> {
+        in_range("mailbox_days", options.mailbox_days, &DAYS)?;
+        in_range("session_days", options.session_days, &DAYS)?;
+        in_range("store_cache_mb", options.store_cache_mb, &CACHE_MB)?;
+        in_range(
+            "workers",
+            u32::from(options.workers),
+            &(0..=u32::from(MAX_WORKERS)),
+        )?;
+        check_origins(&options.cors_origins)?;
+        let (registration, registration_token) = registration(&options)?;
+        let acl = match &options.acl {
+            Some(rules) => Acl::new(rules.clone()).map_err(|error| ConfigError(error.to_string()))?,
+            None => Acl::default(),
+        };
+        let tls = match (&options.tls_cert, &options.tls_key) {
+            (Some(cert), Some(key)) => Some(TlsFiles {
+                cert: cert.clone(),
+                key: key.clone(),
+            }),
+            (None, None) => None,
+            _ => return Err(ConfigError("tls_cert and tls_key need each other".into())),
+        };
+        Ok(Self {
+            workers: workers(options.workers),
+            acl: Arc::new(acl),
+            tls,
+            registration,
+            registration_token,
+            options,
+        })
+    }
+}
+
+/// One for each core, unless a number is given.
+fn workers(wanted: u16) -> u16 {
+    if wanted > 0 {
+        return wanted;
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u16::try_from(cores).unwrap_or(MAX_WORKERS).min(MAX_WORKERS)
+}
+
+fn in_range(name: &str, value: u32, range: &RangeInclusive<u32>) -> Result<(), ConfigError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError(format!(
+        "{name} is {value}, but must be {} to {}",
+        range.start(),
+        range.end()
+    )))
+}
+
+fn check_origins(origins: &[String]) -> Result<(), ConfigError> {
+    if origins.len() > ORIGINS {
+        return Err(ConfigError(format!(
+            "cors_origins has more than {ORIGINS} origins"
+        )));
+    }
+    let is_origin = |origin: &str| {
+        let rest = origin
+            .strip_prefix("https://")
+            .or_else(|| origin.strip_prefix("http://"));
+        rest.is_some_and(|host| {
+            !host.is_empty() && host.is_ascii() && !host.contains(['/', ' ', '*', '?', '#', '@'])
+        })
+    };
+    if origins == ["*"] {
+        return Ok(());
+    }
+    match origins.iter().find(|origin| !is_origin(origin)) {
+        None => Ok(()),
+        Some(bad) => Err(ConfigError(format!(
+            "cors_origins: \"{bad}\" is no origin, such as https://chat.example.org"
+        ))),
+    }
+}
+
+fn registration(options: &Config) -> Result<(Registration, Option<Hidden>), ConfigError> {
+    let wanted = options.registration.unwrap_or_else(|| {
+        let https = options.tls_cert.as_ref().and(options.https.address());
+        let mut addresses = options.http.address().into_iter().chain(https);
+        if addresses.all(|address| address.ip().is_loopback()) {
+            Registration::Open
+        } else {
+            Registration::Closed
+        }
+    });
+    match (wanted, &options.registration_token) {
+        (Registration::Token, Some(token)) if TOKEN_CHARS.contains(&token.0.chars().count()) => {
+            Ok((wanted, Some(token.clone())))
+        }
+        (Registration::Token, Some(_)) => Err(ConfigError(
+            "registration_token must have 8 to 256 characters".into(),
+        )),
+        (Registration::Token, None) => Err(ConfigError(
+            "registration = \"token\" needs registration_token".into(),
+        )),
+        (_, Some(_)) => Err(ConfigError(
+            "registration_token needs registration = \"token\"".into(),
+        )),
+        (_, None) => Ok((wanted, None)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn options() -> Config {
+        Config::on(Path::new("/tmp/x")).unwrap()
+    }
+
+    #[test]
+    fn registration_is_open_on_loopback_and_closed_elsewhere() {
+        assert_eq!(Settings::of(options()).unwrap().registration, Registration::Open);
+        let mut public = options();
+        public.http = "0.0.0.0:8080".parse().unwrap();
+        assert_eq!(
+            Settings::of(public.clone()).unwrap().registration,
+            Registration::Closed
+        );
+        public.registration = Some(Registration::Open);
+        assert_eq!(Settings::of(public).unwrap().registration, Registration::Open);
+    }
+
+    #[test]
+    fn options_that_contradict_each_other_or_leave_their_range_are_refused_by_name() {
+        let changes: [(&str, fn(&mut Config)); 8] = [
+            ("tls_key", |c| c.tls_cert = Some("x".into())),
+            ("registration_token", |c| {
+                c.registration = Some(Registration::Token)
+            }),
+            ("registration_token", |c| {
+                c.registration_token = Some(Hidden("long enough".into()))
+            }),
+            ("mailbox_days", |c| c.mailbox_days = 0),
+            ("store_cache_mb", |c| c.store_cache_mb = 1),
+            ("workers", |c| c.workers = 1_000),
+            ("cors_origins", |c| {
+                c.cors_origins = vec!["*".into(), "https://a.example".into()]
+            }),
+            ("acl rule", |c| {
+                c.acl = Some(vec![super::super::types::rule("allow both users me/#").unwrap()])
+            }),
+        ];
+        for (named, change) in changes {
+            let mut config = options();
+            change(&mut config);
+            let error = Settings::of(config).unwrap_err().to_string();
+            assert!(error.contains(named) && !error.contains('\n'), "{error}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Types of single options: how they are written and read.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use godwit_accounts::Direct;
+use godwit_accounts::acl::{Access, Effect, Rule, Who};
+use serde::Deserialize;
+
+/// Where to listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Listen {
+    /// Nowhere.
+    Off,
+    /// There; port 0: any free one.
+    At(SocketAddr),
+}
+
+impl Listen {
+    /// The address, unless it is off.
+    pub fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Off => None,
+            Self::At(address) => Some(address),
+        }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        let localhost = text
+            .strip_prefix("localhost:")
+            .map(|port| format!("127.0.0.1:{port}"));
+        let address = localhost.as_deref().unwrap_or(text).parse();
+        address.map(Self::At).map_err(|_| {
+            format!(
+                "\"{text}\" is no address with port, such as 127.0.0.1:1883 or [::]:1883, and not \"off\""
+            )
+        })
+    }
+}
+
+impl TryFrom<String> for Listen {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::At(address) => address.fmt(f),
+        }
+    }
+}
+
+/// Who may register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Registration {
+    /// Anyone.
+    Open,
+    /// Nobody.
+    Closed,
+    /// Who brings the registration token.
+    Token,
+}
+
+/// How to log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    Auto,
+    /// A line for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// A text that is not shown.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Hidden(pub String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hidden(…)")
+    }
+}
+
+impl From<String> for Hidden {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl FromStr for Hidden {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+pub(super) fn direct(text: &str) -> Result<Direct, String> {
+    match text {
+        "anyone" => Ok(Direct::Anyone),
+        "contacts" => Ok(Direct::Contacts),
+        _ => Err("it is anyone or contacts".into()),
+    }
+}
+
+/// `EFFECT ACCESS WHO FILTER`; a filter may hold blanks.
+pub(super) fn rule(text: &str) -> Result<Rule, String> {
+    let form = || {
+        format!("the rule \"{text}\" is not of the form EFFECT ACCESS WHO FILTER (allow both users iot/%u/#)")
+    };
+    let mut words = text.trim().splitn(4, ' ');
+    let effect = match words.next() {
+        Some("allow") => Effect::Allow,
+        Some("deny") => Effect::Deny,
+        _ => return Err(form()),
+    };
+    let access = match words.next() {
+        Some("publish") => Access::Publish,
+        Some("subscribe") => Access::Subscribe,
+        Some("both") => Access::Both,
+        _ => return Err(form()),
+    };
+    let who = match words.next() {
+        Some("users") => Who::Users,
+        Some("anonymous") => Who::Anonymous,
+        Some("everyone") => Who::Everyone,
+        _ => return Err(form()),
+    };
+    let filter = words
+        .next()
+        .filter(|filter| !filter.is_empty())
+        .ok_or_else(form)?
+        .to_owned();
+    Ok(Rule {
+        effect,
+        access,
+        filter,
+        who,
+    })
+}
+
+/// Rules separated by `;`, for the environment.
+pub(super) fn rules(text: &str) -> Result<Vec<Rule>, NotRules> {
+    let rules = text.split(';').filter(|part| !part.trim().is_empty()).map(rule);
+    rules.collect::<Result<_, _>>().map_err(NotRules)
+}
+
+/// Why a text is not a list of rules.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct NotRules(String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_is_read_word_by_word() {
+        let read = rule("deny publish everyone a b/#").unwrap();
+        assert_eq!(
+            (read.effect, read.access, read.who),
+            (Effect::Deny, Access::Publish, Who::Everyone)
+        );
+        assert_eq!(read.filter, "a b/#");
+        for bad in [
+            "",
+            "allow",
+            "allow both users",
+            "allow both users ",
+            "maybe both users a",
+            "allow both a",
+        ] {
+            assert!(rule(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(rules("allow both users a; deny both users b;").unwrap().len(), 2);
+    }
+
+    #[test]
+    fn an_address_is_one_with_a_port_or_off() {
+        assert_eq!("off".parse(), Ok(Listen::Off));
+        assert_eq!("localhost:7".parse(), "127.0.0.1:7".parse::<Listen>());
+        assert!("[::1]:7".parse::<Listen>().is_ok());
+        for bad in ["1883", "localhost", "127.0.0.1", "host:1883", ""] {
+            assert!(bad.parse::<Listen>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_hidden_text_is_not_shown() {
+        assert_eq!(format!("{:?}", Hidden("secret".into())), "Hidden(…)");
+    }
+}

@@ -1,0 +1,311 @@
+//! What the search index reads of the store: logs of conversations, the list of open tails, the list of all
+//! conversations. The index itself and its thread are the search crate's.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use godwit_ingest::{CONVERSATION_LOG, CONVERSATIONS, OPEN_TAILS, tail_partition};
+use godwit_search::{IndexDoc, Source, SourceError, SourcePage, Tail};
+use godwit_store::{LogId, LogRow, Read, ReadAnswer, Store, StoreError, Table};
+use godwit_wire::command::{EntryBody, LoggedEntry};
+use godwit_wire::ids::{ConversationId, Key};
+use godwit_wire::proto::chat;
+use prometheus_client::metrics::counter::Counter;
+use uuid::Uuid;
+
+/// Bytes of one read of a log: bounds the memory of the feed, whatever the messages' sizes.
+const READ_BYTES: u32 = 4 << 20;
+/// Shards whose lists are read at a time.
+const SHARDS_A_READ: u16 = 256;
+
+/// The store as the search index sees it.
+pub(crate) struct StoreSource {
+    store: Arc<dyn Store>,
+    unreadable: Counter,
+}
+
+impl StoreSource {
+    /// `unreadable` counts stored entries that cannot be read; they are left out of the index.
+    pub(crate) fn new(store: Arc<dyn Store>, unreadable: Counter) -> Self {
+        Self { store, unreadable }
+    }
+
+    /// A page of one of the lists of conversations, which are sets by shard.
+    fn list(&self, table: Table, after: Option<Tail>, limit: usize) -> Result<Vec<Tail>, SourceError> {
+        let mut found: Vec<(u16, Uuid)> = Vec::new();
+        let mut shard = after.map_or(0, |tail| u16::try_from(tail.shard).unwrap_or(Key::SHARDS));
+        let mut above = after.map(|tail| Bytes::copy_from_slice(tail.conversation.as_bytes()));
+        while shard < Key::SHARDS && found.len() < limit {
+            // The shard in which the last page ended is read alone.
+            let shards = match above {
+                Some(_) => shard..shard + 1,
+                None => shard..(shard + SHARDS_A_READ).min(Key::SHARDS),
+            };
+            let room = u32::try_from(limit - found.len()).unwrap_or(u32::MAX);
+            let reads: Vec<Read> = shards
+                .clone()
+                .map(|shard| Read::Set {
+                    table,
+                    partition: tail_partition(shard),
+                    after: above.clone(),
+                    up_to: None,
+                    limit: room,
+                })
+                .collect();
+            for (shard, answer) in shards.clone().zip(self.store.read_now(&reads).map_err(failed)?) {
+                let ReadAnswer::Set { elements, .. } = answer else {
+                    return Err(SourceError("a set was asked for and something else came".into()));
+                };
+                let ids = elements
+                    .iter()
+                    .filter_map(|(element, _)| Uuid::from_slice(element).ok());
+                found.extend(ids.map(|id| (shard, id)));
+            }
+            (shard, above) = (shards.end, None);
+        }
+        found.truncate(limit);
+        self.with_ends(&found)
+    }
+
+    /// How far each log is confirmed. A row that is stored with all before it is confirmed on this engine.
+    fn with_ends(&self, found: &[(u16, Uuid)]) -> Result<Vec<Tail>, SourceError> {
+        let view = self.store.start_view();
+        let reads: Vec<Read> = found
+            .iter()
+            .map(|(_, id)| Read::TakeUp { log: log(*id), view })
+            .collect();
+        let ends = self.store.read_now(&reads).map_err(failed)?;
+        let tails = found.iter().zip(ends).map(|((shard, id), end)| {
+            let ReadAnswer::TakeUp { head, rows } = end else {
+                return Err(SourceError(
+                    "a log's head was asked for and something else came".into(),
+                ));
+            };
+            let confirmed_up_to = rows.last().map_or(head.confirmed, |row| row.seq);
+            Ok(Tail {
+                conversation: *id,
+                shard: u32::from(*shard),
+                confirmed_up_to,
+            })
+        });
+        tails.collect()
+    }
+
+    fn doc(&self, conversation: Uuid, row: LogRow) -> Option<IndexDoc> {
+        let entry = match LoggedEntry::from_stored(row.row) {
+            Ok((entry, _)) => entry,
+            Err(error) => {
+                self.unreadable.inc();
+                tracing::error!(%conversation, position = row.seq, %error, "a stored entry cannot be indexed");
+                return None;
+            }
+        };
+        let EntryBody::Message(message) = entry.body else {
+            return None;
+        };
+        let text = text(message.content?)?;
+        Some(IndexDoc {
+            conversation,
+            sequence_number: row.seq,
+            shard: u32::from(Key::Conversation(ConversationId(conversation)).shard()),
+            message_id: Uuid::from_slice(&message.message_id).ok()?,
+            sender: Uuid::from_slice(&message.sender_id).ok()?,
+            created_at_ms: i64::try_from(message.created_at).unwrap_or(i64::MAX),
+            text,
+        })
+    }
+}
+
+fn log(conversation: Uuid) -> LogId {
+    LogId {
+        table: CONVERSATION_LOG,
+        id: conversation,
+    }
+}
+
+fn failed(error: StoreError) -> SourceError {
+    SourceError(error.to_string())
+}
+
+/// What people may look for in a message.
+fn text(content: chat::message::Content) -> Option<String> {
+    match content {
+        chat::message::Content::Text(text) => Some(text),
+        chat::message::Content::Media(media) => Some(media.caption).filter(|caption| !caption.is_empty()),
+        chat::message::Content::Ciphertext(_) => None,
+    }
+}
+
+impl Source for StoreSource {
+    fn read(&self, conversation: Uuid, after: u64, limit: usize) -> Result<SourcePage, SourceError> {
+        let read = Read::Log {
+            log: log(conversation),
+            after,
+            up_to: u64::MAX,
+            max_rows: u32::try_from(limit).unwrap_or(u32::MAX),
+            max_bytes: READ_BYTES,
+        };
+        let rows = match self.store.read_now(&[read]).map_err(failed)?.pop() {
+            Some(ReadAnswer::Log { rows, .. }) => rows,
+            _ => return Err(SourceError("a log was asked for and something else came".into())),
+        };
+        let read_up_to = rows.last().map_or(after, |row| row.seq);
+        let docs = rows
+            .into_iter()
+            .filter_map(|row| self.doc(conversation, row))
+            .collect();
+        Ok(SourcePage { docs, read_up_to })
+    }
+
+    fn open_tails(&self, after: Option<Tail>, limit: usize) -> Result<Vec<Tail>, SourceError> {
+        self.list(OPEN_TAILS, after, limit)
+    }
+
+    fn conversations(&self, after: Option<Tail>, limit: usize) -> Result<Vec<Tail>, SourceError> {
+        self.list(CONVERSATIONS, after, limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use godwit_store::embedded::{Embedded, Options};
+    use godwit_store::{Op, blocking::Client};
+    use godwit_wire::entry::RetryKeys;
+    use godwit_wire::ids::{MessageId, UserId};
+
+    use super::*;
+
+    fn message(conversation: Uuid, sequence_number: u64, content: chat::message::Content) -> Bytes {
+        let message = chat::Message {
+            conversation_id: ConversationId(conversation).to_bytes(),
+            sequence_number,
+            message_id: MessageId::fresh().to_bytes(),
+            sender_id: UserId::fresh().to_bytes(),
+            content: Some(content),
+            created_at: 1_800_000_000_000,
+            ..chat::Message::default()
+        };
+        LoggedEntry::message(message)
+            .unwrap()
+            .to_stored(&RetryKeys::default())
+    }
+
+    fn member(conversation: Uuid, sequence_number: u64) -> Bytes {
+        let member = chat::Member {
+            conversation_id: ConversationId(conversation).to_bytes(),
+            sequence_number,
+            user_id: UserId::fresh().to_bytes(),
+            by: UserId::fresh().to_bytes(),
+            ..chat::Member::default()
+        };
+        LoggedEntry::member(member)
+            .unwrap()
+            .to_stored(&RetryKeys::default())
+    }
+
+    struct Fixture {
+        _temp: tempfile::TempDir,
+        client: Client,
+        source: StoreSource,
+        unreadable: Counter,
+    }
+
+    fn fixture() -> Fixture {
+        let temp = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> =
+            Arc::new(Embedded::open(&temp.path().join("s"), Options::default()).unwrap());
+        let unreadable = Counter::default();
+        let source = StoreSource::new(store.clone(), unreadable.clone());
+        Fixture {
+            _temp: temp,
+            client: Client::new(store, 0),
+            source,
+            unreadable,
+        }
+    }
+
+    impl Fixture {
+        fn append(&self, conversation: Uuid, rows: Vec<Bytes>) {
+            let ops = (1..).zip(rows).map(|(seq, row)| Op::Append {
+                log: log(conversation),
+                view: 1,
+                seq,
+                row,
+            });
+            self.client.write(ops.collect()).unwrap();
+        }
+
+        fn insert(&self, table: Table, conversations: &[Uuid]) {
+            let insert = |id: &Uuid| Op::Insert {
+                table,
+                partition: tail_partition(Key::Conversation(ConversationId(*id)).shard()),
+                element: Bytes::copy_from_slice(id.as_bytes()),
+                value: Bytes::new(),
+            };
+            self.client
+                .write(conversations.iter().map(insert).collect())
+                .unwrap();
+        }
+    }
+
+    #[test]
+    fn only_texts_and_captions_are_indexed_but_every_position_counts() {
+        use chat::message::Content;
+        let (fixture, id) = (fixture(), Uuid::now_v7());
+        let media = |caption: &str| {
+            Content::Media(chat::Media {
+                caption: caption.into(),
+                ..chat::Media::default()
+            })
+        };
+        fixture.append(
+            id,
+            vec![
+                member(id, 1),
+                message(id, 2, Content::Text("hello".into())),
+                message(id, 3, media("a cat")),
+                message(id, 4, media("")),
+                message(id, 5, Content::Ciphertext(Bytes::from_static(b"x"))),
+                Bytes::from_static(b"\xff\xff damaged"),
+            ],
+        );
+        let page = fixture.source.read(id, 0, 100).unwrap();
+        let texts: Vec<_> = page
+            .docs
+            .iter()
+            .map(|doc| (doc.sequence_number, doc.text.as_str()))
+            .collect();
+        assert_eq!(texts, [(2, "hello"), (3, "a cat")]);
+        assert_eq!((page.read_up_to, fixture.unreadable.get()), (6, 1));
+        let page = fixture.source.read(id, 2, 1).unwrap();
+        assert_eq!((page.docs.len(), page.read_up_to), (1, 3));
+        let page = fixture.source.read(id, 6, 10).unwrap();
+        assert_eq!((page.docs.len(), page.read_up_to), (0, 6));
+    }
+
+    #[test]
+    fn the_lists_give_every_conversation_once_in_pages_of_any_size() {
+        let fixture = fixture();
+        let ids: Vec<Uuid> = (0..50).map(|_| Uuid::now_v7()).collect();
+        fixture.insert(CONVERSATIONS, &ids);
+        fixture.insert(OPEN_TAILS, &ids[..7]);
+        fixture.append(ids[0], vec![member(ids[0], 1), member(ids[0], 2)]);
+        for limit in [1, 3, 50, 256] {
+            let mut all = Vec::new();
+            loop {
+                let page = fixture.source.conversations(all.last().copied(), limit).unwrap();
+                assert!(page.len() <= limit);
+                if page.is_empty() {
+                    break;
+                }
+                all.extend(page);
+            }
+            let mut found: Vec<Uuid> = all.iter().map(|tail| tail.conversation).collect();
+            found.sort();
+            assert_eq!(found, ids);
+            let first = all.iter().find(|tail| tail.conversation == ids[0]).unwrap();
+            assert_eq!(first.confirmed_up_to, 2);
+        }
+        assert_eq!(fixture.source.open_tails(None, 256).unwrap().len(), 7);
+    }
+}
