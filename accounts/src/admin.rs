@@ -61,10 +61,10 @@ pub fn add_user(
     if store.write(vec![claim(USER_NAMES, name)])? != Outcome::Stored {
         return Err(AddUserError::NameTaken);
     }
-    if let Some(address) = &registration.email {
-        if store.write(vec![claim(USER_EMAILS, Bytes::from(address.clone()))])? != Outcome::Stored {
-            return Err(AddUserError::EmailTaken);
-        }
+    if let Some(address) = &registration.email
+        && store.write(vec![claim(USER_EMAILS, Bytes::from(address.clone()))])? != Outcome::Stored
+    {
+        return Err(AddUserError::EmailTaken);
     }
     let row = profile_row(registration, now);
     match store.write(vec![put(user, view, kind::PROFILE, &[], &row)])? {

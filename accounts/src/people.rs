@@ -131,11 +131,11 @@ impl Accounts {
         let view = cx.view();
         let state = self.user(user);
         let mut ops = Vec::new();
-        if let (Some(row), Some(display_name)) = (&mut state.profile, display_name) {
-            if row.display_name != display_name {
-                row.display_name = display_name;
-                ops.push(put(user, view, kind::PROFILE, &[], row));
-            }
+        if let (Some(row), Some(display_name)) = (&mut state.profile, display_name)
+            && row.display_name != display_name
+        {
+            row.display_name = display_name;
+            ops.push(put(user, view, kind::PROFILE, &[], row));
         }
         if let Some(profile) = state.public(user) {
             self.write(cx, user, ops, reply, answer(AccountAnswer::Profile(profile)));

@@ -175,11 +175,11 @@ impl Accounts {
     }
 
     fn release(&mut self, cx: &mut Cx<'_>, user: UserId) {
-        if let Some(cached) = self.users.get_mut(&user) {
-            if cached.busy == 0 {
-                for (reply, answer) in std::mem::take(&mut cached.waiting) {
-                    cx.answer(reply, answer);
-                }
+        if let Some(cached) = self.users.get_mut(&user)
+            && cached.busy == 0
+        {
+            for (reply, answer) in std::mem::take(&mut cached.waiting) {
+                cx.answer(reply, answer);
             }
         }
     }

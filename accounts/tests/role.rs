@@ -1,5 +1,7 @@
 //! The accounts role through real workers on the embedded store.
 
+#![allow(clippy::unwrap_used)]
+
 mod home;
 
 use std::sync::Arc;

@@ -71,8 +71,8 @@ impl Default for Config {
         Self {
             registration: Register::Closed,
             origins: Vec::new(),
-            per_address: Rate::per_second(1_000, 5_000),
-            per_user: Rate::per_second(200, 1_000),
+            per_address: Rate::per_second(5_000, 20_000),
+            per_user: Rate::per_second(500, 2_000),
         }
     }
 }

@@ -15,22 +15,22 @@ pub const LIMITER_KEYS: usize = 64 * 1024;
 pub struct Rate {
     /// At once; 0: no limit.
     pub burst: u32,
-    /// One more each, milliseconds.
-    pub every_ms: u64,
+    /// One more each, microseconds.
+    pub every_us: u64,
 }
 
 impl Rate {
     /// No limit.
     pub const NONE: Self = Self {
         burst: 0,
-        every_ms: 0,
+        every_us: 0,
     };
 
     /// `per_second` for ever, `burst` at once.
     pub const fn per_second(per_second: u32, burst: u32) -> Self {
         Self {
             burst,
-            every_ms: 1_000 / if per_second == 0 { 1 } else { per_second as u64 },
+            every_us: 1_000_000 / if per_second == 0 { 1 } else { per_second as u64 },
         }
     }
 }
@@ -44,7 +44,7 @@ pub struct Limiter<K> {
 
 #[derive(Debug)]
 struct State<K> {
-    /// When all of the key's allowance is back, milliseconds.
+    /// When all of the key's allowance is back, microseconds.
     full_at: HashMap<K, u64>,
     shared_full_at: u64,
 }
@@ -66,23 +66,24 @@ impl<K: Eq + Hash> Limiter<K> {
         if self.rate.burst == 0 {
             return Ok(());
         }
+        let now_us = now_ms.saturating_mul(1_000);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State {
             full_at,
             shared_full_at,
         } = &mut *state;
         if full_at.len() >= LIMITER_KEYS && !full_at.contains_key(&key) {
-            full_at.retain(|_, full| *full > now_ms);
+            full_at.retain(|_, full| *full > now_us);
         }
         let full = if full_at.len() >= LIMITER_KEYS && !full_at.contains_key(&key) {
             shared_full_at
         } else {
             full_at.entry(key).or_insert(0)
         };
-        let next = (*full).max(now_ms) + self.rate.every_ms;
-        let allowed = now_ms + u64::from(self.rate.burst) * self.rate.every_ms;
+        let next = (*full).max(now_us) + self.rate.every_us;
+        let allowed = now_us + u64::from(self.rate.burst) * self.rate.every_us;
         if next > allowed {
-            return Err((next - allowed).div_ceil(1_000));
+            return Err((next - allowed).div_ceil(1_000_000));
         }
         *full = next;
         Ok(())
@@ -92,7 +93,7 @@ impl<K: Eq + Hash> Limiter<K> {
     pub fn give_back(&self, key: &K) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(full) = state.full_at.get_mut(key) {
-            *full = full.saturating_sub(self.rate.every_ms);
+            *full = full.saturating_sub(self.rate.every_us);
         }
     }
 }
@@ -119,12 +120,12 @@ pub struct LoginGuard {
 /// Failed logins of one user name: ten at once, then one in 10 s.
 pub const FAILED_OF_NAME: Rate = Rate {
     burst: 10,
-    every_ms: 10_000,
+    every_us: 10_000_000,
 };
 /// Failed logins from one address, behind which there may be many people: 100 at once, then one a second.
 pub const FAILED_OF_ADDRESS: Rate = Rate {
     burst: 100,
-    every_ms: 1_000,
+    every_us: 1_000_000,
 };
 
 impl Default for LoginGuard {
@@ -160,7 +161,7 @@ mod tests {
     fn a_burst_passes_then_one_at_a_time_and_the_wait_is_told() {
         let limiter = Limiter::new(Rate {
             burst: 3,
-            every_ms: 2_000,
+            every_us: 2_000_000,
         });
         for _ in 0..3 {
             assert_eq!(limiter.take("a", 10_000), Ok(()));
@@ -174,10 +175,19 @@ mod tests {
     }
 
     #[test]
+    fn rates_above_a_thousand_a_second_are_kept() {
+        let limiter = Limiter::new(Rate::per_second(5_000, 10));
+        let taken = (0..1_000)
+            .flat_map(|ms| [ms; 20])
+            .filter(|ms| limiter.take("a", *ms).is_ok());
+        assert_eq!(taken.count(), 10 + 5 * 999);
+    }
+
+    #[test]
     fn the_memory_is_bounded_and_the_surplus_shares_one_allowance() {
         let limiter = Limiter::new(Rate {
             burst: 1,
-            every_ms: 1_000,
+            every_us: 1_000_000,
         });
         for key in 0..LIMITER_KEYS as u64 {
             assert_eq!(limiter.take(key, 0), Ok(()));

@@ -10,7 +10,7 @@ use godwit_search::{
     Error, Freshness, Hit, MAX_PAGE, MAX_SCOPE, Query as Words, Request, SNIPPET_CHARS, Scope, ScopeEntry,
     snippet,
 };
-use godwit_wire::code::{Code, Refusal};
+use godwit_wire::code::Code;
 use godwit_wire::command::{
     Answer as HomeAnswer, ConversationCommand, EntryBody, HistoryAt, LoggedEntry, Position,
 };
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::conversations::{each, mine, owned};
+use crate::conversations::{each, info, mine, owned};
 use crate::extract::{Caller, Path, Query, id};
 use crate::messages::{schema, visible};
 use crate::problem::Problem;
@@ -117,7 +117,8 @@ pub(crate) async fn in_conversation(
     let conversation: ConversationId = id(&conversation)?;
     let intervals = visible(&api, conversation, caller.user()).await?;
     if intervals.is_empty() {
-        return Err(Refusal::not_found().into());
+        // A member of a conversation in which nothing was said yet is told so; for all others it is not there.
+        info(&api, conversation, caller.user()).await?;
     }
     let scope = Scope {
         conversations: vec![ScopeEntry {

@@ -162,10 +162,10 @@ pub(crate) async fn add_user(
     let email = new.email.map(|address| email(&address)).transpose()?;
     // A name that leads to a user already is refused before the costly hash.
     let claimed = find(api, USER_NAMES, &new.username).await?;
-    if let (Some(user), None) = (claimed, key) {
-        if api.profile(user).await.is_ok() {
-            return Err(Problem::new(Code::Conflict, "this user name is taken"));
-        }
+    if let (Some(user), None) = (claimed, key)
+        && api.profile(user).await.is_ok()
+    {
+        return Err(Problem::new(Code::Conflict, "this user name is taken"));
     }
     let secret = new.password.clone();
     let phc = api

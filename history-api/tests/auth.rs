@@ -1,5 +1,7 @@
 //! Registration, login, refresh, passwords, sessions, device tokens, contacts.
 
+#![allow(clippy::unwrap_used)]
+
 mod api;
 
 use api::{PASSWORD, Site};
@@ -304,7 +306,7 @@ fn a_device_token_is_shown_once_and_has_its_scopes() {
 fn requests_of_a_user_and_of_an_address_are_limited() {
     let rate = Rate {
         burst: 5,
-        every_ms: 60_000,
+        every_us: 60_000_000,
     };
     let site = Site::with(
         Config {

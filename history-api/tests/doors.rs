@@ -1,5 +1,7 @@
 //! The other doors of the HTTP ports, over real sockets: the WebSocket upgrade, the admin listener, CORS, health.
 
+#![allow(clippy::unwrap_used)]
+
 mod api;
 
 use std::net::SocketAddr;

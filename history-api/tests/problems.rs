@@ -1,5 +1,7 @@
 //! Every error has the one form of the contract, whoever found it.
 
+#![allow(clippy::unwrap_used)]
+
 mod api;
 
 use api::Site;

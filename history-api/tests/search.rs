@@ -1,5 +1,7 @@
 //! Search through a real index: only what the asking user may read, with the message as its conversation's home shows it.
 
+#![allow(clippy::unwrap_used)]
+
 mod api;
 
 use std::collections::BTreeMap;
@@ -228,6 +230,13 @@ fn results_come_in_pages_and_wrong_questions_are_refused() {
             "{bad}"
         );
     }
+    let carol = site.someone("carol");
+    let silent = site.direct(&alice, &carol);
+    let empty = site.get(
+        &format!("/api/v1/conversations/{silent}/search?query=x"),
+        &carol.token,
+    );
+    assert_eq!(empty.expect(200)["results"], json!([]));
     let without = Site::open();
     let alice = without.someone("alice");
     assert_eq!(

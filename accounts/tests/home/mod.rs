@@ -2,7 +2,7 @@
 //! and writes down what it was asked.
 
 // A module of a test crate: `pub` is for the tests beside it.
-#![allow(unreachable_pub)]
+#![allow(clippy::unwrap_used, unreachable_pub)]
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};

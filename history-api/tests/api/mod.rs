@@ -2,7 +2,7 @@
 //! the embedded store. Users' mailboxes are played by a role that keeps everything it is offered.
 
 // A module of several test crates, each of which uses a part of it.
-#![allow(unreachable_pub, dead_code)]
+#![allow(clippy::unwrap_used, unreachable_pub, dead_code)]
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
