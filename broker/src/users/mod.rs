@@ -24,6 +24,8 @@ mod retries;
 mod rows;
 mod session;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 mod waiter;
 mod wills;
 
@@ -344,7 +346,7 @@ impl Users {
         match what {
             What::Tick => self.tick(cx),
             What::Idle => self.idle(cx, wire, user),
-            what => self.with(cx, wire, user, |home, env| match what {
+            what => self.with_quietly(cx, wire, user, |home, env| match what {
                 What::AckTimeout(conn) => home.ack_timeout(env, conn),
                 What::SubscribeTimeout(session, request) => home.subscribe_timeout(env, session, request),
                 What::Flush => home.flush_due(env),

@@ -1,0 +1,481 @@
+//! The mailbox over MQTT: send, inbox in its encodings, cursor rules, refused entries, retries, receipts.
+
+use bytes::Bytes;
+use godwit_wire::code::{Code, Refusal};
+use godwit_wire::command::{ConversationCommand, UserCommand, Watermark};
+use godwit_wire::ids::ConversationId;
+use godwit_wire::proto::chat;
+use prost::Message as _;
+
+use super::rig::*;
+use crate::packet::{Incoming, Outgoing, PublishOut, Version};
+use crate::wire_trait::ConnId;
+
+const V3: Version = Version::V311;
+const V5: Version = Version::V5;
+
+fn send(conversation: ConversationId, payload: &str, packet_id: u16) -> Incoming {
+    publish(&format!("c/{conversation}/send/text"), payload, 1, packet_id)
+}
+
+fn seqs(publishes: &[PublishOut]) -> Vec<u64> {
+    let decode = |publish: &PublishOut| chat::InboxEvent::decode(publish.payload.clone()).unwrap().inbox_seq;
+    publishes.iter().map(decode).collect()
+}
+
+fn ack_all(rig: &mut Rig, conn: ConnId) -> Vec<PublishOut> {
+    let mut all = Vec::new();
+    loop {
+        let got = rig.publishes(conn);
+        if got.is_empty() {
+            return all;
+        }
+        for publish in got {
+            if publish.qos > 0 {
+                rig.packet(conn, Incoming::Puback(publish.packet_id, 0));
+            }
+            all.push(publish);
+        }
+    }
+}
+
+#[test]
+fn a_message_is_acknowledged_with_its_place_and_pushed_to_everybody_in_their_encodings() {
+    let mut rig = Rig::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let conversation = rig.make_conversation(&[alice.user, bob.user]);
+    let a = rig.connect(&alice, persistent(V5, "a"));
+    let b = rig.connect(&bob, persistent(V5, "b"));
+    let text_bob = rig.connect(&bob, persistent(V3, "text"));
+    assert_eq!(rig.subscribe(a, "me/inbox", 2), [1], "QoS 2 asked gives 1");
+    assert_eq!(rig.subscribe(b, "me/inbox/json", 1), [1]);
+    assert_eq!(rig.subscribe(text_bob, "me/inbox/text", 1), [1]);
+    for conn in [a, b, text_bob] {
+        rig.out(conn);
+    }
+    rig.packet(a, send(conversation, "hi", 1));
+    let out = rig.out(a);
+    let ack = out.iter().find_map(|packet| match packet {
+        Outgoing::Puback(ack) => Some(ack),
+        _ => None,
+    });
+    let ack = ack.unwrap();
+    assert_eq!((ack.packet_id, ack.reason), (1, 0));
+    assert!(ack.properties.contains(&("seq".into(), "1".into())));
+    assert!(ack.properties.contains(&("duplicate".into(), "false".into())));
+    assert!(out.iter().any(|packet| matches!(packet, Outgoing::Publish(p) if p.packet_id % 2 == 1)), "the echo");
+    let json = rig.publishes(b);
+    let value = text(&json[0]);
+    assert!(value.contains("\"inbox_seq\":1") && value.contains("\"content\":\"hi\""), "{value}");
+    assert_eq!(json[0].properties.as_ref().unwrap().content_type, "application/json");
+    assert_eq!(&*json[0].topic, "me/inbox/json");
+    assert_eq!(text(&rig.publishes(text_bob)[0]), "alice: hi");
+}
+
+#[test]
+fn puback_waits_for_the_mailbox_of_every_recipient() {
+    let mut rig = Rig::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let conversation = rig.make_conversation(&[alice.user, bob.user]);
+    let a = rig.connect(&alice, clean(V5, "a"));
+    rig.out(a);
+    rig.hold(true);
+    rig.packet(a, send(conversation, "hi", 1));
+    rig.store.commit(1);
+    rig.run();
+    assert!(rig.out(a).is_empty(), "one of two mailboxes is not enough");
+    rig.hold(false);
+    rig.run();
+    assert_eq!(rig.out(a).len(), 1);
+    assert_eq!(rig.store.log_len(200, bob.user.0), 1);
+}
+
+#[test]
+fn an_offline_session_gets_its_messages_after_a_crash_in_order_and_acknowledging_ends_it() {
+    let mut rig = Rig::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let conversation = rig.make_conversation(&[alice.user, bob.user]);
+    let b = rig.connect(&bob, persistent(V5, "b"));
+    rig.subscribe(b, "me/inbox", 1);
+    rig.vanish(b);
+    let a = rig.connect(&alice, clean(V5, "a"));
+    for n in 1..=300 {
+        rig.packet(a, send(conversation, &n.to_string(), n));
+    }
+    rig.crash();
+    let b = rig.connect(&bob, persistent(V5, "b"));
+    let got = ack_all(&mut rig, b);
+    assert_eq!(seqs(&got), (1..=300).collect::<Vec<_>>());
+    rig.pass(2_000);
+    let delivered: Vec<u64> = rig
+        .told
+        .iter()
+        .filter_map(|(id, command)| match command {
+            ConversationCommand::Delivered { up_to, .. } if *id == conversation => Some(*up_to),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(delivered.last(), Some(&300), "the PUBACK is the receipt");
+    assert!(delivered.len() <= 5, "and it is coalesced: {delivered:?}");
+    rig.crash();
+    let b = rig.connect(&bob, persistent(V5, "b"));
+    assert!(ack_all(&mut rig, b).is_empty(), "the cursor was kept");
+}
+
+#[test]
+fn offers_are_taken_once_also_after_a_crash_and_a_lost_one_is_not_passed_over() {
+    let mut rig = Rig::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let conversation = rig.make_conversation(&[alice.user, bob.user]);
+    let a = rig.connect(&alice, clean(V5, "a"));
+    for n in 1..=5 {
+        rig.packet(a, send(conversation, &n.to_string(), n));
+    }
+    assert_eq!(rig.store.log_len(200, bob.user.0), 5);
+    rig.pass(30_000);
+    assert!(!rig.users.is_loaded(bob.user), "bob went idle");
+    rig.crash();
+    let a = rig.connect(&alice, clean(V5, "a"));
+    rig.packet(a, send(conversation, "six", 6));
+    assert_eq!(rig.store.log_len(200, bob.user.0), 6, "the re-offer of five was known by their marks");
+    rig.hold(true);
+    rig.packet(a, send(conversation, "lost", 7));
+    rig.crash();
+    let a = rig.connect(&alice, clean(V5, "a"));
+    rig.packet(a, send(conversation, "eight", 8));
+    assert_eq!(rig.store.log_len(200, bob.user.0), 8);
+}
+
+#[test]
+fn an_offer_after_one_that_never_came_is_refused() {
+    let mut rig = Rig::new();
+    let bob = user("bob");
+    let entry = |n| {
+        std::sync::Arc::new(
+            godwit_wire::command::LoggedEntry::message(chat::Message {
+                conversation_id: ConversationId(uuid::Uuid::from_u128(5)).to_bytes(),
+                sequence_number: n,
+                message_id: godwit_wire::ids::MessageId::fresh().to_bytes(),
+                sender_id: user("x").user.to_bytes(),
+                content: Some(chat::message::Content::Text("x".into())),
+                ..chat::Message::default()
+            })
+            .unwrap(),
+        )
+    };
+    let offer = |n, after| UserCommand::Offer { entry: entry(n), after };
+    let mut first = rig.ask_user(bob.user, offer(4, 3));
+    assert!(matches!(first.try_recv(), Ok(godwit_wire::command::Answer::Refused(r)) if r.code == Code::Unavailable));
+    rig.hold(true);
+    let mut third = rig.ask_user(bob.user, offer(3, 0));
+    let mut again = rig.ask_user(bob.user, offer(3, 0));
+    let mut fourth = rig.ask_user(bob.user, offer(4, 3));
+    rig.run();
+    assert!(third.try_recv().is_err() && again.try_recv().is_err() && fourth.try_recv().is_err());
+    rig.hold(false);
+    rig.run();
+    for answer in [&mut third, &mut again, &mut fourth] {
+        assert!(matches!(answer.try_recv(), Ok(godwit_wire::command::Answer::Kept { .. })));
+    }
+    assert_eq!(rig.store.log_len(200, bob.user.0), 2, "the repeat waited for the one in flight");
+}
+
+#[test]
+fn the_first_cursor_begins_at_the_oldest_entry_and_later_ones_at_the_end() {
+    let mut rig = Rig::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let conversation = rig.make_conversation(&[alice.user, bob.user]);
+    let a = rig.connect(&alice, clean(V5, "a"));
+    rig.packet(a, send(conversation, "before", 1));
+    let clean_one = rig.connect(&bob, clean(V5, "clean"));
+    rig.subscribe(clean_one, "me/inbox", 1);
+    assert!(rig.publishes(clean_one).is_empty(), "a clean session begins at the end");
+    let first = rig.connect(&bob, persistent(V5, "first"));
+    rig.packet(first, subscribe(7, "me/inbox", 1));
+    assert_eq!(seqs(&rig.publishes(first)), [1]);
+    let second = rig.connect(&bob, persistent(V5, "second"));
+    rig.subscribe(second, "me/inbox", 1);
+    assert!(rig.publishes(second).is_empty());
+    rig.packet(a, send(conversation, "after", 2));
+    for conn in [clean_one, first, second] {
+        assert_eq!(seqs(&rig.publishes(conn)), [2]);
+    }
+}
+
+#[test]
+fn the_cursor_stays_over_unsubscribe_and_one_encoding_at_a_time_is_taken() {
+    let mut rig = Rig::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let conversation = rig.make_conversation(&[alice.user, bob.user]);
+    let a = rig.connect(&alice, clean(V5, "a"));
+    let b = rig.connect(&bob, persistent(V5, "b"));
+    rig.subscribe(b, "me/inbox", 1);
+    assert_eq!(rig.subscribe(b, "me/inbox/json", 1), [0x83]);
+    rig.packet(b, Incoming::Unsubscribe { packet_id: 2, filters: vec!["me/inbox".into()] });
+    rig.packet(a, send(conversation, "meanwhile", 1));
+    rig.out(b);
+    rig.packet(b, subscribe(3, "me/inbox/text", 1));
+    let got = rig.publishes(b);
+    assert_eq!(got.iter().map(text).collect::<Vec<_>>(), ["alice: meanwhile"]);
+}
+
+#[test]
+fn no_local_keeps_own_messages_away_and_moves_on() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    let conversation = rig.make_conversation(&[alice.user]);
+    let a = rig.connect(&alice, persistent(V5, "a"));
+    let Incoming::Subscribe { packet_id, mut filters, subscription_id } = subscribe(7, "me/inbox", 1) else {
+        unreachable!()
+    };
+    filters[0].no_local = true;
+    rig.packet(a, Incoming::Subscribe { packet_id, filters, subscription_id });
+    rig.packet(a, send(conversation, "mine", 1));
+    assert!(rig.publishes(a).is_empty());
+}
+
+#[test]
+fn a_qos_0_inbox_is_a_live_feed_without_cursor() {
+    let mut rig = Rig::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let conversation = rig.make_conversation(&[alice.user, bob.user]);
+    let a = rig.connect(&alice, clean(V5, "a"));
+    rig.packet(a, send(conversation, "before", 1));
+    let b = rig.connect(&bob, persistent(V5, "b"));
+    assert_eq!(rig.subscribe(b, "me/inbox", 0), [0]);
+    rig.packet(a, send(conversation, "live", 2));
+    let got = rig.publishes(b);
+    assert_eq!((seqs(&got), got[0].qos), (vec![2], 0));
+    rig.vanish(b);
+    let b = rig.connect(&bob, persistent(V5, "b"));
+    assert!(rig.publishes(b).is_empty());
+    rig.packet(a, send(conversation, "again", 3));
+    assert_eq!(seqs(&rig.publishes(b)), [3], "the subscription stays");
+}
+
+#[test]
+fn a_refused_send_is_told_in_5_and_is_a_durable_entry_in_3_1_1() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    let conversation = ConversationId::fresh();
+    rig.refuse_sends = Some(Refusal::not_found());
+    let five = rig.connect(&alice, persistent(V5, "five"));
+    let three = rig.connect(&alice, persistent(V3, "three"));
+    rig.subscribe(three, "me/inbox/json", 1);
+    rig.out(five);
+    rig.out(three);
+    rig.packet(five, send(conversation, "x", 1));
+    let out = rig.out(five);
+    let [Outgoing::Puback(ack)] = &out[..] else { panic!("{out:?}") };
+    assert_eq!((ack.reason, ack.properties[0].1.as_str()), (0x87, "not_found"));
+    rig.hold(true);
+    let topic = format!("c/{conversation}/send/json");
+    let body = r#"{"client_message_id":"m1","content":"secret plan"}"#;
+    rig.packet(three, publish(&topic, body, 1, 4));
+    assert!(rig.out(three).is_empty(), "not acknowledged before the entry is durable");
+    rig.hold(false);
+    rig.run();
+    let out = rig.out(three);
+    assert!(out.iter().any(|packet| matches!(packet, Outgoing::Puback(ack) if ack.packet_id == 4)));
+    let refused = out.iter().find_map(|packet| match packet {
+        Outgoing::Publish(publish) => Some(text(publish)),
+        _ => None,
+    });
+    let refused = refused.unwrap();
+    for part in ["\"refused\"", "\"not_found\"", "\"m1\"", &topic] {
+        assert!(refused.contains(part), "{refused}");
+    }
+    rig.refuse_sends = Some(Refusal::unavailable());
+    rig.packet(three, publish(&topic, body, 1, 5));
+    assert!(rig.is_closed(three), "not for good: it is sent again");
+}
+
+#[test]
+fn low_space_refuses_sends_before_the_engine_fails() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    let conversation = rig.make_conversation(&[alice.user]);
+    let a = rig.connect(&alice, persistent(V5, "a"));
+    rig.out(a);
+    rig.store.low_space.store(true, std::sync::atomic::Ordering::Relaxed);
+    rig.packet(a, send(conversation, "x", 1));
+    assert!(matches!(&rig.out(a)[..], [Outgoing::Puback(ack)] if ack.reason == 0x83));
+    assert_eq!(rig.entries(conversation), 0);
+}
+
+#[test]
+fn a_name_in_a_topic_is_resolved_once_and_the_order_of_sends_stays() {
+    let mut rig = Rig::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    rig.store.put_fact(100, "bob", bob.user.to_bytes());
+    let direct = ConversationId::direct(alice.user, bob.user);
+    rig.make_conversation_as(direct, &[alice.user, bob.user]);
+    let a = rig.connect(&alice, clean(V5, "a"));
+    let b = rig.connect(&bob, persistent(V5, "b"));
+    rig.subscribe(b, "me/inbox/text", 1);
+    rig.out(a);
+    rig.give(a, publish("c/@bob/send/text", "one", 1, 1));
+    assert!(rig.wire.lines[&a].paused, "what follows waits for the name");
+    rig.run();
+    assert!(!rig.wire.lines[&a].paused);
+    rig.packet(a, publish("c/@bob/send/text", "two", 1, 2));
+    rig.packet(a, publish("c/@nobody/send/text", "three", 1, 3));
+    let got: Vec<_> = rig.publishes(b).iter().map(text).collect();
+    assert_eq!(got, ["alice: one", "alice: two"]);
+    assert!(matches!(rig.out(a).last(), Some(Outgoing::Puback(ack)) if ack.reason == 0x87));
+}
+
+#[test]
+fn reserved_forms_and_strangers_are_refused_alike() {
+    let mut rig = Rig::new();
+    let mut nobody = user("");
+    nobody.credential = None;
+    nobody.scopes = Default::default();
+    let mut topics_only = user("sensor");
+    topics_only.scopes.chat = false;
+    let conversation = rig.make_conversation(&[topics_only.user]);
+    for who in [&nobody, &topics_only] {
+        let conn = rig.connect(who, clean(V5, "c"));
+        rig.out(conn);
+        let topics = [
+            format!("c/{conversation}/send"),
+            format!("c/{conversation}/typing"),
+            "me/inbox".into(),
+            "p/me/phone".into(),
+            "$SYS/x".into(),
+        ];
+        for (id, topic) in (1..).zip(topics) {
+            rig.packet(conn, publish(&topic, "x", 1, id));
+            assert!(matches!(&rig.out(conn)[..], [Outgoing::Puback(ack)] if ack.reason == 0x87), "{topic}");
+        }
+        assert_eq!(rig.subscribe(conn, "me/inbox", 1), [0x87]);
+    }
+}
+
+#[test]
+fn a_send_without_an_id_is_a_retry_only_if_its_puback_was_not_written() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    let conversation = rig.make_conversation(&[alice.user]);
+    let a = rig.connect(&alice, clean(V3, "a"));
+    rig.packet(a, send(conversation, "written", 1));
+    rig.packet(a, send(conversation, "unwritten", 2));
+    rig.wire.lines.get_mut(&a).unwrap().unwritten = 1;
+    rig.deaf = true;
+    rig.packet(a, send(conversation, "unanswered", 3));
+    rig.vanish(a);
+    rig.deaf = false;
+    rig.run();
+    assert_eq!(rig.entries(conversation), 3);
+    let a = rig.connect(&alice, clean(V3, "a"));
+    rig.packet(a, send(conversation, "unwritten", 2));
+    rig.packet(a, send(conversation, "unanswered", 3));
+    assert_eq!(rig.entries(conversation), 3, "both are retries");
+    rig.packet(a, send(conversation, "written", 1));
+    assert_eq!(rig.entries(conversation), 4, "this one is a new message");
+    rig.packet(a, send(conversation, "unwritten", 2));
+    assert_eq!(rig.entries(conversation), 5, "and a second equal one too");
+}
+
+#[test]
+fn a_client_message_id_in_a_user_property_names_the_message() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    let conversation = rig.make_conversation(&[alice.user]);
+    let a = rig.connect(&alice, clean(V5, "a"));
+    for id in 1..=2 {
+        let Incoming::Publish(mut packet) = send(conversation, "x", id) else { unreachable!() };
+        packet.properties = Some(Box::new(godwit_wire::proto::stored::PublishProperties {
+            user_properties: vec![godwit_wire::proto::stored::UserProperty {
+                name: "client_message_id".into(),
+                value: "m1".into(),
+            }],
+            ..Default::default()
+        }));
+        rig.packet(a, Incoming::Publish(packet));
+    }
+    assert_eq!(rig.entries(conversation), 1);
+    let out = rig.out(a);
+    let Some(Outgoing::Puback(ack)) = out.last() else { panic!("{out:?}") };
+    assert!(ack.properties.contains(&("duplicate".into(), "true".into())));
+}
+
+#[test]
+fn a_read_goes_to_the_conversation_and_receipts_are_told_live_without_a_place() {
+    let mut rig = Rig::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let conversation = rig.make_conversation(&[alice.user, bob.user]);
+    let a = rig.connect(&alice, persistent(V5, "a"));
+    rig.subscribe(a, "me/inbox/json", 1);
+    rig.out(a);
+    rig.packet(a, publish(&format!("c/{conversation}/read/json"), r#"{"up_to":7}"#, 1, 1));
+    assert!(matches!(rig.told[..], [(_, ConversationCommand::Read { up_to: 7, .. })]));
+    assert!(matches!(&rig.out(a)[..], [Outgoing::Puback(ack)] if ack.reason == 0));
+    let watermark = Watermark { user: bob.user, delivered_up_to: 7, read_up_to: 3 };
+    let _ = rig.ask_user(alice.user, UserCommand::Receipt { conversation, watermark });
+    let got = rig.publishes(a);
+    assert_eq!(got[0].qos, 0);
+    assert!(text(&got[0]).contains("\"receipt\"") && !text(&got[0]).contains("inbox_seq"));
+}
+
+#[test]
+fn an_error_puback_moves_the_cursor_and_is_no_receipt() {
+    let mut rig = Rig::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let conversation = rig.make_conversation(&[alice.user, bob.user]);
+    let a = rig.connect(&alice, clean(V5, "a"));
+    let b = rig.connect(&bob, persistent(V5, "b"));
+    rig.subscribe(b, "me/inbox", 1);
+    rig.packet(a, send(conversation, "x", 1));
+    let got = rig.publishes(b);
+    rig.packet(b, Incoming::Puback(got[0].packet_id, 0x80));
+    rig.pass(3_000);
+    assert!(rig.told.is_empty());
+    rig.crash();
+    let b = rig.connect(&bob, persistent(V5, "b"));
+    assert!(rig.publishes(b).is_empty());
+}
+
+#[test]
+fn what_memory_no_longer_has_is_read_from_the_store() {
+    let mut rig = Rig::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let conversation = rig.make_conversation(&[alice.user, bob.user]);
+    let mut connect = persistent(V5, "b");
+    connect.receive_maximum = 2;
+    let b = rig.connect(&bob, connect);
+    rig.subscribe(b, "me/inbox", 1);
+    let a = rig.connect(&alice, clean(V5, "a"));
+    for n in 1..=600 {
+        rig.packet(a, send(conversation, &n.to_string(), n));
+    }
+    let got = ack_all(&mut rig, b);
+    assert_eq!(seqs(&got), (1..=600).collect::<Vec<_>>());
+    assert_eq!(rig.metrics.missing.get(), 0);
+}
+
+#[test]
+fn sessions_of_a_revoked_credential_are_closed_and_stay() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    let conn = rig.connect(&alice, persistent(V5, "a"));
+    rig.out(conn);
+    let credential = alice.credential.unwrap();
+    let _ = rig.ask_user(alice.user, UserCommand::CredentialEnded { credential });
+    assert!(matches!(rig.out(conn)[..], [Outgoing::Disconnect(0x87, _)]));
+    let conn = rig.connect(&alice, persistent(V5, "a"));
+    assert!(matches!(&rig.out(conn)[..], [Outgoing::Connack(c)] if c.session_present));
+}
+
+#[test]
+fn a_form_that_is_not_utf8_is_malformed() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    let conversation = rig.make_conversation(&[alice.user]);
+    let a = rig.connect(&alice, clean(V5, "a"));
+    rig.out(a);
+    let Incoming::Publish(mut packet) = send(conversation, "", 1) else { unreachable!() };
+    packet.payload = Bytes::from_static(b"\xff\xfe");
+    rig.packet(a, Incoming::Publish(packet));
+    assert!(matches!(&rig.out(a)[..], [Outgoing::Puback(ack)] if ack.reason == 0x99));
+}

@@ -1,0 +1,192 @@
+//! Wills, session expiry, going idle, shutting down.
+
+use bytes::Bytes;
+use godwit_wire::ids::Key;
+
+use super::rig::*;
+use crate::packet::{Connect, Incoming, Outgoing, Version, Will};
+
+const V5: Version = Version::V5;
+
+fn with_will(mut connect: Connect, topic: &str, delay: u32) -> Connect {
+    connect.will = Some(Box::new(Will {
+        topic: topic.into(),
+        payload: Bytes::from_static(b"gone"),
+        qos: 1,
+        retain: false,
+        delay,
+        message_expiry: None,
+        properties: None,
+    }));
+    connect
+}
+
+#[test]
+fn a_will_fires_when_the_connection_ends_and_not_after_a_normal_disconnect() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    let conn = rig.connect(&alice, with_will(clean(V5, "c"), "iot/alice/gone", 0));
+    rig.packet(conn, Incoming::Disconnect { reason: 0, session_expiry: None });
+    assert!(rig.published.is_empty());
+    let conn = rig.connect(&alice, with_will(clean(V5, "c"), "iot/alice/gone", 0));
+    rig.packet(conn, Incoming::Disconnect { reason: 4, session_expiry: None });
+    assert_eq!(rig.published.len(), 1);
+    let conn = rig.connect(&alice, with_will(clean(V5, "c"), "iot/alice/gone", 0));
+    rig.vanish(conn);
+    assert_eq!(rig.published.len(), 2);
+    assert_eq!(&*rig.published[1].topic, "iot/alice/gone");
+    assert_eq!((rig.store.rows_of_table(202), rig.store.rows_of_table(203)), (0, 0), "nothing of them is left");
+}
+
+#[test]
+fn a_will_that_the_acl_does_not_allow_refuses_the_connect() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    for topic in ["iot/bob/gone", "me/inbox", "c/x/send", "p/me/phone"] {
+        let conn = rig.connect(&alice, with_will(clean(V5, "c"), topic, 0));
+        assert!(matches!(&rig.out(conn)[..], [Outgoing::Connack(c)] if c.reason == 0x87), "{topic}");
+        assert!(rig.is_closed(conn));
+    }
+}
+
+#[test]
+fn a_delayed_will_is_void_if_the_client_returns_and_fires_if_it_does_not() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    rig.pass(31_000);
+    let conn = rig.connect(&alice, with_will(persistent(V5, "c"), "iot/alice/gone", 60));
+    rig.vanish(conn);
+    rig.pass(30_000);
+    let conn = rig.connect(&alice, with_will(persistent(V5, "c"), "iot/alice/gone", 60));
+    rig.pass(100_000);
+    assert!(rig.published.is_empty());
+    rig.vanish(conn);
+    rig.pass(30_000);
+    assert!(!rig.users.is_loaded(alice.user), "waiting costs no memory");
+    rig.pass(32_000);
+    assert_eq!(rig.published.len(), 1);
+}
+
+#[test]
+fn after_a_crash_a_will_waits_thirty_seconds_for_the_client_and_then_fires() {
+    let mut rig = Rig::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    rig.connect(&alice, with_will(persistent(V5, "c"), "iot/alice/gone", 0));
+    rig.connect(&bob, with_will(clean(V5, "c"), "iot/bob/gone", 0));
+    rig.crash();
+    rig.pass(20_000);
+    assert!(rig.published.is_empty());
+    rig.connect(&alice, persistent(V5, "c"));
+    rig.pass(40_000);
+    let topics: Vec<_> = rig.published.iter().map(|publish| publish.topic.to_string()).collect();
+    assert_eq!(topics, ["iot/bob/gone"], "alice returned, bob did not");
+    rig.pass(120_000);
+    assert_eq!(rig.published.len(), 1);
+}
+
+#[test]
+fn a_take_over_fires_the_will_of_the_first_connection() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    rig.connect(&alice, with_will(persistent(V5, "c"), "iot/alice/gone", 0));
+    rig.connect(&alice, with_will(persistent(V5, "c"), "iot/alice/gone", 30));
+    assert_eq!(rig.published.len(), 1);
+    rig.connect(&alice, persistent(V5, "c"));
+    rig.pass(90_000);
+    assert_eq!(rig.published.len(), 1, "a delayed one is void when the session goes on");
+}
+
+#[test]
+fn a_session_ends_when_its_time_is_over_and_not_while_it_is_connected() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    rig.pass(31_000);
+    let mut connect = persistent(V5, "c");
+    connect.session_expiry = 100;
+    let conn = rig.connect(&alice, connect.clone());
+    rig.subscribe(conn, "iot/alice/t", 1);
+    rig.pass(500_000);
+    assert!(!rig.is_closed(conn));
+    rig.vanish(conn);
+    rig.pass(90_000);
+    assert_eq!(rig.routes(), 1);
+    rig.pass(115_000);
+    assert_eq!(rig.routes(), 0, "its route went with it");
+    assert_eq!((rig.store.rows_of_table(202), rig.store.rows_of_table(203)), (0, 0));
+    let conn = rig.connect(&alice, connect);
+    assert!(matches!(&rig.out(conn)[..], [Outgoing::Connack(c)] if !c.session_present));
+}
+
+#[test]
+fn a_session_that_was_connected_at_a_crash_expires_its_time_after_the_restart() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    let mut connect = persistent(V5, "c");
+    connect.session_expiry = 100;
+    let conn = rig.connect(&alice, connect);
+    rig.subscribe(conn, "iot/alice/t", 1);
+    rig.crash();
+    rig.pass(120_000);
+    assert_eq!(rig.routes(), 1);
+    rig.pass(120_000);
+    assert_eq!(rig.routes(), 0);
+}
+
+#[test]
+fn a_longer_expiry_than_allowed_is_told() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    let mut connect = persistent(V5, "c");
+    connect.session_expiry = u32::MAX;
+    let conn = rig.connect(&alice, connect);
+    let out = rig.out(conn);
+    assert!(matches!(&out[..], [Outgoing::Connack(c)] if c.session_expiry == Some(90 * 24 * 3_600)), "{out:?}");
+}
+
+#[test]
+fn an_offline_user_leaves_memory_and_what_it_was_owed_stays() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    let sub = rig.connect(&alice, persistent(V5, "sub"));
+    rig.subscribe(sub, "iot/alice/t", 1);
+    let publisher = rig.connect(&alice, clean(V5, "p"));
+    for id in 1..=5 {
+        rig.packet(publisher, publish("iot/alice/t", "x", 1, id));
+    }
+    let got = rig.publishes(sub);
+    rig.packet(sub, Incoming::Puback(got[0].packet_id, 0));
+    rig.vanish(sub);
+    rig.vanish(publisher);
+    rig.pass(9_000);
+    assert!(rig.users.is_loaded(alice.user));
+    rig.pass(5_000);
+    assert!(!rig.users.is_loaded(alice.user));
+    let sub = rig.connect(&alice, persistent(V5, "sub"));
+    let again = rig.publishes(sub);
+    assert_eq!(again.len(), 4);
+    assert!(again.iter().all(|publish| publish.dup));
+    assert_eq!(again[0].packet_id, got[1].packet_id);
+}
+
+#[test]
+fn the_sixty_fifth_session_is_refused() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    for n in 0..64 {
+        rig.connect(&alice, persistent(V5, &format!("c{n}")));
+    }
+    let conn = rig.connect(&alice, persistent(V5, "one more"));
+    assert!(matches!(&rig.out(conn)[..], [Outgoing::Connack(c)] if c.reason == 0x97));
+    let conn = rig.connect(&alice, persistent(V5, "c3"));
+    assert!(matches!(&rig.out(conn)[..], [Outgoing::Connack(c)] if c.reason == 0));
+}
+
+#[test]
+fn a_user_whose_shard_is_given_up_is_dropped_with_its_connections() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    let conn = rig.connect(&alice, persistent(V5, "c"));
+    let shard = Key::User(alice.user).shard();
+    rig.users.given_up(&mut rig.wire, &[shard]);
+    assert!(rig.is_closed(conn) && !rig.users.is_loaded(alice.user));
+}

@@ -1,0 +1,8 @@
+//! Tests of users' homes through their public calls.
+
+mod chat;
+mod ends;
+mod ordinary;
+mod qos2;
+mod rig;
+mod store;

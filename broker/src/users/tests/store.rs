@@ -1,0 +1,223 @@
+//! A store in memory whose commits the tests time: what is submitted is durable only when it is committed, and a crash
+//! leaves exactly that.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use godwit_store::{
+    Batch, Completion, CompletionPort, Head, Health, LogRow, Op, Outcome, PortId, Read, ReadAnswer, Stats, Store,
+    StoreError, Submission, Ticket, View,
+};
+use uuid::Uuid;
+
+type Partition = BTreeMap<Bytes, Bytes>;
+
+#[derive(Clone, Default)]
+pub(super) struct State {
+    logs: BTreeMap<(u16, Uuid), (Head, BTreeMap<u64, (View, Bytes)>)>,
+    rows: BTreeMap<(u16, Bytes), Partition>,
+    facts: BTreeMap<(u16, Bytes), Bytes>,
+}
+
+#[derive(Default)]
+pub(super) struct MemStore {
+    state: Mutex<State>,
+    pending: Mutex<VecDeque<Batch>>,
+    sink: Mutex<Option<Arc<dyn CompletionPort>>>,
+    pub(super) hold: AtomicBool,
+    pub(super) low_space: AtomicBool,
+    view: View,
+}
+
+impl MemStore {
+    /// A start on what an earlier one left.
+    pub(super) fn start(state: State, view: View) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(state), view, ..Self::default() })
+    }
+
+    /// What is durable now.
+    pub(super) fn durable(&self) -> State {
+        self.state.lock().unwrap().clone()
+    }
+
+    /// Commits up to `count` batches, in order.
+    pub(super) fn commit(&self, count: usize) {
+        for _ in 0..count {
+            let Some(batch) = self.pending.lock().unwrap().pop_front() else { return };
+            self.write(batch);
+        }
+    }
+
+    pub(super) fn put_log_row(&self, table: u16, id: Uuid, seq: u64, row: Bytes) {
+        let mut state = self.state.lock().unwrap();
+        state.logs.entry((table, id)).or_default().1.insert(seq, (self.view, row));
+    }
+
+    pub(super) fn put_fact(&self, table: u16, key: &str, value: Bytes) {
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        self.state.lock().unwrap().facts.insert((table, key), value);
+    }
+
+    /// Rows of a log above its floor.
+    pub(super) fn log_len(&self, table: u16, id: Uuid) -> usize {
+        let state = self.state.lock().unwrap();
+        state.logs.get(&(table, id)).map_or(0, |(head, rows)| rows.range(head.floor.saturating_add(1)..).count())
+    }
+
+    /// Rows of a partition.
+    pub(super) fn partition_len(&self, table: u16, partition: &Bytes) -> usize {
+        self.state.lock().unwrap().rows.get(&(table, partition.clone())).map_or(0, BTreeMap::len)
+    }
+
+    pub(super) fn rows_of_table(&self, table: u16) -> usize {
+        let state = self.state.lock().unwrap();
+        state.rows.iter().filter(|((of, _), _)| *of == table).map(|(_, rows)| rows.len()).sum()
+    }
+
+    fn write(&self, batch: Batch) {
+        let mut state = self.state.lock().unwrap();
+        for op in batch.ops {
+            match op {
+                Op::Append { log, view, seq, row } => {
+                    let rows = &mut state.logs.entry((log.table.id, log.id)).or_default().1;
+                    let before = rows.insert(seq, (view, row.clone()));
+                    assert!(before.is_none_or(|(_, old)| old == row), "a number is given once (SEQ)");
+                }
+                Op::Head { log, head } => {
+                    let old = &mut state.logs.entry((log.table.id, log.id)).or_default().0;
+                    old.confirmed = old.confirmed.max(head.confirmed);
+                    old.floor = old.floor.max(head.floor);
+                }
+                Op::Put { table, partition, name, value, .. } => {
+                    let rows = state.rows.entry((table.id, partition)).or_default();
+                    match value {
+                        Some(value) => rows.insert(name, value),
+                        None => rows.remove(&name),
+                    };
+                }
+                Op::Insert { table, partition, element, value } => {
+                    state.rows.entry((table.id, partition)).or_default().insert(element, value);
+                }
+                Op::Remove { table, partition, element } => {
+                    state.rows.entry((table.id, partition)).or_default().remove(&element);
+                }
+                Op::Claim { table, key, value } => {
+                    state.facts.insert((table.id, key), value);
+                }
+            }
+        }
+        drop(state);
+        self.complete(Completion::Written { ticket: batch.ticket, outcome: Outcome::Stored });
+    }
+
+    fn complete(&self, completion: Completion) {
+        if let Some(sink) = &*self.sink.lock().unwrap() {
+            sink.complete(&mut vec![completion]);
+        }
+    }
+
+    fn answer(state: &State, read: &Read) -> ReadAnswer {
+        let none = BTreeMap::new();
+        match read {
+            Read::TakeUp { log, .. } => {
+                let (head, rows) = state.logs.get(&(log.table.id, log.id)).cloned().unwrap_or_default();
+                let from = head.confirmed.max(head.floor).saturating_add(1);
+                let row = |(seq, (view, row)): (&u64, &(View, Bytes))| LogRow {
+                    seq: *seq,
+                    view: *view,
+                    row: row.clone(),
+                };
+                ReadAnswer::TakeUp { head, rows: rows.range(from..).map(row).collect() }
+            }
+            Read::Log { log, after, up_to, max_rows, .. } => {
+                let empty = (Head::default(), BTreeMap::new());
+                let (head, rows) = state.logs.get(&(log.table.id, log.id)).unwrap_or(&empty);
+                let from = (*after).max(head.floor).saturating_add(1);
+                let rows: Vec<LogRow> = if from > *up_to {
+                    Vec::new()
+                } else {
+                    rows.range(from..=*up_to)
+                        .take(*max_rows as usize)
+                        .map(|(seq, (view, row))| LogRow { seq: *seq, view: *view, row: row.clone() })
+                        .collect()
+                };
+                ReadAnswer::Log { more: rows.last().is_some_and(|row| row.seq < *up_to), rows }
+            }
+            Read::Row { table, partition, name } => {
+                let rows = state.rows.get(&(table.id, partition.clone())).unwrap_or(&none);
+                ReadAnswer::Row(rows.get(name).cloned())
+            }
+            Read::Rows { table, partition, after, limit } => {
+                let rows = state.rows.get(&(table.id, partition.clone())).unwrap_or(&none);
+                let (rows, more) = page(rows, after.as_ref(), None, *limit);
+                ReadAnswer::Rows { rows, more }
+            }
+            Read::Set { table, partition, after, up_to, limit } => {
+                let rows = state.rows.get(&(table.id, partition.clone())).unwrap_or(&none);
+                let (elements, more) = page(rows, after.as_ref(), up_to.as_ref(), *limit);
+                ReadAnswer::Set { elements, more }
+            }
+            Read::Fact { table, key } => ReadAnswer::Fact(state.facts.get(&(table.id, key.clone())).cloned()),
+        }
+    }
+}
+
+fn page(rows: &Partition, after: Option<&Bytes>, up_to: Option<&Bytes>, limit: u32) -> (Vec<(Bytes, Bytes)>, bool) {
+    let in_range = |name: &Bytes| after.is_none_or(|after| name > after) && up_to.is_none_or(|up_to| name <= up_to);
+    let mut matching = rows.iter().filter(|(name, _)| in_range(name));
+    let page = matching.by_ref().take(limit as usize).map(|(name, value)| (name.clone(), value.clone())).collect();
+    (page, matching.next().is_some())
+}
+
+impl Store for MemStore {
+    fn register(&self, _port: PortId, sink: Arc<dyn CompletionPort>) {
+        *self.sink.lock().unwrap() = Some(sink);
+    }
+
+    fn submit(&self, batch: Batch) -> Submission {
+        self.pending.lock().unwrap().push_back(batch);
+        if !self.hold.load(Ordering::Relaxed) {
+            self.commit(usize::MAX);
+        }
+        Submission::Taken
+    }
+
+    fn read(&self, _port: PortId, ticket: Ticket, reads: Vec<Read>) {
+        let answers = self.read_now(&reads);
+        self.complete(Completion::Read { ticket, answers });
+    }
+
+    fn read_now(&self, reads: &[Read]) -> Result<Vec<ReadAnswer>, StoreError> {
+        let state = self.state.lock().unwrap();
+        Ok(reads.iter().map(|read| Self::answer(&state, read)).collect())
+    }
+
+    fn totally_ordered(&self) -> bool {
+        true
+    }
+
+    fn start_view(&self) -> u64 {
+        self.view
+    }
+
+    fn health(&self) -> Health {
+        match self.low_space.load(Ordering::Relaxed) {
+            true => Health::LowSpace,
+            false => Health::Serving,
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        Stats::default()
+    }
+
+    fn backup(&self, _dir: &std::path::Path) -> Result<(), StoreError> {
+        Err(StoreError::Misuse("a store of tests"))
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
