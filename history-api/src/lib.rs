@@ -64,6 +64,8 @@ pub struct Config {
     pub per_address: Rate,
     /// Requests of one user.
     pub per_user: Rate,
+    /// Registrations from one address: each costs a password hash and a name for ever.
+    pub registrations: Rate,
 }
 
 impl Default for Config {
@@ -73,6 +75,7 @@ impl Default for Config {
             origins: Vec::new(),
             per_address: Rate::per_second(5_000, 20_000),
             per_user: Rate::per_second(500, 2_000),
+            registrations: Rate::per_second(5, 1_000),
         }
     }
 }

@@ -56,6 +56,7 @@ pub struct Inner {
     pub(crate) logins: LoginGuard,
     pub(crate) per_address: Limiter<IpAddr>,
     pub(crate) per_user: Limiter<UserId>,
+    pub(crate) registrations: Limiter<IpAddr>,
     /// Password hashes computed at a time: each takes a core.
     pub(crate) hashing: Arc<Semaphore>,
     pub(crate) requests: Arc<Semaphore>,
@@ -78,6 +79,7 @@ impl Api {
             logins: LoginGuard::default(),
             per_address: Limiter::new(parts.config.per_address),
             per_user: Limiter::new(parts.config.per_user),
+            registrations: Limiter::new(parts.config.registrations),
             hashing: Arc::new(Semaphore::new(cores.div_ceil(2))),
             requests: Arc::new(Semaphore::new(REQUESTS)),
             draining: AtomicBool::new(false),

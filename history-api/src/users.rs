@@ -18,6 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::Register;
 use crate::extract::{Caller, Json, Path, Peer, Query, RequestKey, id, made};
+use crate::limits::client;
 use crate::problem::Problem;
 use crate::state::{Api, unexpected};
 
@@ -121,6 +122,9 @@ pub(crate) async fn register(
             api.logins.forgive(REGISTRATION, address);
         }
     }
+    api.registrations
+        .take(client(address), api.now())
+        .map_err(Problem::too_often)?;
     // The password is left out: a fast hash of it is kept nowhere. It is compared at a repeat.
     let said = (&body.value.username, &body.value.display_name, &body.value.email);
     let key = key.with(digest_of(&said)?);

@@ -303,6 +303,25 @@ fn a_device_token_is_shown_once_and_has_its_scopes() {
 }
 
 #[test]
+fn registrations_from_one_address_are_limited() {
+    let registrations = Rate {
+        burst: 2,
+        every_us: 60_000_000,
+    };
+    let config = Config {
+        registration: Register::Open,
+        registrations,
+        ..Config::default()
+    };
+    let site = Site::with(config, None, None);
+    let alice = site.someone("alice");
+    site.someone("bob");
+    let body = json!({"username": "carol", "password": PASSWORD});
+    assert_eq!(site.post("/api/v1/users", "", body).problem(429), "rate_limited");
+    site.get("/api/v1/users/me", &alice.token).expect(200);
+}
+
+#[test]
 fn requests_of_a_user_and_of_an_address_are_limited() {
     let rate = Rate {
         burst: 5,
