@@ -20,9 +20,13 @@ impl Home {
     pub(crate) fn puback(&mut self, env: &mut Env<'_, '_>, conn: ConnId, id: PacketId, reason: u8) {
         match half_of(id) {
             Half::Session => {
-                let Some(session) = self.session_at(conn) else { return };
+                let Some(session) = self.session_at(conn) else {
+                    return;
+                };
                 let cursor = &mut session.feed.cursor;
-                let Some(position) = cursor.position_of(id) else { return };
+                let Some(position) = cursor.position_of(id) else {
+                    return;
+                };
                 if cursor.state(position) == Some(State::Sent) {
                     let settled = cursor.ack(position, true).count() as u64;
                     let session = session.id;
@@ -30,12 +34,16 @@ impl Home {
                 }
             }
             Half::Mailbox => {
-                let Some(session) = self.session_at(conn) else { return };
+                let Some(session) = self.session_at(conn) else {
+                    return;
+                };
                 let session_id = session.id;
                 let Some(feed) = session.inbox.as_mut().and_then(|inbox| inbox.feed.as_mut()) else {
                     return;
                 };
-                let Some(position) = feed.cursor.position_of(id) else { return };
+                let Some(position) = feed.cursor.position_of(id) else {
+                    return;
+                };
                 let settled: Vec<_> = feed.cursor.ack(position, reason < FIRST_ERROR).collect();
                 let count = settled.len() as u64;
                 for (conversation, sequence) in settled.into_iter().flatten() {
@@ -63,7 +71,9 @@ impl Home {
 
     /// PUBREC: its row is durable before the PUBREL.
     pub(crate) fn pubrec(&mut self, env: &mut Env<'_, '_>, conn: ConnId, id: PacketId, reason: u8) {
-        let Some(session) = self.session_at(conn) else { return };
+        let Some(session) = self.session_at(conn) else {
+            return;
+        };
         let known = match half_of(id) {
             Half::Session => session.feed.cursor.position_of(id),
             Half::Mailbox => None,
@@ -94,7 +104,11 @@ impl Home {
                 }
             }
             _ if reason < FIRST_ERROR => {
-                let reason = if env.wire.version(conn) == Version::V5 { NOT_FOUND } else { 0 };
+                let reason = if env.wire.version(conn) == Version::V5 {
+                    NOT_FOUND
+                } else {
+                    0
+                };
                 pubrel(env, conn, id, reason);
             }
             _ => {}
@@ -110,7 +124,13 @@ impl Home {
         session.out_writing = true;
         session.out_dirty = false;
         let row = Name::Out(id).put(env.user, env.view(), &session.out_row());
-        env.store(What::Out2 { session: id, positions }, vec![row]);
+        env.store(
+            What::Out2 {
+                session: id,
+                positions,
+            },
+            vec![row],
+        );
     }
 
     /// PUBRECs are durable: their PUBRELs go.
@@ -118,7 +138,10 @@ impl Home {
         let Some(session) = self.session(id) else { return };
         session.out_writing = false;
         if let Some(live) = session.live.as_deref() {
-            for position in positions.iter().filter(|position| **position <= session.feed.cursor.sent()) {
+            for position in positions
+                .iter()
+                .filter(|position| **position <= session.feed.cursor.sent())
+            {
                 if session.feed.cursor.state(*position) == Some(State::Received) {
                     pubrel(env, live.conn, packet_id(Half::Session, *position), 0);
                 }
@@ -129,8 +152,15 @@ impl Home {
 
     /// PUBCOMP, success or "not found": the message is the client's.
     pub(crate) fn pubcomp(&mut self, env: &mut Env<'_, '_>, conn: ConnId, id: PacketId) {
-        let Some(session) = self.session_at(conn) else { return };
-        let Some(position) = session.feed.cursor.position_of(id).filter(|_| half_of(id) == Half::Session) else {
+        let Some(session) = self.session_at(conn) else {
+            return;
+        };
+        let Some(position) = session
+            .feed
+            .cursor
+            .position_of(id)
+            .filter(|_| half_of(id) == Half::Session)
+        else {
             return;
         };
         if session.feed.cursor.state(position) == Some(State::Received) {
@@ -142,7 +172,10 @@ impl Home {
 }
 
 fn pubrel(env: &mut Env<'_, '_>, conn: ConnId, packet_id: PacketId, reason: u8) {
-    let ack = Ack { reason, ..Ack::success(packet_id) };
+    let ack = Ack {
+        reason,
+        ..Ack::success(packet_id)
+    };
     // An acknowledgement is always taken.
     let _ = env.wire.send(conn, &Outgoing::Pubrel(ack));
 }

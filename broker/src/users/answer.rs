@@ -46,7 +46,10 @@ pub(crate) enum Done {
 impl Home {
     /// A publish is done: it is acknowledged when those before it are.
     pub(crate) fn done(&mut self, env: &mut Env<'_, '_>, conn: ConnId, serial: u32, done: Done) {
-        let Some(live) = self.session_at(conn).and_then(|session| session.live.as_deref_mut()) else {
+        let Some(live) = self
+            .session_at(conn)
+            .and_then(|session| session.live.as_deref_mut())
+        else {
             return;
         };
         let Some(inbound) = live.inbound_at(serial) else {
@@ -63,10 +66,19 @@ impl Home {
     fn acknowledge(&mut self, env: &mut Env<'_, '_>, conn: ConnId) {
         let now = env.mono_ms();
         let mut ended = Vec::new();
-        let Some(session) = self.session_at(conn) else { return };
-        let Some(live) = session.live.as_deref_mut() else { return };
-        while matches!(live.inbound.front().map(|inbound| &inbound.waits), Some(Waits::Turn(_))) {
-            let Some(inbound) = live.inbound.pop_front() else { break };
+        let Some(session) = self.session_at(conn) else {
+            return;
+        };
+        let Some(live) = session.live.as_deref_mut() else {
+            return;
+        };
+        while matches!(
+            live.inbound.front().map(|inbound| &inbound.waits),
+            Some(Waits::Turn(_))
+        ) {
+            let Some(inbound) = live.inbound.pop_front() else {
+                break;
+            };
             let Waits::Turn(done) = inbound.waits else { break };
             live.first_serial = live.first_serial.wrapping_add(1);
             let taken = now.saturating_sub(inbound.since_ms);
@@ -84,7 +96,10 @@ impl Home {
                 }
                 continue;
             }
-            let taken = session.in2.iter_mut().find(|taken| taken.packet_id == inbound.packet_id);
+            let taken = session
+                .in2
+                .iter_mut()
+                .find(|taken| taken.packet_id == inbound.packet_id);
             if let Some(taken) = taken.filter(|taken| taken.phase == Phase::Going) {
                 match refused {
                     true => ended.push(taken.message),
@@ -102,11 +117,16 @@ impl Home {
     /// A publish is refused: as its version can carry it.
     pub(crate) fn refuse(&mut self, env: &mut Env<'_, '_>, conn: ConnId, serial: u32, refusal: Refusal) {
         let has_room = self.mailbox.log.has_room();
-        let Some(live) = self.session_at(conn).and_then(|session| session.live.as_deref_mut()) else {
+        let Some(live) = self
+            .session_at(conn)
+            .and_then(|session| session.live.as_deref_mut())
+        else {
             return;
         };
         let (version, anonymous) = (live.version, live.principal.is_anonymous());
-        let Some(inbound) = live.inbound_at(serial) else { return };
+        let Some(inbound) = live.inbound_at(serial) else {
+            return;
+        };
         if !matches!(inbound.waits, Waits::Home) {
             return;
         }
@@ -139,12 +159,19 @@ impl Home {
     /// The timer for held PUBLISHes.
     pub(crate) fn ack_timeout(&mut self, env: &mut Env<'_, '_>, conn: ConnId) {
         let now = env.mono_ms();
-        let Some(live) = self.session_at(conn).and_then(|session| session.live.as_deref_mut()) else {
+        let Some(live) = self
+            .session_at(conn)
+            .and_then(|session| session.live.as_deref_mut())
+        else {
             return;
         };
         live.ack_timer = false;
         let late = |since: u64| since + ACK_TIMEOUT_MS <= now;
-        let any_late = live.inbound.iter().take_while(|inbound| late(inbound.since_ms)).count();
+        let any_late = live
+            .inbound
+            .iter()
+            .take_while(|inbound| late(inbound.since_ms))
+            .count();
         if any_late > 0 && live.version == Version::V311 {
             self.close_connection(env, conn, Code::Unavailable.puback());
             return;
@@ -155,7 +182,10 @@ impl Home {
             }
         }
         self.acknowledge(env, conn);
-        let Some(live) = self.session_at(conn).and_then(|session| session.live.as_deref_mut()) else {
+        let Some(live) = self
+            .session_at(conn)
+            .and_then(|session| session.live.as_deref_mut())
+        else {
             return;
         };
         if let Some(first) = live.inbound.front() {
@@ -203,9 +233,9 @@ pub(crate) fn refusal_properties(refusal: &Refusal) -> UserProperties {
 
 fn refused_event(refusal: &Refusal, (topic, payload): &(Box<str>, bytes::Bytes)) -> chat::InboxEvent {
     let id = match classify_publish(topic) {
-        Ok(PublishTopic::Send(_, encoding)) => {
-            SendParts::decode(encoding, payload).ok().and_then(|parts| parts.client_message_id)
-        }
+        Ok(PublishTopic::Send(_, encoding)) => SendParts::decode(encoding, payload)
+            .ok()
+            .and_then(|parts| parts.client_message_id),
         _ => None,
     };
     let refused = chat::Refused {

@@ -30,7 +30,13 @@ pub(crate) struct EndedSession {
 
 impl Home {
     /// A client that the door let in.
-    pub(crate) fn attach(&mut self, env: &mut Env<'_, '_>, conn: ConnId, connect: Connect, principal: Principal) {
+    pub(crate) fn attach(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        conn: ConnId,
+        connect: Connect,
+        principal: Principal,
+    ) {
         if connect.client_id.len() > CLIENT_ID_BYTES || connect.client_id.contains('\0') {
             refuse(env, conn, BAD_CLIENT_ID);
             return;
@@ -41,6 +47,10 @@ impl Home {
         }
         let mut ops = Vec::new();
         let mut ended = None;
+        if std::mem::take(&mut self.previous_stored) {
+            // Only memory may say from now on what is a retry: it forgets what was taken for one.
+            ops.push(Name::Previous.end(env.user, env.view()));
+        }
         if let Some(index) = self.of_client(&connect.client_id) {
             if self.sessions[index].live.is_some() {
                 self.take_over(env, index, connect.clean_start);
@@ -74,11 +84,15 @@ impl Home {
     }
 
     fn of_client(&self, client_id: &str) -> Option<usize> {
-        self.sessions.iter().position(|session| *session.client_id == *client_id)
+        self.sessions
+            .iter()
+            .position(|session| *session.client_id == *client_id)
     }
 
     fn take_over(&mut self, env: &mut Env<'_, '_>, index: usize, clean_start: bool) {
-        let Some(live) = self.sessions[index].live.as_deref() else { return };
+        let Some(live) = self.sessions[index].live.as_deref() else {
+            return;
+        };
         let last = disconnect(live.version, TAKEN_OVER);
         let unwritten = env.wire.close(live.conn, last);
         self.detach(env, index, Leave::TakenOver { clean_start }, unwritten);
@@ -139,9 +153,13 @@ impl Home {
 
     /// What a CONNECT changed is durable: CONNACK, then what is owed.
     pub(crate) fn attached(&mut self, env: &mut Env<'_, '_>, conn: ConnId) {
-        let Some(session) = self.session_at(conn) else { return };
+        let Some(session) = self.session_at(conn) else {
+            return;
+        };
         let (id, client_id) = (session.id, session.client_id.clone());
-        let Some(live) = session.live.as_deref_mut() else { return };
+        let Some(live) = session.live.as_deref_mut() else {
+            return;
+        };
         live.ready = true;
         let connack = Connack {
             session_present: live.session_present,
@@ -165,6 +183,9 @@ pub(crate) fn disconnect(version: Version, reason: u8) -> Option<Outgoing> {
 
 /// A CONNACK that refuses is the last packet.
 fn refuse(env: &mut Env<'_, '_>, conn: ConnId, reason: u8) {
-    let connack = Connack { reason, ..Connack::default() };
+    let connack = Connack {
+        reason,
+        ..Connack::default()
+    };
     env.wire.close(conn, Some(Outgoing::Connack(Box::new(connack))));
 }

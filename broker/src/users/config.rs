@@ -96,22 +96,66 @@ impl UsersMetrics {
     /// Names them in `registry`.
     pub fn register(&self, registry: &mut Registry) {
         let counters: [(&str, &str, &Counter); 11] = [
-            ("mqtt_messages_in", "PUBLISH packets from clients", &self.messages_in),
-            ("mqtt_messages_out", "PUBLISH packets to clients", &self.messages_out),
-            ("mqtt_publishes_refused", "Publishes that were refused", &self.refused),
-            ("mqtt_qos0_dropped", "QoS 0 publishes to clients without room", &self.dropped_qos0),
-            ("mqtt_owed_expired", "Owed publishes that ended before their session came", &self.expired),
-            ("mqtt_owed_forbidden", "Owed publishes whose right was gone at delivery", &self.no_longer_allowed),
-            ("mqtt_too_large", "Entries larger than what their client takes", &self.too_large),
-            ("owed_missing", "Owed entries that the store does not have", &self.missing),
-            ("owed_contradictions", "Offers that contradict a kept entry", &self.contradictions),
-            ("owed_appended", "Entries that became owed to a mailbox or session", &self.owed),
+            (
+                "mqtt_messages_in",
+                "PUBLISH packets from clients",
+                &self.messages_in,
+            ),
+            (
+                "mqtt_messages_out",
+                "PUBLISH packets to clients",
+                &self.messages_out,
+            ),
+            (
+                "mqtt_publishes_refused",
+                "Publishes that were refused",
+                &self.refused,
+            ),
+            (
+                "mqtt_qos0_dropped",
+                "QoS 0 publishes to clients without room",
+                &self.dropped_qos0,
+            ),
+            (
+                "mqtt_owed_expired",
+                "Owed publishes that ended before their session came",
+                &self.expired,
+            ),
+            (
+                "mqtt_owed_forbidden",
+                "Owed publishes whose right was gone at delivery",
+                &self.no_longer_allowed,
+            ),
+            (
+                "mqtt_too_large",
+                "Entries larger than what their client takes",
+                &self.too_large,
+            ),
+            (
+                "owed_missing",
+                "Owed entries that the store does not have",
+                &self.missing,
+            ),
+            (
+                "owed_contradictions",
+                "Offers that contradict a kept entry",
+                &self.contradictions,
+            ),
+            (
+                "owed_appended",
+                "Entries that became owed to a mailbox or session",
+                &self.owed,
+            ),
             ("owed_settled", "Entries acknowledged by a session", &self.settled),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
         }
-        registry.register("mqtt_sessions_live", "Sessions with a connection", self.live.clone());
+        registry.register(
+            "mqtt_sessions_live",
+            "Sessions with a connection",
+            self.live.clone(),
+        );
         registry.register("user_homes", "Users in memory", self.homes.clone());
         registry.register_with_unit(
             "mqtt_acknowledge",

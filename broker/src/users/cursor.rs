@@ -296,7 +296,11 @@ mod tests {
         assert_eq!((cursor.acked(), cursor.in_flight()), (0, 2));
         assert_eq!(cursor.ack(1, true).collect::<Vec<_>>(), [about(1), about(2)]);
         assert_eq!((cursor.acked(), cursor.in_flight()), (2, 1));
-        assert_eq!(cursor.ack(3, false).collect::<Vec<_>>(), [None], "an error is no receipt");
+        assert_eq!(
+            cursor.ack(3, false).collect::<Vec<_>>(),
+            [None],
+            "an error is no receipt"
+        );
         assert_eq!(cursor.ack(3, true).count(), 0, "a second one settles nothing");
     }
 
@@ -330,7 +334,11 @@ mod tests {
         drop(cursor.ack(1, true));
         drop(cursor.gave(State::Sent, None));
         cursor.detach();
-        assert_eq!(cursor.position_of(packet_id(Half::Mailbox, 2)), None, "not given yet on this one");
+        assert_eq!(
+            cursor.position_of(packet_id(Half::Mailbox, 2)),
+            None,
+            "not given yet on this one"
+        );
         assert_eq!((cursor.acked(), cursor.sent()), (1, 1));
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use godwit_cluster::Reply;
 use godwit_store::{Op, Read, ReadAnswer};
-use godwit_wire::command::{Answer, Publish, Target};
 use godwit_wire::code::Refusal;
+use godwit_wire::command::{Answer, Publish, Target};
 use godwit_wire::ids::SessionId;
 
 use super::cursor::{Half, State, packet_id};
@@ -44,7 +44,11 @@ impl Home {
         let mut durable = Vec::new();
         let mut offenders = Vec::new();
         for target in targets {
-            let Some(index) = self.sessions.iter().position(|session| session.id == target.session) else {
+            let Some(index) = self
+                .sessions
+                .iter()
+                .position(|session| session.id == target.session)
+            else {
                 gone.push(target.session);
                 continue;
             };
@@ -143,7 +147,8 @@ impl Home {
         let Some(session) = self.session(id) else {
             return;
         };
-        let Some(ReadAnswer::Log { rows, .. }) = answers.and_then(|answers| answers.into_iter().next()) else {
+        let Some(ReadAnswer::Log { rows, .. }) = answers.and_then(|answers| answers.into_iter().next())
+        else {
             session.feed.page_failed(generation);
             return;
         };
@@ -268,7 +273,12 @@ fn packet(
         env.metrics().expired.inc();
         return None;
     }
-    if !env.common.config.acl.may_receive(&live.principal, &session.client_id, &publish.topic) {
+    if !env
+        .common
+        .config
+        .acl
+        .may_receive(&live.principal, &session.client_id, &publish.topic)
+    {
         env.metrics().no_longer_allowed.inc();
         return None;
     }

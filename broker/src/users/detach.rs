@@ -47,13 +47,23 @@ impl Home {
     }
 
     /// A DISCONNECT of the client.
-    pub(crate) fn disconnected(&mut self, env: &mut Env<'_, '_>, conn: ConnId, reason: u8, expiry: Option<u32>) {
+    pub(crate) fn disconnected(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        conn: ConnId,
+        reason: u8,
+        expiry: Option<u32>,
+    ) {
         let Some(index) = self.index_at(conn) else { return };
         let session = &mut *self.sessions[index];
         if let Some(expiry) = expiry.filter(|_| session.expiry > 0) {
             session.expiry = expiry.min(env.common.config.session_expiry_max);
         }
-        let leave = if reason == 0 { Leave::Normally } else { Leave::Abruptly };
+        let leave = if reason == 0 {
+            Leave::Normally
+        } else {
+            Leave::Abruptly
+        };
         let unwritten = env.wire.close(conn, None);
         self.detach(env, index, leave, unwritten);
     }
@@ -68,7 +78,10 @@ impl Home {
 
     /// As [`Self::close_connection`], by session.
     pub(crate) fn close_session_connection(&mut self, env: &mut Env<'_, '_>, id: SessionId, reason: u8) {
-        let conn = self.session(id).and_then(|session| session.live.as_deref()).map(|live| live.conn);
+        let conn = self
+            .session(id)
+            .and_then(|session| session.live.as_deref())
+            .map(|live| live.conn);
         if let Some(conn) = conn {
             self.close_connection(env, conn, reason);
         }
@@ -85,7 +98,9 @@ impl Home {
     }
 
     fn index_at(&self, conn: ConnId) -> Option<usize> {
-        self.sessions.iter().position(|session| session.live.as_ref().is_some_and(|live| live.conn == conn))
+        self.sessions
+            .iter()
+            .position(|session| session.live.as_ref().is_some_and(|live| live.conn == conn))
     }
 
     /// The connection is gone. `unwritten`: how many of its last PUBACKs were not written.
@@ -128,7 +143,12 @@ impl Home {
     }
 
     /// Takes a session out of memory; `ops` end its rows.
-    pub(crate) fn remove_session(&mut self, env: &mut Env<'_, '_>, index: usize, ops: &mut Vec<Op>) -> EndedSession {
+    pub(crate) fn remove_session(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        index: usize,
+        ops: &mut Vec<Op>,
+    ) -> EndedSession {
         let (user, view) = (env.user, env.view());
         let mut session = self.sessions.swap_remove(index);
         let persistent = session.stored;
@@ -139,13 +159,20 @@ impl Home {
         let routes = session.subscriptions.iter();
         EndedSession {
             id: session.id,
-            routes: routes.flat_map(|one| one.routes(user, session.id, persistent)).collect(),
+            routes: routes
+                .flat_map(|one| one.routes(user, session.id, persistent))
+                .collect(),
             waiters: session.log.take_waiters(),
         }
     }
 
     /// Stores the end of a session; what follows from it follows then.
-    pub(crate) fn finish_end(&mut self, env: &mut Env<'_, '_>, ended: Option<Box<EndedSession>>, ops: Vec<Op>) {
+    pub(crate) fn finish_end(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        ended: Option<Box<EndedSession>>,
+        ops: Vec<Op>,
+    ) {
         let Some(ended) = ended else { return };
         if ops.is_empty() {
             self.session_ended(env, *ended);

@@ -14,7 +14,9 @@ use super::session::Session;
 use crate::tables::DUE;
 
 /// How often a worker looks at its clock for due rows, milliseconds.
-pub(crate) const TICK_MS: u64 = 1_000;
+const TICK_MS: u64 = 1_000;
+/// As long as shards wait to be read.
+const BUSY_TICK_MS: u64 = 20;
 /// Shards read a tick.
 const SHARDS_PER_TICK: usize = 256;
 /// Due rows of a page; the rest of the shard comes with the next tick.
@@ -58,7 +60,11 @@ impl Look {
             at: number(at)?,
             user: UserId::from_slice(user)?,
             session: SessionId::from_slice(session)?,
-            will: if will.is_empty() { None } else { Some(number(will)?) },
+            will: if will.is_empty() {
+                None
+            } else {
+                Some(number(will)?)
+            },
         })
     }
 
@@ -111,7 +117,11 @@ impl Due {
         self.not_before_ms = not_before_ms;
         self.shards.resize(usize::from(Key::SHARDS), None);
         for shard in shards {
-            self.shards[usize::from(*shard)] = Some(Shard { next: 0, done: 0, reading: false });
+            self.shards[usize::from(*shard)] = Some(Shard {
+                next: 0,
+                done: 0,
+                reading: false,
+            });
         }
     }
 
@@ -138,9 +148,11 @@ impl Due {
             return Vec::new();
         }
         if self.queue.is_empty() {
-            let due = self.shards.iter().enumerate().filter(|(_, shard)| {
-                shard.is_some_and(|shard| shard.next <= unix_ms && !shard.reading)
-            });
+            let due = self
+                .shards
+                .iter()
+                .enumerate()
+                .filter(|(_, shard)| shard.is_some_and(|shard| shard.next <= unix_ms && !shard.reading));
             self.queue.extend(due.map(|(index, _)| index as u16));
         }
         let mut reads = Vec::new();
@@ -163,6 +175,14 @@ impl Due {
             }
         }
         reads
+    }
+
+    /// When to tick next, milliseconds from now.
+    pub(crate) fn next_tick_ms(&self) -> u64 {
+        match self.queue.is_empty() {
+            true => TICK_MS,
+            false => BUSY_TICK_MS,
+        }
     }
 
     /// A shard was read: what is to be looked at now.
@@ -222,7 +242,12 @@ pub(crate) fn expect_will(env: &mut Env<'_, '_>, look: &Look) -> Op {
 }
 
 fn of_session(user: UserId, session: &Session) -> Look {
-    Look { at: session.due_at, user, session: session.id, will: None }
+    Look {
+        at: session.due_at,
+        user,
+        session: session.id,
+        will: None,
+    }
 }
 
 impl Home {
@@ -233,7 +258,10 @@ impl Home {
             return;
         }
         let (user, view, now) = (env.user, env.view(), env.unix_ms());
-        let index = self.sessions.iter().position(|s| s.id == look.session && s.due_at == look.at);
+        let index = self
+            .sessions
+            .iter()
+            .position(|s| s.id == look.session && s.due_at == look.at);
         let Some(index) = index else {
             // It was moved, or its session is gone.
             env.store(What::Lazy, vec![look.remove()]);
@@ -266,7 +294,12 @@ mod tests {
     use super::*;
 
     fn look(at: u64, will: Option<u64>) -> Look {
-        Look { at, user: UserId::fresh(), session: SessionId::fresh(), will }
+        Look {
+            at,
+            user: UserId::fresh(),
+            session: SessionId::fresh(),
+            will,
+        }
     }
 
     #[test]
@@ -294,12 +327,18 @@ mod tests {
         due.taken_up(&[shard], 0);
         assert_eq!(due.tick(0, 1_000).len(), 1);
         let elements = vec![(past.element(), Bytes::new()), (future.element(), Bytes::new())];
-        let answer = ReadAnswer::Set { elements, more: false };
+        let answer = ReadAnswer::Set {
+            elements,
+            more: false,
+        };
         assert_eq!(due.read(shard, 1_000, Some(&answer)), [past]);
         assert!(due.tick(0, 4_999).is_empty());
         due.expect(&Look { at: 3_000, ..past });
         assert_eq!(due.tick(0, 3_000).len(), 1);
-        let answer = ReadAnswer::Set { elements: Vec::new(), more: false };
+        let answer = ReadAnswer::Set {
+            elements: Vec::new(),
+            more: false,
+        };
         assert!(due.read(shard, 3_000, Some(&answer)).is_empty());
         assert!(due.tick(0, u64::MAX - 1).is_empty());
     }
@@ -309,11 +348,20 @@ mod tests {
         let mut due = Due::default();
         due.taken_up(&[1], 0);
         due.tick(0, 1_000);
-        let elements = vec![(look(10, None).element(), Bytes::new()), (look(20, None).element(), Bytes::new())];
+        let elements = vec![
+            (look(10, None).element(), Bytes::new()),
+            (look(20, None).element(), Bytes::new()),
+        ];
         let answer = ReadAnswer::Set { elements, more: true };
         assert_eq!(due.read(1, 1_000, Some(&answer)).len(), 2);
         let again = due.tick(0, 1_000);
-        let Some((1, Read::Set { after: Some(after), .. })) = again.first() else {
+        let Some((
+            1,
+            Read::Set {
+                after: Some(after), ..
+            },
+        )) = again.first()
+        else {
             panic!("it is read on");
         };
         assert_eq!(after[..], 20u64.to_be_bytes()[..]);

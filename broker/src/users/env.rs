@@ -10,8 +10,8 @@ use godwit_wire::command::{Command, Publish, Route, TopicCommand};
 use godwit_wire::ids::{Key, MessageId, SessionId, UserId};
 use godwit_wire::proto::stored::MailboxEntry;
 
-use super::config::{UsersConfig, UsersMetrics};
 use super::attach::EndedSession;
+use super::config::{UsersConfig, UsersMetrics};
 use super::due::{Due, Look};
 use super::publish_in::Target;
 use crate::part::Part;
@@ -227,7 +227,10 @@ impl Env<'_, '_> {
     }
 
     fn issue(&mut self, what: What) -> u64 {
-        let ticket = Ticket { user: self.user, what };
+        let ticket = Ticket {
+            user: self.user,
+            what,
+        };
         Part::Users.tag(self.common.tickets.issue(ticket))
     }
 

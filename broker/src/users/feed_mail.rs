@@ -11,6 +11,7 @@ use godwit_wire::proto::chat::{self, inbox_event};
 use godwit_wire::proto::stored::{MailboxEntry, PublishProperties, mailbox_entry};
 use godwit_wire::topic::Encoding;
 
+use super::config::UsersMetrics;
 use super::cursor::{Half, State, packet_id};
 use super::env::{Env, What};
 use super::home::Home;
@@ -25,7 +26,8 @@ use crate::wire_trait::Sent;
 impl Home {
     /// The store has the mailbox's oldest unconfirmed entry: whoever waits is told, live sessions get it.
     pub(crate) fn mail_stored(&mut self, env: &mut Env<'_, '_>) {
-        let fed = |session: &Session| session.live.is_some() && session.inbox.as_ref().is_some_and(|i| i.is_fed());
+        let fed =
+            |session: &Session| session.live.is_some() && session.inbox.as_ref().is_some_and(|i| i.is_fed());
         let keep = match self.sessions.iter().any(|session| fed(session)) {
             true => Keep::Tail,
             false => Keep::No,
@@ -65,7 +67,8 @@ impl Home {
         generation: u32,
         answers: Option<Vec<ReadAnswer>>,
     ) {
-        let Some(ReadAnswer::Log { rows, .. }) = answers.and_then(|answers| answers.into_iter().next()) else {
+        let Some(ReadAnswer::Log { rows, .. }) = answers.and_then(|answers| answers.into_iter().next())
+        else {
             self.mail_page_failed(id, generation);
             return;
         };
@@ -78,7 +81,14 @@ impl Home {
         if reads.is_empty() {
             self.mail_rows(env, session, generation, rows, Some(Vec::new()));
         } else {
-            env.read(What::MailRows { session, generation, rows }, reads);
+            env.read(
+                What::MailRows {
+                    session,
+                    generation,
+                    rows,
+                },
+                reads,
+            );
         }
     }
 
@@ -97,13 +107,18 @@ impl Home {
         };
         let mut entries = HashMap::new();
         for answer in answers {
-            let ReadAnswer::Log { rows, .. } = answer else { continue };
-            for (entry, _) in rows.into_iter().filter_map(|row| LoggedEntry::from_stored(row.row).ok()) {
+            let ReadAnswer::Log { rows, .. } = answer else {
+                continue;
+            };
+            for (entry, _) in rows
+                .into_iter()
+                .filter_map(|row| LoggedEntry::from_stored(row.row).ok())
+            {
                 entries.insert((entry.conversation, entry.sequence_number), Arc::new(entry));
             }
         }
         let page = rows.into_iter().map(|(number, row)| {
-            let mail = resolve(row, &entries);
+            let mail = resolve(row, &entries, env.metrics());
             if matches!(mail, Mail::Lost) {
                 env.metrics().missing.inc();
                 tracing::error!(number, "a mailbox entry leads nowhere");
@@ -114,7 +129,10 @@ impl Home {
         let Some(index) = self.sessions.iter().position(|session| session.id == id) else {
             return;
         };
-        let feed = self.sessions[index].inbox.as_mut().and_then(|inbox| inbox.feed.as_mut());
+        let feed = self.sessions[index]
+            .inbox
+            .as_mut()
+            .and_then(|inbox| inbox.feed.as_mut());
         let Some(feed) = feed else { return };
         let first = feed.cursor.sent() + 1;
         let missing = super::log::gap_before(&page, first, self.mailbox.log.confirmed());
@@ -129,14 +147,21 @@ impl Home {
     }
 
     fn mail_page_failed(&mut self, id: SessionId, generation: u32) {
-        let feed = self.session(id).and_then(|session| session.inbox.as_mut()?.feed.as_mut());
+        let feed = self
+            .session(id)
+            .and_then(|session| session.inbox.as_mut()?.feed.as_mut());
         if let Some(feed) = feed {
             feed.page_failed(generation);
         }
     }
 
     /// Tells live sessions that somebody got further; not owed.
-    pub(crate) fn give_receipt(&mut self, env: &mut Env<'_, '_>, conversation: ConversationId, mark: Watermark) {
+    pub(crate) fn give_receipt(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        conversation: ConversationId,
+        mark: Watermark,
+    ) {
         let receipt = chat::Receipt {
             conversation_id: conversation.to_bytes(),
             user_id: mark.user.to_bytes(),
@@ -160,8 +185,10 @@ fn push(session: &mut Session, mailbox: &Mailbox, env: &mut Env<'_, '_>) -> u64 
     let mut settled = 0;
     loop {
         let in_flight = session.in_flight();
-        let (Some(live), Some(inbox)) = (session.live.as_deref().filter(|live| live.ready), &mut session.inbox)
-        else {
+        let (Some(live), Some(inbox)) = (
+            session.live.as_deref().filter(|live| live.ready),
+            &mut session.inbox,
+        ) else {
             return settled;
         };
         let (Some(form), Some(feed)) = (inbox.form.filter(|form| form.qos > 0), &mut inbox.feed) else {
@@ -324,7 +351,11 @@ fn conversation_reads(references: impl Iterator<Item = (ConversationId, u64)>) -
     runs.into_iter().map(read).collect()
 }
 
-fn resolve(row: MailboxEntry, entries: &HashMap<(ConversationId, u64), Arc<LoggedEntry>>) -> Mail {
+fn resolve(
+    row: MailboxEntry,
+    entries: &HashMap<(ConversationId, u64), Arc<LoggedEntry>>,
+    metrics: &UsersMetrics,
+) -> Mail {
     let Some(key) = mailbox::reference(&row) else {
         return match row.entry {
             Some(mailbox_entry::Entry::Event(event)) => Mail::Event(Arc::new(event)),
@@ -335,8 +366,14 @@ fn resolve(row: MailboxEntry, entries: &HashMap<(ConversationId, u64), Arc<Logge
         return Mail::Lost;
     };
     match entries.get(&key) {
-        Some(entry) if is_named(entry, MessageId::from_slice(&reference.message_id)) => Mail::Entry(entry.clone()),
-        _ => Mail::Lost,
+        Some(entry) if is_named(entry, MessageId::from_slice(&reference.message_id)) => {
+            Mail::Entry(entry.clone())
+        }
+        Some(_) => {
+            metrics.contradictions.inc();
+            Mail::Lost
+        }
+        None => Mail::Lost,
     }
 }
 

@@ -13,8 +13,10 @@ use super::log::{Feed, HEAD_EVERY, Log};
 use super::mailbox::{self, Mailbox};
 use super::owed::Owed;
 use super::receipts::Receipts;
-use super::retries::Previous;
-use super::rows::{InRow, InboxRow, Name, OutRow, SessionRow, SubscriptionRow, WillRow, read_rows};
+use super::retries::{self, Previous};
+use super::rows::{
+    InRow, InboxRow, Name, OutRow, PreviousRow, SessionRow, SubscriptionRow, WillRow, read_rows,
+};
 use super::session::{self, In2, Inbox, Phase, Session, Subscription};
 use super::wills::PendingWill;
 use crate::wire_trait::ConnId;
@@ -33,6 +35,8 @@ pub(crate) struct Home {
     pub(crate) wills: Vec<PendingWill>,
     /// Publishes of earlier connections that may be sent again.
     pub(crate) previous: Vec<Previous>,
+    /// Whether a row in the store says so too.
+    pub(crate) previous_stored: bool,
     pub(crate) receipts: Option<Box<Receipts>>,
     /// Submitted, asked or read, and not come back.
     pub(crate) outstanding: u32,
@@ -123,7 +127,8 @@ impl LoadState {
             }
         }
         for (id, answer) in std::mem::take(&mut self.asked_logs).into_iter().zip(logs) {
-            if let (Some((session, row)), ReadAnswer::TakeUp { head, rows }) = (sessions.get_mut(&id), answer) {
+            if let (Some((session, row)), ReadAnswer::TakeUp { head, rows }) = (sessions.get_mut(&id), answer)
+            {
                 session.log = Log::restored(head, rows.last().map_or(0, |row| row.seq));
                 // A crash leaves no word of what was given: everything there may have been.
                 let given = match row.disconnected_at {
@@ -131,7 +136,10 @@ impl LoadState {
                     _ => row.given_log,
                 };
                 session.feed = Feed::new(Cursor::new(session.log.floor(), given));
-                for number in rows.into_iter().filter_map(|row| Some(Owed::from_row(row.row)?.1)) {
+                for number in rows
+                    .into_iter()
+                    .filter_map(|row| Some(Owed::from_row(row.row)?.1))
+                {
                     if number != 0 && !session.recent.contains(&number) {
                         session.recent.push_back(number);
                     }
@@ -198,6 +206,12 @@ fn restore_row(
                 home.wills.push(PendingWill::restored(id, number, row));
             }
         }
+        Name::Previous => {
+            home.previous_stored = true;
+            home.previous = PreviousRow::decode(value)
+                .map(retries::restored)
+                .unwrap_or_default();
+        }
         Name::Session(_) | Name::Marks(_) | Name::InboxEver => {}
     }
 }
@@ -210,6 +224,7 @@ impl Home {
             sessions: Vec::new(),
             wills: Vec::new(),
             previous: Vec::new(),
+            previous_stored: false,
             receipts: None,
             outstanding: 0,
             touched_ms: 0,
@@ -221,13 +236,19 @@ impl Home {
 
     /// The session with this id.
     pub(crate) fn session(&mut self, id: SessionId) -> Option<&mut Session> {
-        self.sessions.iter_mut().find(|session| session.id == id).map(|session| &mut **session)
+        self.sessions
+            .iter_mut()
+            .find(|session| session.id == id)
+            .map(|session| &mut **session)
     }
 
     /// The session that has this connection.
     pub(crate) fn session_at(&mut self, conn: ConnId) -> Option<&mut Session> {
         let has = |session: &Session| session.live.as_ref().is_some_and(|live| live.conn == conn);
-        self.sessions.iter_mut().find(|session| has(session)).map(|session| &mut **session)
+        self.sessions
+            .iter_mut()
+            .find(|session| has(session))
+            .map(|session| &mut **session)
     }
 
     /// Whether a client is connected.
@@ -282,6 +303,10 @@ impl Home {
         let mut ops = Vec::new();
         for session in self.sessions.iter_mut().filter(|session| session.is_persistent()) {
             session.settle_ops(env, &mut ops);
+        }
+        if !self.previous.is_empty() && !self.is_live() && !self.previous_stored {
+            self.previous_stored = true;
+            ops.push(Name::Previous.put(env.user, env.view(), &retries::row(&self.previous)));
         }
         if !ops.is_empty() {
             env.store(What::Lazy, ops);

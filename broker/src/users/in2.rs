@@ -25,7 +25,10 @@ impl Session {
     /// The message id of a QoS 2 PUBLISH that is to go on. `None`: it went on already.
     pub(crate) fn begin_in2(&mut self, packet: &PublishIn) -> Option<MessageId> {
         let digest = digest(packet).to_be_bytes();
-        let known = self.in2.iter().position(|taken| taken.packet_id == packet.packet_id);
+        let known = self
+            .in2
+            .iter()
+            .position(|taken| taken.packet_id == packet.packet_id);
         if let Some(taken) = known.map(|at| &mut self.in2[at]) {
             match taken.phase {
                 // The same publish again, after a restart or on a new connection: it takes the same id once more.
@@ -51,11 +54,15 @@ impl Session {
 impl Home {
     /// A QoS 2 PUBLISH that was taken before: its PUBREC again, if it was given.
     pub(crate) fn repeat_in2(&mut self, env: &mut Env<'_, '_>, conn: ConnId, packet: &PublishIn) {
-        let Some(session) = self.session_at(conn) else { return };
+        let Some(session) = self.session_at(conn) else {
+            return;
+        };
         let received = |taken: &In2| taken.packet_id == packet.packet_id && taken.phase == Phase::Received;
         if session.in2.iter().any(received) {
             // An acknowledgement is always taken.
-            let _ = env.wire.send(conn, &Outgoing::Pubrec(Ack::success(packet.packet_id)));
+            let _ = env
+                .wire
+                .send(conn, &Outgoing::Pubrec(Ack::success(packet.packet_id)));
         }
     }
 
@@ -70,7 +77,9 @@ impl Home {
         target: Box<Target>,
     ) {
         let (user, view) = (env.user, env.view());
-        let Some(session) = self.session_at(conn) else { return };
+        let Some(session) = self.session_at(conn) else {
+            return;
+        };
         let id = session.id;
         let Some(taken) = session.in2.iter().find(|taken| taken.message == message).copied() else {
             return;
@@ -81,7 +90,8 @@ impl Home {
         };
         let mut ops = vec![Name::In(id, message).put(user, view, &row)];
         session.in2.retain(|other| {
-            let stale = other.packet_id == taken.packet_id && other.message != message && other.phase == Phase::Kept;
+            let stale =
+                other.packet_id == taken.packet_id && other.message != message && other.phase == Phase::Kept;
             if stale {
                 ops.push(Name::In(id, other.message).end(user, view));
             }
@@ -107,7 +117,9 @@ impl Home {
     /// PUBREL.
     pub(crate) fn pubrel(&mut self, env: &mut Env<'_, '_>, conn: ConnId, packet_id: PacketId) {
         let (user, view) = (env.user, env.view());
-        let Some(session) = self.session_at(conn) else { return };
+        let Some(session) = self.session_at(conn) else {
+            return;
+        };
         let persistent = session.is_persistent();
         let newest = |taken: &&mut In2| taken.packet_id == packet_id && taken.phase != Phase::Ending;
         let Some(taken) = session.in2.iter_mut().find(newest) else {
@@ -115,7 +127,11 @@ impl Home {
                 // Its end is on its way.
                 return;
             }
-            let reason = if env.wire.version(conn) == Version::V5 { NOT_FOUND } else { 0 };
+            let reason = if env.wire.version(conn) == Version::V5 {
+                NOT_FOUND
+            } else {
+                0
+            };
             pubcomp(env, conn, packet_id, reason);
             return;
         };
@@ -123,7 +139,12 @@ impl Home {
         let message = taken.message;
         let session = session.id;
         if persistent {
-            let what = What::In2Ended { session, conn, packet_id, message };
+            let what = What::In2Ended {
+                session,
+                conn,
+                packet_id,
+                message,
+            };
             env.store(what, vec![Name::In(session, message).end(user, view)]);
         } else {
             self.in2_ended(env, session, conn, packet_id, message);
@@ -139,7 +160,9 @@ impl Home {
         packet_id: PacketId,
         message: MessageId,
     ) {
-        let Some(session) = self.session(session) else { return };
+        let Some(session) = self.session(session) else {
+            return;
+        };
         session.in2.retain(|taken| taken.message != message);
         if session.live_at(conn).is_some() {
             pubcomp(env, conn, packet_id, 0);
@@ -150,7 +173,9 @@ impl Home {
     /// until its end is stored.
     pub(crate) fn forget_in2(&mut self, env: &mut Env<'_, '_>, conn: ConnId, message: MessageId) {
         let (user, view) = (env.user, env.view());
-        let Some(session) = self.session_at(conn) else { return };
+        let Some(session) = self.session_at(conn) else {
+            return;
+        };
         session.in2.retain(|taken| taken.message != message);
         if session.is_persistent() {
             env.store(What::Lazy, vec![Name::In(session.id, message).end(user, view)]);
@@ -159,7 +184,10 @@ impl Home {
 }
 
 fn pubcomp(env: &mut Env<'_, '_>, conn: ConnId, packet_id: PacketId, reason: u8) {
-    let ack = Ack { reason, ..Ack::success(packet_id) };
+    let ack = Ack {
+        reason,
+        ..Ack::success(packet_id)
+    };
     // An acknowledgement is always taken.
     let _ = env.wire.send(conn, &Outgoing::Pubcomp(ack));
 }

@@ -304,7 +304,8 @@ impl<T: Entry> Feed<T> {
 
 /// Up to where rows are missing before a page that should begin at `first`; below `first` if none is.
 pub(crate) fn gap_before<T>(page: &VecDeque<(u64, T)>, first: u64, confirmed: u64) -> u64 {
-    page.front().map_or(confirmed, |(number, _)| number.saturating_sub(1).max(first - 1))
+    page.front()
+        .map_or(confirmed, |(number, _)| number.saturating_sub(1).max(first - 1))
 }
 
 #[cfg(test)]
@@ -331,7 +332,13 @@ mod tests {
 
     #[test]
     fn numbers_have_no_gap_and_are_confirmed_in_order() {
-        let mut log = Log::<u64>::restored(Head { confirmed: 3, floor: 1 }, 5);
+        let mut log = Log::<u64>::restored(
+            Head {
+                confirmed: 3,
+                floor: 1,
+            },
+            5,
+        );
         assert_eq!((log.confirmed(), log.floor()), (5, 1));
         assert_eq!(log.append(6, Waiter::Nobody), 6);
         assert_eq!(log.append(7, Waiter::Nobody), 7);
@@ -354,7 +361,12 @@ mod tests {
         assert!(matches!(feed.next(&log), Next::Nothing), "asked once");
         assert!(feed.page_read(0, VecDeque::from([(3, 3), (4, 4)])));
         assert_eq!(
-            [give(&mut feed, &log), give(&mut feed, &log), give(&mut feed, &log), give(&mut feed, &log)],
+            [
+                give(&mut feed, &log),
+                give(&mut feed, &log),
+                give(&mut feed, &log),
+                give(&mut feed, &log)
+            ],
             [Some(3), Some(4), Some(5), None]
         );
     }
@@ -389,9 +401,21 @@ mod tests {
 
     #[test]
     fn a_head_only_grows_and_is_given_only_when_it_says_more() {
-        let mut log = Log::<u64>::restored(Head { confirmed: 2, floor: 1 }, 9);
+        let mut log = Log::<u64>::restored(
+            Head {
+                confirmed: 2,
+                floor: 1,
+            },
+            9,
+        );
         assert_eq!(log.head_lag(), 7);
-        assert_eq!(log.move_head(9, 4), Some(Head { confirmed: 9, floor: 4 }));
+        assert_eq!(
+            log.move_head(9, 4),
+            Some(Head {
+                confirmed: 9,
+                floor: 4
+            })
+        );
         assert_eq!(log.move_head(8, 3), None);
     }
 }

@@ -104,7 +104,9 @@ impl Mailbox {
             }
             return;
         }
-        let newest = under_way.and_then(|entries| entries.back()).map_or(marked, |last| last.0);
+        let newest = under_way
+            .and_then(|entries| entries.back())
+            .map_or(marked, |last| last.0);
         if after > newest || !self.log.has_room() {
             env.cx.answer(reply, Answer::Refused(Refusal::unavailable()));
             return;
@@ -116,7 +118,10 @@ impl Mailbox {
         };
         let row = mailbox_entry::Entry::Reference(reference);
         let number = self.append(env, Mail::Entry(entry), row, Waiter::Reply(reply));
-        self.on_the_way.entry(conversation).or_default().push_back((sequence, number));
+        self.on_the_way
+            .entry(conversation)
+            .or_default()
+            .push_back((sequence, number));
     }
 
     /// An event of its own.
@@ -127,12 +132,21 @@ impl Mailbox {
             }
             return;
         }
-        let event = chat::InboxEvent { inbox_seq: 0, ..event };
+        let event = chat::InboxEvent {
+            inbox_seq: 0,
+            ..event
+        };
         let row = mailbox_entry::Entry::Event(event.clone());
         self.append(env, Mail::Event(Arc::new(event)), row, waiter);
     }
 
-    fn append(&mut self, env: &mut Env<'_, '_>, mail: Mail, row: mailbox_entry::Entry, waiter: Waiter) -> u64 {
+    fn append(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        mail: Mail,
+        row: mailbox_entry::Entry,
+        waiter: Waiter,
+    ) -> u64 {
         let seq = self.log.append(mail, waiter);
         let row = MailboxEntry { entry: Some(row) }.encode_to_vec().into();
         let (log, view) = (log_id(env.user), env.view());

@@ -21,6 +21,7 @@ mod owed;
 mod publish_in;
 mod receipts;
 mod retries;
+mod returns;
 mod rows;
 mod session;
 mod subscribe;
@@ -33,7 +34,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use godwit_cluster::{Cx, Flow, Loading, Reply};
-use godwit_store::{Outcome, Read, ReadAnswer, View};
+use godwit_store::{Read, ReadAnswer, View};
 use godwit_wire::account::Principal;
 use godwit_wire::command::{Answer, Command, UserCommand};
 use godwit_wire::ids::{Key, UserId};
@@ -94,7 +95,10 @@ impl Users {
                 self.homes.insert(user, home);
                 self.common.metrics.homes.set(self.homes.len() as i64);
                 // Nothing may come of what it was loaded for.
-                let tag = Part::Users.tag(self.common.tickets.issue(Ticket { user, what: What::Idle }));
+                let tag = Part::Users.tag(self.common.tickets.issue(Ticket {
+                    user,
+                    what: What::Idle,
+                }));
                 if let Some(home) = self.homes.get_mut(&user) {
                     home.idle_timer = true;
                     home.touched_ms = cx.now().mono_ms;
@@ -134,7 +138,13 @@ impl Users {
         let Some(home) = self.homes.get_mut(&user) else {
             return;
         };
-        let mut env = Env { cx, wire, common: &mut self.common, user, issued: 0 };
+        let mut env = Env {
+            cx,
+            wire,
+            common: &mut self.common,
+            user,
+            issued: 0,
+        };
         call(home, &mut env);
         if home.is_dormant() && env.issued == 0 && !home.idle_timer {
             home.idle_timer = true;
@@ -167,7 +177,9 @@ impl Users {
         principal: Principal,
     ) {
         let user = principal.user;
-        self.with(cx, wire, user, |home, env| home.attach(env, conn, *connect, principal));
+        self.with(cx, wire, user, |home, env| {
+            home.attach(env, conn, *connect, principal)
+        });
     }
 
     /// A packet of a client.
@@ -178,11 +190,18 @@ impl Users {
             Incoming::Pubrec(id, reason) => home.pubrec(env, conn, id, reason),
             Incoming::Pubrel(id, _) => home.pubrel(env, conn, id),
             Incoming::Pubcomp(id, _) => home.pubcomp(env, conn, id),
-            Incoming::Subscribe { packet_id, filters, subscription_id } => {
+            Incoming::Subscribe {
+                packet_id,
+                filters,
+                subscription_id,
+            } => {
                 home.subscribe(env, conn, packet_id, filters, subscription_id);
             }
             Incoming::Unsubscribe { packet_id, filters } => home.unsubscribe(env, conn, packet_id, filters),
-            Incoming::Disconnect { reason, session_expiry } => home.disconnected(env, conn, reason, session_expiry),
+            Incoming::Disconnect {
+                reason,
+                session_expiry,
+            } => home.disconnected(env, conn, reason, session_expiry),
             Incoming::Connect(_) | Incoming::Pingreq | Incoming::Auth => {
                 home.close_connection(env, conn, PROTOCOL_ERROR);
             }
@@ -219,13 +238,20 @@ impl Users {
                 return Flow::Taken;
             }
             let reads = self.load_reads(user);
-            return Flow::Load { command: Command::User(command), reply, reads };
+            return Flow::Load {
+                command: Command::User(command),
+                reply,
+                reads,
+            };
         }
         self.with(cx, wire, user, |home, env| match command {
             UserCommand::Offer { entry, after } => home.mailbox.offer(env, entry, after, reply),
             UserCommand::Note(event) => home.mailbox.note(env, *event, Waiter::Reply(reply)),
             UserCommand::Deliver { publish, targets } => home.deliver(env, &publish, targets, reply),
-            UserCommand::Receipt { conversation, watermark } => {
+            UserCommand::Receipt {
+                conversation,
+                watermark,
+            } => {
                 home.give_receipt(env, conversation, watermark);
                 env.cx.answer(reply, Answer::Done);
             }
@@ -235,125 +261,6 @@ impl Users {
             }
         });
         Flow::Taken
-    }
-
-    fn take(&mut self, number: u64) -> Option<Ticket> {
-        self.common.tickets.take(number)
-    }
-
-    fn came_back(&mut self, user: UserId) {
-        if let Some(home) = self.homes.get_mut(&user) {
-            home.outstanding = home.outstanding.saturating_sub(1);
-        }
-    }
-
-    /// A batch was completed.
-    pub(crate) fn stored(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire, number: u64, outcome: &Outcome) {
-        let Some(Ticket { user, what }) = self.take(number) else {
-            return;
-        };
-        self.came_back(user);
-        if *outcome != Outcome::Stored {
-            // The engine closes: nobody is told anything.
-            return;
-        }
-        let lazy = match what {
-            What::Lazy => None,
-            What::Marks(up_to) => Some(up_to),
-            what => return self.stored_for(cx, wire, user, what),
-        };
-        self.with_quietly(cx, wire, user, |home, env| {
-            if let Some(up_to) = lazy {
-                home.mailbox.marks_stored(env, up_to);
-            }
-        });
-    }
-
-    fn stored_for(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire, user: UserId, what: What) {
-        self.with(cx, wire, user, |home, env| match what {
-            What::Mail => home.mail_stored(env),
-            What::Owed(session) => home.owed_stored(env, session),
-            What::Attached { conn, ended } => {
-                if let Some(ended) = ended {
-                    home.session_ended(env, *ended);
-                }
-                home.attached(env, conn);
-            }
-            What::Ended(ended) => home.session_ended(env, *ended),
-            What::Unrouted(routes) => subscribe::unroute(env, routes),
-            What::Subscribed(session, request) => home.subscribed(env, session, request),
-            What::Unsubscribed { conn, packet_id, codes, routes } => {
-                home.unsubscribed(env, conn, packet_id, codes, routes);
-            }
-            What::In2 { conn, serial, target } => home.in2_stored(env, conn, serial, *target),
-            What::In2Ended { session, conn, packet_id, message } => {
-                home.in2_ended(env, session, conn, packet_id, message);
-            }
-            What::Out2 { session, positions } => home.pubrecs_stored(env, session, &positions),
-            _ => {}
-        });
-    }
-
-    /// Reads were answered. `None`: they failed for now.
-    pub(crate) fn read(
-        &mut self,
-        cx: &mut Cx<'_>,
-        wire: &mut dyn Wire,
-        number: u64,
-        answers: Option<Vec<ReadAnswer>>,
-    ) {
-        let Some(Ticket { user, what }) = self.take(number) else {
-            return;
-        };
-        if let What::Due(shard) = what {
-            self.due_read(cx, shard, answers.as_ref().and_then(|answers| answers.first()));
-            return;
-        }
-        self.came_back(user);
-        self.with(cx, wire, user, |home, env| match what {
-            What::OwedPage(session, generation) => home.owed_page(env, session, generation, answers),
-            What::MailPage(session, generation) => home.mail_page(env, session, generation, answers),
-            What::MailRows { session, generation, rows } => home.mail_rows(env, session, generation, rows, answers),
-            What::Name(conn) => home.name_read(env, conn, answers),
-            _ => {}
-        });
-    }
-
-    /// Another home answered.
-    pub(crate) fn answered(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire, number: u64, answer: Answer) {
-        let Some(Ticket { user, what }) = self.take(number) else {
-            return;
-        };
-        self.came_back(user);
-        self.with(cx, wire, user, |home, env| match what {
-            What::Publish(conn, serial) | What::Publish2(conn, serial) => {
-                home.published(env, conn, serial, answer);
-            }
-            What::Publish0(conn) => home.published0(env, conn, &answer),
-            What::Routed { session, request, index, route_id } => {
-                home.routed(env, session, request, index, route_id, answer);
-            }
-            What::Will(session, number) => home.will_fired(env, session, number, &answer),
-            _ => {}
-        });
-    }
-
-    /// A timer is due.
-    pub(crate) fn timer(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire, number: u64) {
-        let Some(Ticket { user, what }) = self.take(number) else {
-            return;
-        };
-        match what {
-            What::Tick => self.tick(cx),
-            What::Idle => self.idle(cx, wire, user),
-            what => self.with_quietly(cx, wire, user, |home, env| match what {
-                What::AckTimeout(conn) => home.ack_timeout(env, conn),
-                What::SubscribeTimeout(session, request) => home.subscribe_timeout(env, session, request),
-                What::Flush => home.flush_due(env),
-                What::Receipts => home.receipts_due(env),
-                _ => {}
-            }),
-        }
     }
 
     /// A home without connections and without work leaves memory, once it has stored what only memory knew.
@@ -369,7 +276,10 @@ impl Users {
         let quiet_ms = cx.now().mono_ms.saturating_sub(home.touched_ms);
         if quiet_ms < idle_ms {
             home.idle_timer = true;
-            let ticket = Ticket { user, what: What::Idle };
+            let ticket = Ticket {
+                user,
+                what: What::Idle,
+            };
             let tag = Part::Users.tag(self.common.tickets.issue(ticket));
             cx.after(idle_ms - quiet_ms, tag);
             return;
@@ -388,19 +298,28 @@ impl Users {
     fn tick(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now();
         for (shard, read) in self.common.due.tick(now.mono_ms, now.unix_ms) {
-            let ticket = Ticket { user: NOBODY, what: What::Due(shard) };
+            let ticket = Ticket {
+                user: NOBODY,
+                what: What::Due(shard),
+            };
             let tag = Part::Users.tag(self.common.tickets.issue(ticket));
             cx.read(tag, vec![read]);
         }
         if !self.stopping {
-            let tag = Part::Users.tag(self.common.tickets.issue(Ticket { user: NOBODY, what: What::Tick }));
-            cx.after(due::TICK_MS, tag);
+            let tag = Part::Users.tag(self.common.tickets.issue(Ticket {
+                user: NOBODY,
+                what: What::Tick,
+            }));
+            cx.after(self.common.due.next_tick_ms(), tag);
         }
     }
 
     fn due_read(&mut self, cx: &mut Cx<'_>, shard: u16, answer: Option<&ReadAnswer>) {
         for look in self.common.due.read(shard, cx.now().unix_ms, answer) {
-            let ticket = Ticket { user: look.user, what: What::Look(look) };
+            let ticket = Ticket {
+                user: look.user,
+                what: What::Look(look),
+            };
             let tag = Part::Users.tag(self.common.tickets.issue(ticket));
             cx.enter(Key::User(look.user), tag);
         }
@@ -417,7 +336,11 @@ impl Users {
         if !self.is_loaded(user) {
             return Some(self.load_reads(user));
         }
-        if let Some(Ticket { what: What::Look(look), .. }) = self.take(number) {
+        if let Some(Ticket {
+            what: What::Look(look),
+            ..
+        }) = self.take(number)
+        {
             self.with(cx, wire, user, |home, env| home.look(env, look));
         }
         None
@@ -448,7 +371,8 @@ impl Users {
             }
             stays
         });
-        self.loading.retain(|user, _| !shards.contains(&Key::User(*user).shard()));
+        self.loading
+            .retain(|user, _| !shards.contains(&Key::User(*user).shard()));
     }
 
     /// The process ends: stores what is kept lazily.
@@ -470,5 +394,8 @@ impl Users {
 
 /// Whether a command is of use to a home without live sessions.
 fn needs_home(command: &UserCommand) -> bool {
-    !matches!(command, UserCommand::Receipt { .. } | UserCommand::CredentialEnded { .. })
+    !matches!(
+        command,
+        UserCommand::Receipt { .. } | UserCommand::CredentialEnded { .. }
+    )
 }

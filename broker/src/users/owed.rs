@@ -105,8 +105,14 @@ mod tests {
         let owed = Owed::new(publish.clone(), target(false));
         assert_eq!((owed.qos, owed.retain), (1, false));
         let (back, number) = Owed::from_row(Owed::new(publish.clone(), target(true)).row()).unwrap();
-        assert_eq!((back.qos, back.retain, &*back.subscription_ids), (1, true, &[3, 4][..]));
-        assert_eq!((&*back.publish.topic, back.publish.expires_at), ("iot/a/b", Some(77)));
+        assert_eq!(
+            (back.qos, back.retain, &*back.subscription_ids),
+            (1, true, &[3, 4][..])
+        );
+        assert_eq!(
+            (&*back.publish.topic, back.publish.expires_at),
+            ("iot/a/b", Some(77))
+        );
         assert_eq!(Some(number), publish.message_id.map(recent_number));
         assert!(Owed::from_row(Bytes::from_static(b"\xff\xff")).is_none());
     }

@@ -58,7 +58,8 @@ pub(crate) struct Inbound {
 impl Live {
     /// The publish with this serial number, if it is not acknowledged yet.
     pub(crate) fn inbound_at(&mut self, serial: u32) -> Option<&mut Inbound> {
-        self.inbound.get_mut(serial.wrapping_sub(self.first_serial) as usize)
+        self.inbound
+            .get_mut(serial.wrapping_sub(self.first_serial) as usize)
     }
 
     /// Pauses or goes on reading for one of the reasons.
@@ -80,12 +81,16 @@ impl Home {
             return;
         }
         let name = match classify_publish(&packet.topic) {
-            Ok(PublishTopic::Send(ConversationName::With(name), _) | PublishTopic::Read(ConversationName::With(name), _)) => {
-                env.common.known_name(name).is_none().then(|| name.to_owned())
-            }
+            Ok(
+                PublishTopic::Send(ConversationName::With(name), _)
+                | PublishTopic::Read(ConversationName::With(name), _),
+            ) => env.common.known_name(name).is_none().then(|| name.to_owned()),
             _ => None,
         };
-        let Some(live) = self.session_at(conn).and_then(|session| session.live.as_deref_mut()) else {
+        let Some(live) = self
+            .session_at(conn)
+            .and_then(|session| session.live.as_deref_mut())
+        else {
             return;
         };
         if let Some(name) = name.filter(|_| live.principal.scopes.chat && !live.principal.is_anonymous()) {
@@ -103,8 +108,16 @@ impl Home {
     }
 
     /// The user behind the name in a parked publish was read.
-    pub(crate) fn name_read(&mut self, env: &mut Env<'_, '_>, conn: ConnId, answers: Option<Vec<ReadAnswer>>) {
-        let Some(live) = self.session_at(conn).and_then(|session| session.live.as_deref_mut()) else {
+    pub(crate) fn name_read(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        conn: ConnId,
+        answers: Option<Vec<ReadAnswer>>,
+    ) {
+        let Some(live) = self
+            .session_at(conn)
+            .and_then(|session| session.live.as_deref_mut())
+        else {
             return;
         };
         let Some(packet) = live.parked.take() else {
@@ -112,7 +125,10 @@ impl Home {
         };
         live.pause(env, PAUSED_NAME, false);
         let name = match classify_publish(&packet.topic) {
-            Ok(PublishTopic::Send(ConversationName::With(name), _) | PublishTopic::Read(ConversationName::With(name), _)) => name,
+            Ok(
+                PublishTopic::Send(ConversationName::With(name), _)
+                | PublishTopic::Read(ConversationName::With(name), _),
+            ) => name,
             _ => return,
         };
         let answer = answers.as_ref().and_then(|answers| answers.first());
@@ -126,15 +142,21 @@ impl Home {
     }
 
     fn take_publish(&mut self, env: &mut Env<'_, '_>, conn: ConnId, packet: Box<PublishIn>, failed: bool) {
-        let Home { sessions, previous, .. } = self;
+        let Home {
+            sessions, previous, ..
+        } = self;
         let at = |session: &Session| session.live.as_ref().is_some_and(|live| live.conn == conn);
         let Some(session) = sessions.iter_mut().find(|session| at(session)) else {
             return;
         };
-        let Some(live) = session.live.as_deref_mut() else { return };
+        let Some(live) = session.live.as_deref_mut() else {
+            return;
+        };
         if packet.qos > 0 && live.version == Version::V5 {
             let taken = live.inbound.len() + session.in2.iter().filter(|taken| taken.is_open()).count();
-            if taken >= usize::from(RECEIVE_MAXIMUM) && !session.in2.iter().any(|t| t.packet_id == packet.packet_id) {
+            if taken >= usize::from(RECEIVE_MAXIMUM)
+                && !session.in2.iter().any(|t| t.packet_id == packet.packet_id)
+            {
                 self.close_connection(env, conn, TOO_MANY);
                 return;
             }
@@ -147,19 +169,37 @@ impl Home {
                 None => return self.repeat_in2(env, conn, &packet),
             }
         } else if packet.qos == 1 {
-            retry = Some(retries::identity(previous, session.id, &session.client_id, live, &packet));
+            retry = Some(retries::identity(
+                previous,
+                session.id,
+                &session.client_id,
+                live,
+                &packet,
+            ));
         }
         let live = match session.live.as_deref() {
             Some(live) => live,
             None => return,
         };
-        let who = Asker { live, session_id: session.id, client_id: &session.client_id };
+        let who = Asker {
+            live,
+            session_id: session.id,
+            client_id: &session.client_id,
+        };
         let target = match failed {
             true => Err(Refusal::unavailable()),
-            false => who.target(env.common, env.cx.health(), env.unix_ms(), &packet, message, retry.as_ref()),
+            false => who.target(
+                env.common,
+                env.cx.health(),
+                env.unix_ms(),
+                &packet,
+                message,
+                retry.as_ref(),
+            ),
         };
         // Only what needs it: a send without an id of its own.
-        let retry = retry.filter(|_| matches!(&target, Ok(Target::Conversation(_, command)) if is_implicit(command)));
+        let retry =
+            retry.filter(|_| matches!(&target, Ok(Target::Conversation(_, command)) if is_implicit(command)));
         if packet.qos == 0 {
             self.go_on_0(env, conn, target);
         } else {
@@ -172,7 +212,10 @@ impl Home {
             env.metrics().refused.inc();
             return;
         };
-        if let Some(live) = self.session_at(conn).and_then(|session| session.live.as_deref_mut()) {
+        if let Some(live) = self
+            .session_at(conn)
+            .and_then(|session| session.live.as_deref_mut())
+        {
             live.asked0 += 1;
             if live.asked0 >= ASKED0 {
                 live.pause(env, PAUSED_FULL, true);
@@ -192,9 +235,13 @@ impl Home {
         message: Option<MessageId>,
     ) {
         let since_ms = env.mono_ms();
-        let Some(session) = self.session_at(conn) else { return };
+        let Some(session) = self.session_at(conn) else {
+            return;
+        };
         let persistent = session.is_persistent();
-        let Some(live) = session.live.as_deref_mut() else { return };
+        let Some(live) = session.live.as_deref_mut() else {
+            return;
+        };
         // At most the receive maximum, so it fits.
         let serial = live.first_serial.wrapping_add(live.inbound.len() as u32);
         let reserved = packet.topic.starts_with("c/") && live.version == Version::V311;
@@ -235,7 +282,10 @@ impl Home {
         if matches!(answer, Answer::Refused(_)) {
             env.metrics().refused.inc();
         }
-        if let Some(live) = self.session_at(conn).and_then(|session| session.live.as_deref_mut()) {
+        if let Some(live) = self
+            .session_at(conn)
+            .and_then(|session| session.live.as_deref_mut())
+        {
             live.asked0 = live.asked0.saturating_sub(1);
             live.relax(env);
         }
@@ -296,7 +346,11 @@ impl Asker<'_> {
     ) -> Result<Target, Refusal> {
         match classify_publish(&packet.topic)? {
             PublishTopic::Ordinary(topic) => {
-                if !common.config.acl.may_publish(&self.live.principal, self.client_id, topic) {
+                if !common
+                    .config
+                    .acl
+                    .may_publish(&self.live.principal, self.client_id, topic)
+                {
                     return Err(Refusal::not_found());
                 }
                 if health == Health::LowSpace && (packet.qos > 0 || packet.retain) {
@@ -307,7 +361,9 @@ impl Asker<'_> {
                     payload: packet.payload.clone(),
                     qos: packet.qos,
                     retain: packet.retain,
-                    expires_at: packet.message_expiry.map(|seconds| unix_ms + u64::from(seconds) * 1_000),
+                    expires_at: packet
+                        .message_expiry
+                        .map(|seconds| unix_ms + u64::from(seconds) * 1_000),
                     properties: packet.properties.clone(),
                     from: Some(self.session_id),
                     message_id: message,
@@ -319,7 +375,10 @@ impl Asker<'_> {
                     return Err(Refusal::unavailable());
                 }
                 let send = self.send(packet, encoding, message, retry, with)?;
-                Ok(Target::Conversation(conversation, Box::new(ConversationCommand::Send(Box::new(send)))))
+                Ok(Target::Conversation(
+                    conversation,
+                    Box::new(ConversationCommand::Send(Box::new(send))),
+                ))
             }
             PublishTopic::Read(name, encoding) => {
                 let (conversation, _) = self.conversation(common, packet, name)?;
@@ -347,7 +406,10 @@ impl Asker<'_> {
             ConversationName::Id(id) => Ok((id, None)),
             ConversationName::With(name) => {
                 let user = common.known_name(name).ok_or_else(Refusal::not_found)?;
-                let with = Named { user, name: name.into() };
+                let with = Named {
+                    user,
+                    name: name.into(),
+                };
                 Ok((ConversationId::direct(me.user, user), Some(with)))
             }
         }
@@ -361,11 +423,17 @@ impl Asker<'_> {
         retry: Option<&Retry>,
         direct_with: Option<Named>,
     ) -> Result<Send, Refusal> {
-        let properties = packet.properties.iter().flat_map(|properties| &properties.user_properties);
+        let properties = packet
+            .properties
+            .iter()
+            .flat_map(|properties| &properties.user_properties);
         let mut ids = properties.filter(|property| property.name == CLIENT_MESSAGE_ID);
         let beside = ids.next().map(|property| property.value.as_str());
         if ids.next().is_some() {
-            return Err(Refusal::new(Code::Malformed, "client_message_id is given more than once"));
+            return Err(Refusal::new(
+                Code::Malformed,
+                "client_message_id is given more than once",
+            ));
         }
         let parts = SendParts::decode(encoding, &packet.payload)?.identified_by(beside)?;
         let identity = match (parts.client_message_id, message, retry) {

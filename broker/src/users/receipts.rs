@@ -64,7 +64,8 @@ impl Home {
         for (conversation, up_to) in receipts.pending.drain(..) {
             let user = self.user;
             let delivered = ConversationCommand::Delivered { user, up_to };
-            env.cx.tell(Key::Conversation(conversation), Command::Conversation(delivered));
+            env.cx
+                .tell(Key::Conversation(conversation), Command::Conversation(delivered));
         }
     }
 }

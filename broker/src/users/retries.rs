@@ -5,6 +5,7 @@ use godwit_wire::ids::SessionId;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::home::Home;
+use super::rows::{PreviousClient, PreviousRow};
 use super::session::Live;
 use crate::packet::PublishIn;
 
@@ -14,6 +15,8 @@ pub(crate) const GIVEN: usize = 32;
 const CLIENTS: usize = 64;
 /// Publishes of one connection that are remembered: what it could have unacknowledged, and PUBACKs on their way.
 const PUBLISHES: usize = 1_024;
+/// And of all a user's clients: they are kept in one row.
+const ALL: usize = 8 * 1_024;
 
 /// How a publish is known again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +71,55 @@ pub(crate) fn digest(packet: &PublishIn) -> u128 {
     topic.rotate_left(64) ^ xxh3_128(&packet.payload)
 }
 
+/// Bytes of a publish in its row.
+const ROW_BYTES: usize = 34;
+
+impl Retry {
+    fn encode(&self, row: &mut Vec<u8>) {
+        row.extend_from_slice(&self.packet_id.to_be_bytes());
+        row.extend_from_slice(&self.digest.to_be_bytes());
+        row.extend_from_slice(&self.identity);
+    }
+
+    fn decode(row: &[u8]) -> Option<Self> {
+        let (packet_id, rest) = row.split_at_checked(2)?;
+        let (digest, identity) = rest.split_at_checked(16)?;
+        Some(Self {
+            packet_id: u16::from_be_bytes(packet_id.try_into().ok()?),
+            digest: u128::from_be_bytes(digest.try_into().ok()?),
+            identity: identity.try_into().ok()?,
+        })
+    }
+}
+
+/// The row of what a home knows of previous connections.
+pub(crate) fn row(previous: &[Previous]) -> PreviousRow {
+    let client = |of: &Previous| {
+        let mut publishes = Vec::with_capacity(of.publishes.len() * ROW_BYTES);
+        of.publishes.iter().for_each(|retry| retry.encode(&mut publishes));
+        PreviousClient {
+            client_id: of.client_id.to_string(),
+            publishes: publishes.into(),
+        }
+    };
+    PreviousRow {
+        clients: previous.iter().map(client).collect(),
+    }
+}
+
+/// What a row knows.
+pub(crate) fn restored(row: PreviousRow) -> Vec<Previous> {
+    let client = |of: PreviousClient| Previous {
+        client_id: of.client_id.into(),
+        publishes: of
+            .publishes
+            .chunks_exact(ROW_BYTES)
+            .filter_map(Retry::decode)
+            .collect(),
+    };
+    row.clients.into_iter().map(client).collect()
+}
+
 impl Home {
     /// A connection is gone. `unwritten`: how many of its last PUBACKs were not written.
     pub(crate) fn remember_publishes(&mut self, client_id: &str, live: &Live, unwritten: u32) {
@@ -80,7 +132,8 @@ impl Home {
             .take(PUBLISHES)
             .collect();
         if !publishes.is_empty() {
-            if self.previous.len() >= CLIENTS {
+            let others: usize = self.previous.iter().map(|of| of.publishes.len()).sum();
+            if self.previous.len() >= CLIENTS || others + publishes.len() > ALL {
                 self.previous.remove(0);
             }
             self.previous.push(Previous {

@@ -28,6 +28,8 @@ pub(crate) enum Name {
     Marks(u8),
     /// `i`: some session of this user has, or had, a mailbox cursor.
     InboxEver,
+    /// `p`: [`PreviousRow`].
+    Previous,
 }
 
 impl Name {
@@ -42,6 +44,7 @@ impl Name {
             Self::Will(id, number) => (b'w', Some(*id), &number.to_be_bytes()),
             Self::Marks(bucket) => (b'm', None, std::slice::from_ref(bucket)),
             Self::InboxEver => (b'i', None, &[]),
+            Self::Previous => (b'p', None, &[]),
         };
         let mut name = Vec::with_capacity(33);
         name.push(kind);
@@ -58,6 +61,7 @@ impl Name {
         match kind {
             b'm' => return (rest.len() == 1).then(|| Self::Marks(rest[0])),
             b'i' => return rest.is_empty().then_some(Self::InboxEver),
+            b'p' => return rest.is_empty().then_some(Self::Previous),
             _ => {}
         }
         let (id, rest) = rest.split_at_checked(16)?;
@@ -228,6 +232,23 @@ pub(crate) struct WillRow {
     pub(crate) look_at: u64,
 }
 
+/// What is known of clients' previous connections while the home is not in memory.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct PreviousRow {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) clients: Vec<PreviousClient>,
+}
+
+/// A client's publishes whose PUBACK was not written.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct PreviousClient {
+    #[prost(string, tag = "1")]
+    pub(crate) client_id: String,
+    /// 34 bytes each: packet identifier, digest, identity.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) publishes: Bytes,
+}
+
 /// One mark in a bucket.
 pub(crate) const MARK_BYTES: usize = 24;
 
@@ -235,7 +256,10 @@ pub(crate) const MARK_BYTES: usize = 24;
 pub(crate) fn decode_marks(value: &[u8]) -> impl Iterator<Item = (Uuid, u64)> + '_ {
     value.chunks_exact(MARK_BYTES).filter_map(|mark| {
         let (id, number) = mark.split_at(16);
-        Some((Uuid::from_slice(id).ok()?, u64::from_be_bytes(number.try_into().ok()?)))
+        Some((
+            Uuid::from_slice(id).ok()?,
+            u64::from_be_bytes(number.try_into().ok()?),
+        ))
     })
 }
 
@@ -255,6 +279,7 @@ mod tests {
             Name::Will(session, 9),
             Name::Marks(15),
             Name::InboxEver,
+            Name::Previous,
         ] {
             assert_eq!(Name::decode(&name.encode()), Some(name));
         }

@@ -57,7 +57,12 @@ struct Asked {
 
 impl Asked {
     fn done(code: u8) -> Self {
-        Self { code, route_id: 0, waits: false, retained: Vec::new() }
+        Self {
+            code,
+            route_id: 0,
+            waits: false,
+            retained: Vec::new(),
+        }
     }
 }
 
@@ -88,22 +93,37 @@ impl Home {
                             let code = route.qos;
                             let route_id = route.route_id;
                             routes.push((asked.len(), route, retained));
-                            Asked { code, route_id, waits: true, retained: Vec::new() }
+                            Asked {
+                                code,
+                                route_id,
+                                waits: true,
+                                retained: Vec::new(),
+                            }
                         }
                     }
                 }
             };
             asked.push(one);
         }
-        let Some(session) = self.session_at(conn) else { return };
+        let Some(session) = self.session_at(conn) else {
+            return;
+        };
         let session_id = session.id;
-        let Some(live) = session.live.as_deref_mut() else { return };
+        let Some(live) = session.live.as_deref_mut() else {
+            return;
+        };
         if live.requests.len() >= REQUESTS {
             self.close_connection(env, conn, QUOTA);
             return;
         }
         let stored = ops.is_empty();
-        live.requests.push(Request { id, packet_id, subscription_id, filters: asked, stored });
+        live.requests.push(Request {
+            id,
+            packet_id,
+            subscription_id,
+            filters: asked,
+            stored,
+        });
         if !stored {
             env.store(What::Subscribed(session_id, id), ops);
         }
@@ -113,9 +133,18 @@ impl Home {
             env.after(WAIT_MS, What::SubscribeTimeout(session_id, id));
         }
         for (index, route, retained) in routes {
-            let what = What::Routed { session: session_id, request: id, index, route_id: route.route_id };
+            let what = What::Routed {
+                session: session_id,
+                request: id,
+                index,
+                route_id: route.route_id,
+            };
             let key = filter_key(&route.filter);
-            env.ask(what, key, Command::Topic(TopicCommand::Subscribe { route, retained }));
+            env.ask(
+                what,
+                key,
+                Command::Topic(TopicCommand::Subscribe { route, retained }),
+            );
         }
         self.answer_subscribe(env, session_id, id);
     }
@@ -130,22 +159,39 @@ impl Home {
         subscription_id: Option<u32>,
         ops: &mut Vec<Op>,
     ) -> u8 {
-        let (ever, oldest, newest) = (self.mailbox.ever, self.mailbox.log.floor(), self.mailbox.log.confirmed());
+        let (ever, oldest, newest) = (
+            self.mailbox.ever,
+            self.mailbox.log.floor(),
+            self.mailbox.log.confirmed(),
+        );
         let (user, view) = (env.user, env.view());
-        let Some(session) = self.session_at(conn) else { return UNSPECIFIED };
+        let Some(session) = self.session_at(conn) else {
+            return UNSPECIFIED;
+        };
         let persistent = session.is_persistent();
-        let Some(live) = session.live.as_deref() else { return UNSPECIFIED };
+        let Some(live) = session.live.as_deref() else {
+            return UNSPECIFIED;
+        };
         if live.principal.is_anonymous() || !live.principal.scopes.chat {
             return NOT_AUTHORIZED;
         }
         let inbox = session.inbox.get_or_insert_with(|| {
-            Box::new(Inbox { feed: None, form: None, stored: 0 })
+            Box::new(Inbox {
+                feed: None,
+                form: None,
+                stored: 0,
+            })
         });
         if inbox.form.is_some_and(|form| form.encoding != encoding) {
             return SPECIFIC;
         }
         let qos = filter.qos.min(1);
-        inbox.form = Some(InboxForm { encoding, qos, no_local: filter.no_local, subscription_id });
+        inbox.form = Some(InboxForm {
+            encoding,
+            qos,
+            no_local: filter.no_local,
+            subscription_id,
+        });
         let mut first = false;
         if qos > 0 && inbox.feed.is_none() {
             first = persistent && !ever;
@@ -175,10 +221,18 @@ impl Home {
         let (user, view, route_id) = (env.user, env.view(), env.fresh_number());
         let session = self.session_at(conn).ok_or(UNSPECIFIED)?;
         let live = session.live.as_deref().ok_or(UNSPECIFIED)?;
-        if !env.common.config.acl.may_subscribe(&live.principal, &session.client_id, &filter.filter) {
+        if !env
+            .common
+            .config
+            .acl
+            .may_subscribe(&live.principal, &session.client_id, &filter.filter)
+        {
             return Err(NOT_AUTHORIZED);
         }
-        let old = session.subscriptions.iter().position(|old| *old.filter == *filter.filter);
+        let old = session
+            .subscriptions
+            .iter()
+            .position(|old| *old.filter == *filter.filter);
         if old.is_none() && session.subscriptions.len() >= SESSION_SUBSCRIPTIONS {
             return Err(QUOTA);
         }
@@ -245,14 +299,18 @@ impl Home {
         }
         if refused.is_some() {
             self.drop_subscriptions(env, session, &[route_id]);
-        } else if let Some(found) = self
-            .session(session)
-            .and_then(|session| session.subscriptions.iter_mut().find(|found| found.route_id == route_id))
-        {
+        } else if let Some(found) = self.session(session).and_then(|session| {
+            session
+                .subscriptions
+                .iter_mut()
+                .find(|found| found.route_id == route_id)
+        }) {
             found.routed = true;
             found.replaced = Vec::new();
         }
-        let asked = self.request(session, request).and_then(|request| request.filters.get_mut(index));
+        let asked = self
+            .request(session, request)
+            .and_then(|request| request.filters.get_mut(index));
         if let Some(asked) = asked.filter(|asked| asked.waits) {
             asked.waits = false;
             asked.code = refused.unwrap_or(asked.code);
@@ -268,7 +326,11 @@ impl Home {
         };
         let late_rows = !std::mem::replace(&mut open.stored, true);
         let mut late = Vec::new();
-        for asked in open.filters.iter_mut().filter(|asked| asked.waits || (late_rows && asked.code <= 2)) {
+        for asked in open
+            .filters
+            .iter_mut()
+            .filter(|asked| asked.waits || (late_rows && asked.code <= 2))
+        {
             asked.waits = false;
             asked.code = UNSPECIFIED;
             asked.retained = Vec::new();
@@ -302,7 +364,9 @@ impl Home {
     /// SUBACK, if everything has come, then the retained messages.
     fn answer_subscribe(&mut self, env: &mut Env<'_, '_>, id: SessionId, request: u64) {
         let Some(session) = self.session(id) else { return };
-        let Some(live) = session.live.as_deref_mut() else { return };
+        let Some(live) = session.live.as_deref_mut() else {
+            return;
+        };
         let Some(at) = live.requests.iter().position(|one| one.id == request) else {
             return;
         };
@@ -313,7 +377,10 @@ impl Home {
         let done = live.requests.swap_remove(at);
         let mut codes: Vec<u8> = done.filters.iter().map(|asked| asked.code).collect();
         if live.version == Version::V311 {
-            codes.iter_mut().filter(|code| **code > 2).for_each(|code| *code = UNSPECIFIED);
+            codes
+                .iter_mut()
+                .filter(|code| **code > 2)
+                .for_each(|code| *code = UNSPECIFIED);
         }
         // An acknowledgement is always taken.
         let _ = env.wire.send(live.conn, &Outgoing::Suback(done.packet_id, codes));
@@ -325,7 +392,10 @@ impl Home {
                     retain_as_published: true,
                     subscription_ids: done.subscription_id.into_iter().collect(),
                 };
-                let owed = Owed { retain: true, ..Owed::new(publish, target) };
+                let owed = Owed {
+                    retain: true,
+                    ..Owed::new(publish, target)
+                };
                 self.give_retained(env, id, owed);
             }
         }
@@ -355,12 +425,18 @@ impl Home {
         filters: Vec<Box<str>>,
     ) {
         let (user, view) = (env.user, env.view());
-        let Some(session) = self.session_at(conn) else { return };
+        let Some(session) = self.session_at(conn) else {
+            return;
+        };
         let (id, persistent) = (session.id, session.is_persistent());
         let (mut ops, mut routes, mut codes) = (Vec::new(), Vec::new(), Vec::with_capacity(filters.len()));
         for filter in filters {
             let existed = if let Ok(FilterTopic::Inbox(encoding)) = classify_filter(&filter) {
-                match session.inbox.as_deref_mut().filter(|i| i.form.is_some_and(|f| f.encoding == encoding)) {
+                match session
+                    .inbox
+                    .as_deref_mut()
+                    .filter(|i| i.form.is_some_and(|f| f.encoding == encoding))
+                {
                     Some(inbox) => {
                         // The cursor stays.
                         inbox.form = None;
@@ -369,7 +445,11 @@ impl Home {
                     }
                     None => false,
                 }
-            } else if let Some(at) = session.subscriptions.iter().position(|one| *one.filter == *filter) {
+            } else if let Some(at) = session
+                .subscriptions
+                .iter()
+                .position(|one| *one.filter == *filter)
+            {
                 let gone = session.subscriptions.swap_remove(at);
                 routes.extend(gone.routes(user, id, persistent));
                 ops.extend(persistent.then(|| Name::Subscription(id, gone.route_id).end(user, view)));
@@ -382,7 +462,15 @@ impl Home {
         if ops.is_empty() {
             self.unsubscribed(env, conn, packet_id, codes, routes);
         } else {
-            env.store(What::Unsubscribed { conn, packet_id, codes, routes }, ops);
+            env.store(
+                What::Unsubscribed {
+                    conn,
+                    packet_id,
+                    codes,
+                    routes,
+                },
+                ops,
+            );
         }
     }
 
@@ -407,7 +495,8 @@ impl Home {
 pub(crate) fn unroute(env: &mut Env<'_, '_>, routes: Vec<Route>) {
     for route in routes {
         let key = filter_key(&route.filter);
-        env.cx.tell(key, Command::Topic(TopicCommand::Unsubscribe { route }));
+        env.cx
+            .tell(key, Command::Topic(TopicCommand::Unsubscribe { route }));
     }
 }
 

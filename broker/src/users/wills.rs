@@ -32,19 +32,33 @@ pub(crate) struct PendingWill {
 
 impl PendingWill {
     pub(crate) fn restored(session: SessionId, number: u64, row: WillRow) -> Self {
-        Self { session, number, row: Box::new(row), firing: false }
+        Self {
+            session,
+            number,
+            row: Box::new(row),
+            firing: false,
+        }
     }
 }
 
 impl Home {
     /// Whether a will may be taken (SCOPE is checked again when it fires). `Err`: the reason code.
-    pub(crate) fn check_will(&self, env: &Env<'_, '_>, connect: &Connect, principal: &Principal) -> Result<(), u8> {
+    pub(crate) fn check_will(
+        &self,
+        env: &Env<'_, '_>,
+        connect: &Connect,
+        principal: &Principal,
+    ) -> Result<(), u8> {
         let Some(will) = &connect.will else {
             return Ok(());
         };
         match classify_publish(&will.topic) {
             Ok(PublishTopic::Ordinary(topic))
-                if env.common.config.acl.may_publish(principal, &connect.client_id, topic) =>
+                if env
+                    .common
+                    .config
+                    .acl
+                    .may_publish(principal, &connect.client_id, topic) =>
             {
                 Ok(())
             }
@@ -83,7 +97,12 @@ impl Home {
         };
         ops.push(Name::Will(session, number).put(env.user, env.view(), &row));
         ops.push(look(env, session, number, look_at).insert());
-        self.wills.push(PendingWill { session, number, row: Box::new(row), firing: false });
+        self.wills.push(PendingWill {
+            session,
+            number,
+            row: Box::new(row),
+            firing: false,
+        });
     }
 
     /// A connection with a will has ended.
@@ -100,7 +119,9 @@ impl Home {
             Leave::Shutdown => {}
             Leave::Normally => self.end_will(env, session, number),
             // The session goes on before the delay is over.
-            Leave::TakenOver { clean_start: false } if delay > 0 && expiry > 0 => self.end_will(env, session, number),
+            Leave::TakenOver { clean_start: false } if delay > 0 && expiry > 0 => {
+                self.end_will(env, session, number)
+            }
             Leave::TakenOver { .. } => self.fire_will(env, session, number),
             Leave::Abruptly => self.delay_will(env, session, number, delay.min(expiry)),
         }
@@ -108,8 +129,13 @@ impl Home {
 
     /// The client returned: wills of its earlier connections are void, or, if it ends its session, due.
     pub(crate) fn drop_wills_of(&mut self, env: &mut Env<'_, '_>, client_id: &str, clean_start: bool) {
-        let of_client = self.wills.iter().filter(|will| will.row.client_id == client_id && !will.firing);
-        let found: Vec<_> = of_client.map(|will| (will.session, will.number, will.row.due_at)).collect();
+        let of_client = self
+            .wills
+            .iter()
+            .filter(|will| will.row.client_id == client_id && !will.firing);
+        let found: Vec<_> = of_client
+            .map(|will| (will.session, will.number, will.row.due_at))
+            .collect();
         for (session, number, due_at) in found {
             if clean_start && due_at > 0 {
                 self.fire_will(env, session, number);
@@ -121,7 +147,10 @@ impl Home {
 
     /// A session has ended: its delayed will is due.
     pub(crate) fn session_over(&mut self, env: &mut Env<'_, '_>, session: SessionId) {
-        let of_session = self.wills.iter().filter(|will| will.session == session && !will.firing);
+        let of_session = self
+            .wills
+            .iter()
+            .filter(|will| will.session == session && !will.firing);
         let numbers: Vec<u64> = of_session.map(|will| will.number).collect();
         for number in numbers {
             self.fire_will(env, session, number);
@@ -129,7 +158,9 @@ impl Home {
     }
 
     fn will(&mut self, session: SessionId, number: u64) -> Option<&mut PendingWill> {
-        self.wills.iter_mut().find(|will| will.session == session && will.number == number)
+        self.wills
+            .iter_mut()
+            .find(|will| will.session == session && will.number == number)
     }
 
     fn delay_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64, seconds: u32) {
@@ -144,7 +175,9 @@ impl Home {
     /// It is due at `at`.
     fn move_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64, at: u64) {
         let (user, view) = (env.user, env.view());
-        let Some(will) = self.will(session, number) else { return };
+        let Some(will) = self.will(session, number) else {
+            return;
+        };
         let before = look(env, session, number, will.row.look_at);
         will.row.due_at = at;
         will.row.look_at = at;
@@ -161,7 +194,10 @@ impl Home {
         let session = due.session;
         let live = self.sessions.iter().filter_map(|session| session.live.as_deref());
         let lives = live.into_iter().any(|live| live.number == number);
-        let Some(will) = self.will(session, number).filter(|will| will.row.look_at == due.at) else {
+        let Some(will) = self
+            .will(session, number)
+            .filter(|will| will.row.look_at == due.at)
+        else {
             env.store(What::Lazy, vec![due.remove()]);
             return;
         };
@@ -181,17 +217,28 @@ impl Home {
 
     fn fire_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
         let (user, now) = (env.user, env.unix_ms());
-        let Some(will) = self.will(session, number) else { return };
+        let Some(will) = self.will(session, number) else {
+            return;
+        };
         let row = &*will.row;
         let principal = Principal {
             user,
             name: row.user_name.as_str().into(),
             credential: (!row.anonymous).then(Uuid::nil),
             expires_at: 0,
-            scopes: Scopes { chat: false, topics: true, rest: false },
+            scopes: Scopes {
+                chat: false,
+                topics: true,
+                rest: false,
+            },
             admin: false,
         };
-        if !env.common.config.acl.may_publish(&principal, &row.client_id, &row.topic) {
+        if !env
+            .common
+            .config
+            .acl
+            .may_publish(&principal, &row.client_id, &row.topic)
+        {
             env.metrics().refused.inc();
             self.end_will(env, session, number);
             return;
@@ -211,8 +258,16 @@ impl Home {
     }
 
     /// It was published, or refused.
-    pub(crate) fn will_fired(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64, answer: &Answer) {
-        let Some(will) = self.will(session, number) else { return };
+    pub(crate) fn will_fired(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        session: SessionId,
+        number: u64,
+        answer: &Answer,
+    ) {
+        let Some(will) = self.will(session, number) else {
+            return;
+        };
         will.firing = false;
         if matches!(answer, Answer::Refused(refusal) if refusal.code.retryable()) {
             let at = env.unix_ms() + AGAIN_MS;
@@ -223,7 +278,11 @@ impl Home {
     }
 
     fn end_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
-        let Some(at) = self.wills.iter().position(|will| will.session == session && will.number == number) else {
+        let Some(at) = self
+            .wills
+            .iter()
+            .position(|will| will.session == session && will.number == number)
+        else {
             return;
         };
         let will = self.wills.swap_remove(at);
@@ -236,5 +295,10 @@ impl Home {
 }
 
 fn look(env: &Env<'_, '_>, session: SessionId, number: u64, at: u64) -> Look {
-    Look { at, user: env.user, session, will: Some(number) }
+    Look {
+        at,
+        user: env.user,
+        session,
+        will: Some(number),
+    }
 }

@@ -19,7 +19,11 @@ fn send(conversation: ConversationId, payload: &str, packet_id: u16) -> Incoming
 }
 
 fn seqs(publishes: &[PublishOut]) -> Vec<u64> {
-    let decode = |publish: &PublishOut| chat::InboxEvent::decode(publish.payload.clone()).unwrap().inbox_seq;
+    let decode = |publish: &PublishOut| {
+        chat::InboxEvent::decode(publish.payload.clone())
+            .unwrap()
+            .inbox_seq
+    };
     publishes.iter().map(decode).collect()
 }
 
@@ -63,11 +67,21 @@ fn a_message_is_acknowledged_with_its_place_and_pushed_to_everybody_in_their_enc
     assert_eq!((ack.packet_id, ack.reason), (1, 0));
     assert!(ack.properties.contains(&("seq".into(), "1".into())));
     assert!(ack.properties.contains(&("duplicate".into(), "false".into())));
-    assert!(out.iter().any(|packet| matches!(packet, Outgoing::Publish(p) if p.packet_id % 2 == 1)), "the echo");
+    assert!(
+        out.iter()
+            .any(|packet| matches!(packet, Outgoing::Publish(p) if p.packet_id % 2 == 1)),
+        "the echo"
+    );
     let json = rig.publishes(b);
     let value = text(&json[0]);
-    assert!(value.contains("\"inbox_seq\":1") && value.contains("\"content\":\"hi\""), "{value}");
-    assert_eq!(json[0].properties.as_ref().unwrap().content_type, "application/json");
+    assert!(
+        value.contains("\"inbox_seq\":1") && value.contains("\"content\":\"hi\""),
+        "{value}"
+    );
+    assert_eq!(
+        json[0].properties.as_ref().unwrap().content_type,
+        "application/json"
+    );
     assert_eq!(&*json[0].topic, "me/inbox/json");
     assert_eq!(text(&rig.publishes(text_bob)[0]), "alice: hi");
 }
@@ -137,7 +151,11 @@ fn offers_are_taken_once_also_after_a_crash_and_a_lost_one_is_not_passed_over() 
     rig.crash();
     let a = rig.connect(&alice, clean(V5, "a"));
     rig.packet(a, send(conversation, "six", 6));
-    assert_eq!(rig.store.log_len(200, bob.user.0), 6, "the re-offer of five was known by their marks");
+    assert_eq!(
+        rig.store.log_len(200, bob.user.0),
+        6,
+        "the re-offer of five was known by their marks"
+    );
     rig.hold(true);
     rig.packet(a, send(conversation, "lost", 7));
     rig.crash();
@@ -163,9 +181,14 @@ fn an_offer_after_one_that_never_came_is_refused() {
             .unwrap(),
         )
     };
-    let offer = |n, after| UserCommand::Offer { entry: entry(n), after };
+    let offer = |n, after| UserCommand::Offer {
+        entry: entry(n),
+        after,
+    };
     let mut first = rig.ask_user(bob.user, offer(4, 3));
-    assert!(matches!(first.try_recv(), Ok(godwit_wire::command::Answer::Refused(r)) if r.code == Code::Unavailable));
+    assert!(
+        matches!(first.try_recv(), Ok(godwit_wire::command::Answer::Refused(r)) if r.code == Code::Unavailable)
+    );
     rig.hold(true);
     let mut third = rig.ask_user(bob.user, offer(3, 0));
     let mut again = rig.ask_user(bob.user, offer(3, 0));
@@ -175,9 +198,16 @@ fn an_offer_after_one_that_never_came_is_refused() {
     rig.hold(false);
     rig.run();
     for answer in [&mut third, &mut again, &mut fourth] {
-        assert!(matches!(answer.try_recv(), Ok(godwit_wire::command::Answer::Kept { .. })));
+        assert!(matches!(
+            answer.try_recv(),
+            Ok(godwit_wire::command::Answer::Kept { .. })
+        ));
     }
-    assert_eq!(rig.store.log_len(200, bob.user.0), 2, "the repeat waited for the one in flight");
+    assert_eq!(
+        rig.store.log_len(200, bob.user.0),
+        2,
+        "the repeat waited for the one in flight"
+    );
 }
 
 #[test]
@@ -189,7 +219,10 @@ fn the_first_cursor_begins_at_the_oldest_entry_and_later_ones_at_the_end() {
     rig.packet(a, send(conversation, "before", 1));
     let clean_one = rig.connect(&bob, clean(V5, "clean"));
     rig.subscribe(clean_one, "me/inbox", 1);
-    assert!(rig.publishes(clean_one).is_empty(), "a clean session begins at the end");
+    assert!(
+        rig.publishes(clean_one).is_empty(),
+        "a clean session begins at the end"
+    );
     let first = rig.connect(&bob, persistent(V5, "first"));
     rig.packet(first, subscribe(7, "me/inbox", 1));
     assert_eq!(seqs(&rig.publishes(first)), [1]);
@@ -211,7 +244,13 @@ fn the_cursor_stays_over_unsubscribe_and_one_encoding_at_a_time_is_taken() {
     let b = rig.connect(&bob, persistent(V5, "b"));
     rig.subscribe(b, "me/inbox", 1);
     assert_eq!(rig.subscribe(b, "me/inbox/json", 1), [0x83]);
-    rig.packet(b, Incoming::Unsubscribe { packet_id: 2, filters: vec!["me/inbox".into()] });
+    rig.packet(
+        b,
+        Incoming::Unsubscribe {
+            packet_id: 2,
+            filters: vec!["me/inbox".into()],
+        },
+    );
     rig.packet(a, send(conversation, "meanwhile", 1));
     rig.out(b);
     rig.packet(b, subscribe(3, "me/inbox/text", 1));
@@ -225,11 +264,23 @@ fn no_local_keeps_own_messages_away_and_moves_on() {
     let alice = user("alice");
     let conversation = rig.make_conversation(&[alice.user]);
     let a = rig.connect(&alice, persistent(V5, "a"));
-    let Incoming::Subscribe { packet_id, mut filters, subscription_id } = subscribe(7, "me/inbox", 1) else {
+    let Incoming::Subscribe {
+        packet_id,
+        mut filters,
+        subscription_id,
+    } = subscribe(7, "me/inbox", 1)
+    else {
         unreachable!()
     };
     filters[0].no_local = true;
-    rig.packet(a, Incoming::Subscribe { packet_id, filters, subscription_id });
+    rig.packet(
+        a,
+        Incoming::Subscribe {
+            packet_id,
+            filters,
+            subscription_id,
+        },
+    );
     rig.packet(a, send(conversation, "mine", 1));
     assert!(rig.publishes(a).is_empty());
 }
@@ -266,17 +317,25 @@ fn a_refused_send_is_told_in_5_and_is_a_durable_entry_in_3_1_1() {
     rig.out(three);
     rig.packet(five, send(conversation, "x", 1));
     let out = rig.out(five);
-    let [Outgoing::Puback(ack)] = &out[..] else { panic!("{out:?}") };
+    let [Outgoing::Puback(ack)] = &out[..] else {
+        panic!("{out:?}")
+    };
     assert_eq!((ack.reason, ack.properties[0].1.as_str()), (0x87, "not_found"));
     rig.hold(true);
     let topic = format!("c/{conversation}/send/json");
     let body = r#"{"client_message_id":"m1","content":"secret plan"}"#;
     rig.packet(three, publish(&topic, body, 1, 4));
-    assert!(rig.out(three).is_empty(), "not acknowledged before the entry is durable");
+    assert!(
+        rig.out(three).is_empty(),
+        "not acknowledged before the entry is durable"
+    );
     rig.hold(false);
     rig.run();
     let out = rig.out(three);
-    assert!(out.iter().any(|packet| matches!(packet, Outgoing::Puback(ack) if ack.packet_id == 4)));
+    assert!(
+        out.iter()
+            .any(|packet| matches!(packet, Outgoing::Puback(ack) if ack.packet_id == 4))
+    );
     let refused = out.iter().find_map(|packet| match packet {
         Outgoing::Publish(publish) => Some(text(publish)),
         _ => None,
@@ -297,7 +356,9 @@ fn low_space_refuses_sends_before_the_engine_fails() {
     let conversation = rig.make_conversation(&[alice.user]);
     let a = rig.connect(&alice, persistent(V5, "a"));
     rig.out(a);
-    rig.store.low_space.store(true, std::sync::atomic::Ordering::Relaxed);
+    rig.store
+        .low_space
+        .store(true, std::sync::atomic::Ordering::Relaxed);
     rig.packet(a, send(conversation, "x", 1));
     assert!(matches!(&rig.out(a)[..], [Outgoing::Puback(ack)] if ack.reason == 0x83));
     assert_eq!(rig.entries(conversation), 0);
@@ -346,7 +407,10 @@ fn reserved_forms_and_strangers_are_refused_alike() {
         ];
         for (id, topic) in (1..).zip(topics) {
             rig.packet(conn, publish(&topic, "x", 1, id));
-            assert!(matches!(&rig.out(conn)[..], [Outgoing::Puback(ack)] if ack.reason == 0x87), "{topic}");
+            assert!(
+                matches!(&rig.out(conn)[..], [Outgoing::Puback(ack)] if ack.reason == 0x87),
+                "{topic}"
+            );
         }
         assert_eq!(rig.subscribe(conn, "me/inbox", 1), [0x87]);
     }
@@ -384,7 +448,9 @@ fn a_client_message_id_in_a_user_property_names_the_message() {
     let conversation = rig.make_conversation(&[alice.user]);
     let a = rig.connect(&alice, clean(V5, "a"));
     for id in 1..=2 {
-        let Incoming::Publish(mut packet) = send(conversation, "x", id) else { unreachable!() };
+        let Incoming::Publish(mut packet) = send(conversation, "x", id) else {
+            unreachable!()
+        };
         packet.properties = Some(Box::new(godwit_wire::proto::stored::PublishProperties {
             user_properties: vec![godwit_wire::proto::stored::UserProperty {
                 name: "client_message_id".into(),
@@ -396,7 +462,9 @@ fn a_client_message_id_in_a_user_property_names_the_message() {
     }
     assert_eq!(rig.entries(conversation), 1);
     let out = rig.out(a);
-    let Some(Outgoing::Puback(ack)) = out.last() else { panic!("{out:?}") };
+    let Some(Outgoing::Puback(ack)) = out.last() else {
+        panic!("{out:?}")
+    };
     assert!(ack.properties.contains(&("duplicate".into(), "true".into())));
 }
 
@@ -408,11 +476,27 @@ fn a_read_goes_to_the_conversation_and_receipts_are_told_live_without_a_place() 
     let a = rig.connect(&alice, persistent(V5, "a"));
     rig.subscribe(a, "me/inbox/json", 1);
     rig.out(a);
-    rig.packet(a, publish(&format!("c/{conversation}/read/json"), r#"{"up_to":7}"#, 1, 1));
-    assert!(matches!(rig.told[..], [(_, ConversationCommand::Read { up_to: 7, .. })]));
+    rig.packet(
+        a,
+        publish(&format!("c/{conversation}/read/json"), r#"{"up_to":7}"#, 1, 1),
+    );
+    assert!(matches!(
+        rig.told[..],
+        [(_, ConversationCommand::Read { up_to: 7, .. })]
+    ));
     assert!(matches!(&rig.out(a)[..], [Outgoing::Puback(ack)] if ack.reason == 0));
-    let watermark = Watermark { user: bob.user, delivered_up_to: 7, read_up_to: 3 };
-    let _ = rig.ask_user(alice.user, UserCommand::Receipt { conversation, watermark });
+    let watermark = Watermark {
+        user: bob.user,
+        delivered_up_to: 7,
+        read_up_to: 3,
+    };
+    let _ = rig.ask_user(
+        alice.user,
+        UserCommand::Receipt {
+            conversation,
+            watermark,
+        },
+    );
     let got = rig.publishes(a);
     assert_eq!(got[0].qos, 0);
     assert!(text(&got[0]).contains("\"receipt\"") && !text(&got[0]).contains("inbox_seq"));
@@ -474,8 +558,36 @@ fn a_form_that_is_not_utf8_is_malformed() {
     let conversation = rig.make_conversation(&[alice.user]);
     let a = rig.connect(&alice, clean(V5, "a"));
     rig.out(a);
-    let Incoming::Publish(mut packet) = send(conversation, "", 1) else { unreachable!() };
+    let Incoming::Publish(mut packet) = send(conversation, "", 1) else {
+        unreachable!()
+    };
     packet.payload = Bytes::from_static(b"\xff\xfe");
     rig.packet(a, Incoming::Publish(packet));
     assert!(matches!(&rig.out(a)[..], [Outgoing::Puback(ack)] if ack.reason == 0x99));
+}
+
+#[test]
+fn a_retry_is_known_after_the_user_left_memory_and_only_once() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    let conversation = rig.make_conversation(&[alice.user]);
+    let a = rig.connect(&alice, clean(V3, "a"));
+    rig.deaf = true;
+    rig.packet(a, send(conversation, "unanswered", 3));
+    rig.vanish(a);
+    rig.deaf = false;
+    rig.pass(30_000);
+    assert!(!rig.users.is_loaded(alice.user));
+    assert_eq!(rig.entries(conversation), 1);
+    let a = rig.connect(&alice, clean(V3, "a"));
+    rig.packet(a, send(conversation, "unanswered", 3));
+    assert_eq!(rig.entries(conversation), 1);
+    rig.crash();
+    let a = rig.connect(&alice, clean(V3, "a"));
+    rig.packet(a, send(conversation, "unanswered", 3));
+    assert_eq!(
+        rig.entries(conversation),
+        2,
+        "nobody knows: it may double, never be lost"
+    );
 }

@@ -26,16 +26,32 @@ fn a_will_fires_when_the_connection_ends_and_not_after_a_normal_disconnect() {
     let mut rig = Rig::new();
     let alice = user("alice");
     let conn = rig.connect(&alice, with_will(clean(V5, "c"), "iot/alice/gone", 0));
-    rig.packet(conn, Incoming::Disconnect { reason: 0, session_expiry: None });
+    rig.packet(
+        conn,
+        Incoming::Disconnect {
+            reason: 0,
+            session_expiry: None,
+        },
+    );
     assert!(rig.published.is_empty());
     let conn = rig.connect(&alice, with_will(clean(V5, "c"), "iot/alice/gone", 0));
-    rig.packet(conn, Incoming::Disconnect { reason: 4, session_expiry: None });
+    rig.packet(
+        conn,
+        Incoming::Disconnect {
+            reason: 4,
+            session_expiry: None,
+        },
+    );
     assert_eq!(rig.published.len(), 1);
     let conn = rig.connect(&alice, with_will(clean(V5, "c"), "iot/alice/gone", 0));
     rig.vanish(conn);
     assert_eq!(rig.published.len(), 2);
     assert_eq!(&*rig.published[1].topic, "iot/alice/gone");
-    assert_eq!((rig.store.rows_of_table(202), rig.store.rows_of_table(203)), (0, 0), "nothing of them is left");
+    assert_eq!(
+        (rig.store.rows_of_table(202), rig.store.rows_of_table(203)),
+        (0, 0),
+        "nothing of them is left"
+    );
 }
 
 #[test]
@@ -44,7 +60,10 @@ fn a_will_that_the_acl_does_not_allow_refuses_the_connect() {
     let alice = user("alice");
     for topic in ["iot/bob/gone", "me/inbox", "c/x/send", "p/me/phone"] {
         let conn = rig.connect(&alice, with_will(clean(V5, "c"), topic, 0));
-        assert!(matches!(&rig.out(conn)[..], [Outgoing::Connack(c)] if c.reason == 0x87), "{topic}");
+        assert!(
+            matches!(&rig.out(conn)[..], [Outgoing::Connack(c)] if c.reason == 0x87),
+            "{topic}"
+        );
         assert!(rig.is_closed(conn));
     }
 }
@@ -78,7 +97,11 @@ fn after_a_crash_a_will_waits_thirty_seconds_for_the_client_and_then_fires() {
     assert!(rig.published.is_empty());
     rig.connect(&alice, persistent(V5, "c"));
     rig.pass(40_000);
-    let topics: Vec<_> = rig.published.iter().map(|publish| publish.topic.to_string()).collect();
+    let topics: Vec<_> = rig
+        .published
+        .iter()
+        .map(|publish| publish.topic.to_string())
+        .collect();
     assert_eq!(topics, ["iot/bob/gone"], "alice returned, bob did not");
     rig.pass(120_000);
     assert_eq!(rig.published.len(), 1);
@@ -93,7 +116,11 @@ fn a_take_over_fires_the_will_of_the_first_connection() {
     assert_eq!(rig.published.len(), 1);
     rig.connect(&alice, persistent(V5, "c"));
     rig.pass(90_000);
-    assert_eq!(rig.published.len(), 1, "a delayed one is void when the session goes on");
+    assert_eq!(
+        rig.published.len(),
+        1,
+        "a delayed one is void when the session goes on"
+    );
 }
 
 #[test]
@@ -112,7 +139,10 @@ fn a_session_ends_when_its_time_is_over_and_not_while_it_is_connected() {
     assert_eq!(rig.routes(), 1);
     rig.pass(115_000);
     assert_eq!(rig.routes(), 0, "its route went with it");
-    assert_eq!((rig.store.rows_of_table(202), rig.store.rows_of_table(203)), (0, 0));
+    assert_eq!(
+        (rig.store.rows_of_table(202), rig.store.rows_of_table(203)),
+        (0, 0)
+    );
     let conn = rig.connect(&alice, connect);
     assert!(matches!(&rig.out(conn)[..], [Outgoing::Connack(c)] if !c.session_present));
 }
@@ -140,7 +170,10 @@ fn a_longer_expiry_than_allowed_is_told() {
     connect.session_expiry = u32::MAX;
     let conn = rig.connect(&alice, connect);
     let out = rig.out(conn);
-    assert!(matches!(&out[..], [Outgoing::Connack(c)] if c.session_expiry == Some(90 * 24 * 3_600)), "{out:?}");
+    assert!(
+        matches!(&out[..], [Outgoing::Connack(c)] if c.session_expiry == Some(90 * 24 * 3_600)),
+        "{out:?}"
+    );
 }
 
 #[test]
@@ -189,4 +222,40 @@ fn a_user_whose_shard_is_given_up_is_dropped_with_its_connections() {
     let shard = Key::User(alice.user).shard();
     rig.users.given_up(&mut rig.wire, &[shard]);
     assert!(rig.is_closed(conn) && !rig.users.is_loaded(alice.user));
+}
+
+#[test]
+fn a_shutdown_keeps_sessions_and_wills_for_the_next_start() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    let conn = rig.connect(&alice, with_will(persistent(V5, "c"), "iot/alice/gone", 0));
+    rig.shut_down(conn);
+    assert!(rig.published.is_empty() && rig.users.quiet());
+    rig.crash();
+    rig.pass(35_000);
+    assert_eq!(rig.published.len(), 1, "the client did not return");
+}
+
+#[test]
+fn an_idle_live_session_is_small() {
+    use std::mem::size_of;
+
+    use super::super::home::Home;
+    use super::super::session::{Inbox, Live, Session, Subscription};
+
+    let home = size_of::<Home>() + size_of::<Session>() + size_of::<Live>();
+    let all = home + size_of::<Inbox>() + size_of::<Subscription>();
+    println!(
+        "home {} session {} live {}",
+        size_of::<Home>(),
+        size_of::<Session>(),
+        size_of::<Live>()
+    );
+    println!(
+        "inbox {} subscription {}",
+        size_of::<Inbox>(),
+        size_of::<Subscription>()
+    );
+    // 2 KB together with the connection's own state and the maps that lead here.
+    assert!(all <= 1_400, "{all} bytes");
 }

@@ -2,6 +2,7 @@
 
 mod chat;
 mod ends;
+mod model;
 mod ordinary;
 mod qos2;
 mod rig;

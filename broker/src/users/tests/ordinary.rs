@@ -43,7 +43,10 @@ fn a_publish_is_acknowledged_only_after_its_entry_is_durable_and_then_pushed() {
     rig.run();
     assert_eq!(pubacks(&mut rig, publisher), [5]);
     let got = rig.publishes(sub);
-    assert_eq!((got.len(), text(&got[0]).as_str(), got[0].qos, got[0].dup), (1, "one", 1, false));
+    assert_eq!(
+        (got.len(), text(&got[0]).as_str(), got[0].qos, got[0].dup),
+        (1, "one", 1, false)
+    );
     assert_eq!(got[0].packet_id % 2, 0, "session logs have even identifiers");
 }
 
@@ -94,7 +97,10 @@ fn what_was_acknowledged_to_its_publisher_survives_a_crash_and_is_owed_until_the
 
 fn connack_of(rig: &mut Rig, conn: ConnId) -> bool {
     let lines = rig.wire.lines.get_mut(&conn).unwrap();
-    let at = lines.out.iter().position(|packet| matches!(packet, Outgoing::Connack(_)));
+    let at = lines
+        .out
+        .iter()
+        .position(|packet| matches!(packet, Outgoing::Connack(_)));
     match lines.out.remove(at.unwrap()) {
         Outgoing::Connack(connack) => connack.session_present,
         _ => unreachable!(),
@@ -223,13 +229,18 @@ fn an_unanswered_publish_is_told_unavailable_after_ten_seconds_and_closes_a_3_1_
     assert!(rig.out(five).is_empty() && !rig.is_closed(three));
     rig.pass(1_100);
     let out = rig.out(five);
-    let [Outgoing::Puback(ack)] = &out[..] else { panic!("{out:?}") };
+    let [Outgoing::Puback(ack)] = &out[..] else {
+        panic!("{out:?}")
+    };
     assert_eq!((ack.packet_id, ack.reason), (9, 0x83));
     assert!(ack.properties.contains(&("retryable".into(), "true".into())));
     assert!(rig.is_closed(three));
     rig.deaf = false;
     rig.run();
-    assert!(rig.out(five).is_empty(), "the late answer is not a second acknowledgement");
+    assert!(
+        rig.out(five).is_empty(),
+        "the late answer is not a second acknowledgement"
+    );
 }
 
 #[test]
@@ -254,7 +265,11 @@ fn suback_waits_for_rows_and_routes_and_the_subscription_survives_a_crash() {
     let conn = rig.connect(&alice, persistent(V5, "c"));
     rig.out(conn);
     rig.hold(true);
-    assert_eq!(rig.subscribe(conn, "iot/alice/+", 2), [0u8; 0], "the rows are not durable");
+    assert_eq!(
+        rig.subscribe(conn, "iot/alice/+", 2),
+        [0u8; 0],
+        "the rows are not durable"
+    );
     rig.deaf = true;
     assert_eq!(rig.subscribe(conn, "iot/alice/other", 2), [0u8; 0]);
     rig.hold(false);
@@ -263,7 +278,13 @@ fn suback_waits_for_rows_and_routes_and_the_subscription_survives_a_crash() {
     rig.deaf = false;
     rig.run();
     assert_eq!(rig.out(conn).len(), 1);
-    rig.packet(conn, Incoming::Unsubscribe { packet_id: 2, filters: vec!["iot/alice/other".into()] });
+    rig.packet(
+        conn,
+        Incoming::Unsubscribe {
+            packet_id: 2,
+            filters: vec!["iot/alice/other".into()],
+        },
+    );
     assert_eq!(rig.routes(), 1);
     rig.crash();
     let conn = rig.connect(&alice, persistent(V5, "c"));
@@ -271,8 +292,18 @@ fn suback_waits_for_rows_and_routes_and_the_subscription_survives_a_crash() {
     let publisher = rig.connect(&alice, clean(V5, "p"));
     rig.packet(publisher, publish("iot/alice/t", "x", 1, 1));
     assert_eq!(rig.publishes(conn).len(), 1);
-    rig.packet(conn, Incoming::Unsubscribe { packet_id: 3, filters: vec!["iot/alice/+".into(), "no".into()] });
-    assert!(rig.out(conn).iter().any(|p| matches!(p, Outgoing::Unsuback(3, codes) if codes[..] == [0, 0x11])));
+    rig.packet(
+        conn,
+        Incoming::Unsubscribe {
+            packet_id: 3,
+            filters: vec!["iot/alice/+".into(), "no".into()],
+        },
+    );
+    assert!(
+        rig.out(conn)
+            .iter()
+            .any(|p| matches!(p, Outgoing::Unsuback(3, codes) if codes[..] == [0, 0x11]))
+    );
     assert_eq!(rig.routes(), 0);
 }
 
@@ -284,7 +315,11 @@ fn a_subscribe_whose_route_does_not_come_is_refused_after_five_seconds() {
     rig.deaf = true;
     assert_eq!(rig.subscribe(conn, "iot/alice/+", 1), [0u8; 0]);
     rig.pass(5_100);
-    assert!(rig.out(conn).iter().any(|p| matches!(p, Outgoing::Suback(7, codes) if codes[..] == [0x80])));
+    assert!(
+        rig.out(conn)
+            .iter()
+            .any(|p| matches!(p, Outgoing::Suback(7, codes) if codes[..] == [0x80]))
+    );
     rig.deaf = false;
     rig.run();
     assert_eq!(rig.routes(), 0, "the late route is taken back");
@@ -360,9 +395,22 @@ fn a_session_that_ends_with_its_connection_leaves_nothing_in_the_store() {
     let out = rig.publishes(conn);
     assert_eq!(out.len(), 1);
     rig.packet(conn, Incoming::Puback(out[0].packet_id, 0));
-    rig.packet(conn, Incoming::Disconnect { reason: 0, session_expiry: None });
+    rig.packet(
+        conn,
+        Incoming::Disconnect {
+            reason: 0,
+            session_expiry: None,
+        },
+    );
     assert!(rig.is_closed(conn));
-    assert_eq!((rig.routes(), rig.store.rows_of_table(202), rig.store.rows_of_table(203)), (0, 0, 0));
+    assert_eq!(
+        (
+            rig.routes(),
+            rig.store.rows_of_table(202),
+            rig.store.rows_of_table(203)
+        ),
+        (0, 0, 0)
+    );
     rig.pass(25_000);
     assert!(!rig.users.is_loaded(alice.user));
 }
@@ -379,7 +427,10 @@ fn a_client_that_takes_too_little_of_an_in_memory_queue_is_closed() {
     for n in 1..=1_100u16 {
         rig.packet(publisher, publish("iot/alice/t", "x", 1, n));
     }
-    assert!(matches!(rig.out(conn).last(), Some(Outgoing::Disconnect(0x97, _))));
+    assert!(matches!(
+        rig.out(conn).last(),
+        Some(Outgoing::Disconnect(0x97, _))
+    ));
 }
 
 #[test]
@@ -403,7 +454,13 @@ fn a_delivery_to_a_session_that_is_gone_says_so() {
         retain_as_published: false,
         subscription_ids: Vec::new(),
     };
-    let mut answer = rig.ask_user(alice.user, UserCommand::Deliver { publish, targets: vec![target] });
+    let mut answer = rig.ask_user(
+        alice.user,
+        UserCommand::Deliver {
+            publish,
+            targets: vec![target],
+        },
+    );
     assert!(matches!(answer.try_recv(), Ok(Answer::Kept { gone }) if gone == [session]));
 }
 
@@ -416,7 +473,9 @@ fn an_expired_entry_is_passed_over_and_counted_and_a_living_one_says_how_long() 
     rig.vanish(sub);
     let publisher = rig.connect(&alice, clean(V5, "p"));
     for (id, seconds) in [(1, 5), (2, 60)] {
-        let Incoming::Publish(mut packet) = publish("iot/alice/t", "x", 1, id) else { unreachable!() };
+        let Incoming::Publish(mut packet) = publish("iot/alice/t", "x", 1, id) else {
+            unreachable!()
+        };
         packet.message_expiry = Some(seconds);
         rig.packet(publisher, Incoming::Publish(packet));
     }
@@ -433,7 +492,9 @@ fn retained_messages_follow_the_suback_as_owed_entries() {
     let mut rig = Rig::new();
     let alice = user("alice");
     let publisher = rig.connect(&alice, clean(V5, "p"));
-    let Incoming::Publish(mut packet) = publish("iot/alice/t", "kept", 1, 1) else { unreachable!() };
+    let Incoming::Publish(mut packet) = publish("iot/alice/t", "kept", 1, 1) else {
+        unreachable!()
+    };
     packet.retain = true;
     rig.packet(publisher, Incoming::Publish(packet));
     let sub = rig.connect(&alice, persistent(V5, "sub"));
@@ -441,7 +502,9 @@ fn retained_messages_follow_the_suback_as_owed_entries() {
     rig.packet(sub, subscribe(7, "iot/alice/#", 1));
     let out = rig.out(sub);
     assert!(matches!(out[0], Outgoing::Suback(..)));
-    let Outgoing::Publish(first) = &out[1] else { panic!("{out:?}") };
+    let Outgoing::Publish(first) = &out[1] else {
+        panic!("{out:?}")
+    };
     assert!(first.retain && first.qos == 1);
     rig.vanish(sub);
     let sub = rig.connect(&alice, persistent(V5, "sub"));
@@ -461,7 +524,10 @@ fn more_than_the_receive_maximum_unacknowledged_is_a_protocol_error_in_5_and_a_p
     }
     assert!(!rig.is_closed(five) && rig.wire.lines[&three].paused);
     rig.give(five, publish("iot/alice/t", "x", 1, 257));
-    assert!(matches!(rig.out(five).last(), Some(Outgoing::Disconnect(0x93, _))));
+    assert!(matches!(
+        rig.out(five).last(),
+        Some(Outgoing::Disconnect(0x93, _))
+    ));
     rig.deaf = false;
     rig.run();
     assert!(!rig.wire.lines[&three].paused);

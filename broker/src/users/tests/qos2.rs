@@ -40,7 +40,11 @@ fn a_qos_2_send_is_one_message_over_repeats_reconnects_and_a_crash() {
     rig.out(conn);
     rig.hold(true);
     rig.packet(conn, publish(&topic, "once", 2, 9));
-    assert_eq!(rig.entries(conversation), 0, "the id is durable before the message goes on");
+    assert_eq!(
+        rig.entries(conversation),
+        0,
+        "the id is durable before the message goes on"
+    );
     rig.hold(false);
     rig.run();
     assert_eq!(pubrecs(&mut rig, conn), [(9, 0)]);
@@ -64,7 +68,11 @@ fn a_qos_2_send_is_one_message_over_repeats_reconnects_and_a_crash() {
     rig.packet(conn, Incoming::Pubrel(9, 0));
     assert_eq!(pubcomps(&mut rig, conn), [(9, 0x92)]);
     rig.packet(conn, publish(&topic, "once", 2, 9));
-    assert_eq!(rig.entries(conversation), 2, "the identifier names another message now");
+    assert_eq!(
+        rig.entries(conversation),
+        2,
+        "the identifier names another message now"
+    );
 }
 
 #[test]
@@ -109,17 +117,28 @@ fn a_qos_2_delivery_keeps_its_identifier_and_its_pubrec_over_a_crash() {
     assert_eq!((got.len(), got[0].qos), (2, 2));
     rig.hold(true);
     rig.packet(sub, Incoming::Pubrec(got[1].packet_id, 0));
-    assert!(pubrels(&mut rig, sub).is_empty(), "PUBREC is durable before PUBREL");
+    assert!(
+        pubrels(&mut rig, sub).is_empty(),
+        "PUBREC is durable before PUBREL"
+    );
     rig.hold(false);
     rig.run();
     assert_eq!(pubrels(&mut rig, sub), [got[1].packet_id]);
     rig.crash();
     let sub = rig.connect(&alice, persistent(V5, "sub"));
     let out = rig.out(sub);
-    let [Outgoing::Connack(_), Outgoing::Publish(first), Outgoing::Pubrel(second)] = &out[..] else {
+    let [
+        Outgoing::Connack(_),
+        Outgoing::Publish(first),
+        Outgoing::Pubrel(second),
+    ] = &out[..]
+    else {
         panic!("{out:?}");
     };
-    assert_eq!((first.packet_id, first.dup, second.packet_id), (got[0].packet_id, true, got[1].packet_id));
+    assert_eq!(
+        (first.packet_id, first.dup, second.packet_id),
+        (got[0].packet_id, true, got[1].packet_id)
+    );
     rig.packet(sub, Incoming::Pubcomp(second.packet_id, 0));
     rig.packet(sub, Incoming::Pubrec(first.packet_id, 0));
     rig.packet(sub, Incoming::Pubcomp(first.packet_id, 0));

@@ -11,8 +11,8 @@ use godwit_cluster::{Flow, Loading, Reply, RoleId};
 use godwit_store::{Completion, Store};
 use godwit_wire::account::{Principal, Scopes};
 use godwit_wire::command::{
-    Answer, Command, ConversationCommand, LoggedEntry, Publish, Route, Send, SendIdentity, Sent as Stored, Target,
-    TopicCommand, UserCommand,
+    Answer, Command, ConversationCommand, LoggedEntry, Publish, Route, Send, SendIdentity, Sent as Stored,
+    Target, TopicCommand, UserCommand,
 };
 use godwit_wire::entry::RetryKeys;
 use godwit_wire::ids::{ConversationId, Key, MessageId, UserId};
@@ -64,11 +64,16 @@ impl Wire for Recorder {
     }
 
     fn room(&mut self, conn: ConnId) -> bool {
-        self.lines.get(&conn).is_some_and(|line| !line.full && !line.closed)
+        self.lines
+            .get(&conn)
+            .is_some_and(|line| !line.full && !line.closed)
     }
 
     fn version(&self, conn: ConnId) -> Version {
-        self.lines.get(&conn).and_then(|line| line.version).unwrap_or(Version::V5)
+        self.lines
+            .get(&conn)
+            .and_then(|line| line.version)
+            .unwrap_or(Version::V5)
     }
 
     fn pubacks_unwritten(&self, conn: ConnId) -> u32 {
@@ -140,7 +145,8 @@ impl Rig {
             view,
         };
         let shards: Vec<u16> = (0..Key::SHARDS).collect();
-        rig.harness.with(RoleId::Broker, |cx| rig.users.taken_up(cx, &shards, view));
+        rig.harness
+            .with(RoleId::Broker, |cx| rig.users.taken_up(cx, &shards, view));
         rig.run();
         rig
     }
@@ -168,29 +174,39 @@ impl Rig {
                 busy = true;
                 let (users, wire) = (&mut self.users, &mut self.wire);
                 self.harness.with(RoleId::Broker, |cx| match completion {
-                    Completion::Written { ticket, outcome } => users.stored(cx, wire, number(ticket), &outcome),
-                    Completion::Read { ticket, answers } => users.read(cx, wire, number(ticket), answers.ok()),
+                    Completion::Written { ticket, outcome } => {
+                        users.stored(cx, wire, number(ticket), &outcome)
+                    }
+                    Completion::Read { ticket, answers } => {
+                        users.read(cx, wire, number(ticket), answers.ok())
+                    }
                 });
             }
             while let Some((tag, answer)) = self.harness.take_answer() {
                 busy = true;
                 let (users, wire) = (&mut self.users, &mut self.wire);
-                self.harness.with(RoleId::Broker, |cx| users.answered(cx, wire, number(tag), answer));
+                self.harness
+                    .with(RoleId::Broker, |cx| users.answered(cx, wire, number(tag), answer));
             }
             while let Some((key, tag)) = self.harness.take_entry() {
                 busy = true;
-                let Key::User(user) = key else { panic!("only users are entered") };
+                let Key::User(user) = key else {
+                    panic!("only users are entered")
+                };
                 self.enter(user, number(tag));
             }
             while !self.deaf {
-                let Some((key, command, reply)) = self.harness.take_command() else { break };
+                let Some((key, command, reply)) = self.harness.take_command() else {
+                    break;
+                };
                 busy = true;
                 self.command(key, command, reply);
             }
             while let Some(tag) = self.harness.take_timer() {
                 busy = true;
                 let (users, wire) = (&mut self.users, &mut self.wire);
-                self.harness.with(RoleId::Broker, |cx| users.timer(cx, wire, number(tag)));
+                self.harness
+                    .with(RoleId::Broker, |cx| users.timer(cx, wire, number(tag)));
             }
             busy |= self.answer_waiting();
             if !busy {
@@ -201,11 +217,15 @@ impl Rig {
 
     fn enter(&mut self, user: UserId, number: u64) {
         let (users, wire) = (&mut self.users, &mut self.wire);
-        let reads = self.harness.with(RoleId::Broker, |cx| users.enter(cx, wire, user, number));
+        let reads = self
+            .harness
+            .with(RoleId::Broker, |cx| users.enter(cx, wire, user, number));
         if let Some(reads) = reads {
             self.load(user, reads);
             let (users, wire) = (&mut self.users, &mut self.wire);
-            let again = self.harness.with(RoleId::Broker, |cx| users.enter(cx, wire, user, number));
+            let again = self
+                .harness
+                .with(RoleId::Broker, |cx| users.enter(cx, wire, user, number));
             assert!(again.is_none(), "a loaded home is entered");
         }
     }
@@ -214,7 +234,10 @@ impl Rig {
         loop {
             let answers = self.store.read_now(&reads).unwrap();
             let users = &mut self.users;
-            match self.harness.with(RoleId::Broker, |cx| users.loaded(cx, user, answers)) {
+            match self
+                .harness
+                .with(RoleId::Broker, |cx| users.loaded(cx, user, answers))
+            {
                 Loading::Ready => return,
                 Loading::More(more) => reads = more,
             }
@@ -237,10 +260,19 @@ impl Rig {
 
     fn apply(&mut self, user: UserId, command: UserCommand, reply: Reply) {
         let (users, wire) = (&mut self.users, &mut self.wire);
-        let flow = self.harness.with(RoleId::Broker, |cx| users.apply(cx, wire, user, command, reply));
-        if let Flow::Load { command, reply, reads } = flow {
+        let flow = self
+            .harness
+            .with(RoleId::Broker, |cx| users.apply(cx, wire, user, command, reply));
+        if let Flow::Load {
+            command,
+            reply,
+            reads,
+        } = flow
+        {
             self.load(user, reads);
-            let Command::User(command) = command else { panic!("given back") };
+            let Command::User(command) = command else {
+                panic!("given back")
+            };
             self.apply(user, command, reply);
         }
     }
@@ -267,8 +299,12 @@ impl Rig {
     fn topic(&mut self, command: TopicCommand, reply: Reply) {
         match command {
             TopicCommand::Subscribe { route, retained } => {
-                self.routes.retain(|old| (old.session, &old.filter) != (route.session, &route.filter));
-                let matching = self.retained.iter().filter(|(name, _)| retained && topic::matches(&route.filter, name));
+                self.routes
+                    .retain(|old| (old.session, &old.filter) != (route.session, &route.filter));
+                let matching = self
+                    .retained
+                    .iter()
+                    .filter(|(name, _)| retained && topic::matches(&route.filter, name));
                 let found = matching.map(|(_, publish)| publish.clone()).collect();
                 self.routes.push(route);
                 self.answer(reply, Answer::Retained(found));
@@ -286,7 +322,11 @@ impl Rig {
                     self.retained.insert(publish.topic.to_string(), publish.clone());
                 }
                 let mut by_user: BTreeMap<UserId, Vec<Target>> = BTreeMap::new();
-                for route in self.routes.iter().filter(|route| topic::matches(&route.filter, &publish.topic)) {
+                for route in self
+                    .routes
+                    .iter()
+                    .filter(|route| topic::matches(&route.filter, &publish.topic))
+                {
                     if route.no_local && publish.from == Some(route.session) {
                         continue;
                     }
@@ -324,9 +364,15 @@ impl Rig {
         if repeat {
             offers.extend(conversation.entries.iter().map(|(_, _, entry)| entry.clone()));
         }
-        let known = conversation.entries.iter().find(|(identity, ..)| *identity == send.identity);
+        let known = conversation
+            .entries
+            .iter()
+            .find(|(identity, ..)| *identity == send.identity);
         if let Some((_, stored, entry)) = known {
-            let stored = Stored { duplicate: true, ..*stored };
+            let stored = Stored {
+                duplicate: true,
+                ..*stored
+            };
             if !repeat {
                 offers.push(entry.clone());
             }
@@ -335,8 +381,15 @@ impl Rig {
         }
         let sequence_number = conversation.entries.len() as u64 + 1;
         let message_id = MessageId::fresh();
-        let stored = Stored { message_id, sequence_number, created_at: now, duplicate: false };
-        let chat::send_request::Content::Text(text) = send.content else { panic!("texts only") };
+        let stored = Stored {
+            message_id,
+            sequence_number,
+            created_at: now,
+            duplicate: false,
+        };
+        let chat::send_request::Content::Text(text) = send.content else {
+            panic!("texts only")
+        };
         let entry = LoggedEntry::message(chat::Message {
             conversation_id: id.to_bytes(),
             sequence_number,
@@ -358,12 +411,22 @@ impl Rig {
     }
 
     fn offer(&mut self, id: ConversationId, entries: Vec<Arc<LoggedEntry>>, stored: Stored, reply: Reply) {
-        let members = self.conversations.get(&id).map(|found| found.members.clone()).unwrap_or_default();
+        let members = self
+            .conversations
+            .get(&id)
+            .map(|found| found.members.clone())
+            .unwrap_or_default();
         let mut answers = Vec::new();
         for entry in entries {
             for member in &members {
                 let after = entry.sequence_number - 1;
-                answers.push(self.ask_user(*member, UserCommand::Offer { entry: entry.clone(), after }));
+                answers.push(self.ask_user(
+                    *member,
+                    UserCommand::Offer {
+                        entry: entry.clone(),
+                        after,
+                    },
+                ));
             }
         }
         self.waiting.push(Waiting::Sent(reply, stored, answers));
@@ -393,7 +456,10 @@ impl Rig {
                         }
                     }
                     self.routes.retain(|route| !gone.contains(&route.session));
-                    self.answer(reply, refused.map_or(Answer::Published { matched }, Answer::Refused));
+                    self.answer(
+                        reply,
+                        refused.map_or(Answer::Published { matched }, Answer::Refused),
+                    );
                 }
                 Waiting::Sent(reply, stored, mut answers) => {
                     for answer in &mut answers {
@@ -430,19 +496,27 @@ impl Rig {
 
     pub(super) fn make_conversation(&mut self, members: &[UserId]) -> ConversationId {
         let id = ConversationId::fresh();
-        let made = Conversation { members: members.to_vec(), ..Conversation::default() };
+        let made = Conversation {
+            members: members.to_vec(),
+            ..Conversation::default()
+        };
         self.conversations.insert(id, made);
         id
     }
 
     /// A conversation under an id of the caller's.
     pub(super) fn make_conversation_as(&mut self, id: ConversationId, members: &[UserId]) {
-        let made = Conversation { members: members.to_vec(), ..Conversation::default() };
+        let made = Conversation {
+            members: members.to_vec(),
+            ..Conversation::default()
+        };
         self.conversations.insert(id, made);
     }
 
     pub(super) fn entries(&self, id: ConversationId) -> usize {
-        self.conversations.get(&id).map_or(0, |conversation| conversation.entries.len())
+        self.conversations
+            .get(&id)
+            .map_or(0, |conversation| conversation.entries.len())
     }
 
     pub(super) fn routes(&self) -> usize {
@@ -452,13 +526,21 @@ impl Rig {
     /// Hands a CONNECT up.
     pub(super) fn connect(&mut self, who: &Principal, connect: Connect) -> ConnId {
         self.next_conn += 1;
-        let conn = ConnId { index: self.next_conn, generation: 1 };
-        let line = Line { version: Some(connect.version), ..Line::default() };
+        let conn = ConnId {
+            index: self.next_conn,
+            generation: 1,
+        };
+        let line = Line {
+            version: Some(connect.version),
+            ..Line::default()
+        };
         self.wire.lines.insert(conn, line);
         self.loaded(who.user);
         let (users, wire) = (&mut self.users, &mut self.wire);
         let who = who.clone();
-        self.harness.with(RoleId::Broker, |cx| users.attach(cx, wire, conn, Box::new(connect), who));
+        self.harness.with(RoleId::Broker, |cx| {
+            users.attach(cx, wire, conn, Box::new(connect), who)
+        });
         self.run();
         conn
     }
@@ -466,7 +548,8 @@ impl Rig {
     /// Hands a packet up, without running what follows.
     pub(super) fn give(&mut self, conn: ConnId, packet: Incoming) {
         let (users, wire) = (&mut self.users, &mut self.wire);
-        self.harness.with(RoleId::Broker, |cx| users.packet(cx, wire, conn, packet));
+        self.harness
+            .with(RoleId::Broker, |cx| users.packet(cx, wire, conn, packet));
     }
 
     /// Hands a packet up and runs.
@@ -481,16 +564,35 @@ impl Rig {
         if std::mem::replace(&mut line.closed, true) {
             return;
         }
-        let closed = Closed { reason: CloseReason::Gone, pubacks_unwritten: line.unwritten };
+        let closed = Closed {
+            reason: CloseReason::Gone,
+            pubacks_unwritten: line.unwritten,
+        };
         let (users, wire) = (&mut self.users, &mut self.wire);
-        self.harness.with(RoleId::Broker, |cx| users.closed(cx, wire, conn, closed));
+        self.harness
+            .with(RoleId::Broker, |cx| users.closed(cx, wire, conn, closed));
+        self.run();
+    }
+
+    /// The process ends in order.
+    pub(super) fn shut_down(&mut self, conn: ConnId) {
+        let (users, wire) = (&mut self.users, &mut self.wire);
+        self.harness.with(RoleId::Broker, |cx| {
+            users.shut_down(cx, wire);
+            let closed = Closed {
+                reason: CloseReason::Shutdown,
+                pubacks_unwritten: 0,
+            };
+            users.closed(cx, wire, conn, closed);
+        });
         self.run();
     }
 
     pub(super) fn drained(&mut self, conn: ConnId) {
         self.wire.lines.entry(conn).or_default().full = false;
         let (users, wire) = (&mut self.users, &mut self.wire);
-        self.harness.with(RoleId::Broker, |cx| users.drained(cx, wire, conn));
+        self.harness
+            .with(RoleId::Broker, |cx| users.drained(cx, wire, conn));
         self.run();
     }
 
@@ -539,7 +641,11 @@ pub(super) fn subscribe(packet_id: u16, filter: &str, qos: u8) -> Incoming {
         retain_as_published: false,
         retain_handling: 0,
     };
-    Incoming::Subscribe { packet_id, filters: vec![filter], subscription_id: None }
+    Incoming::Subscribe {
+        packet_id,
+        filters: vec![filter],
+        subscription_id: None,
+    }
 }
 
 pub(super) fn user(name: &str) -> Principal {
@@ -548,7 +654,11 @@ pub(super) fn user(name: &str) -> Principal {
         name: name.into(),
         credential: Some(Uuid::now_v7()),
         expires_at: 0,
-        scopes: Scopes { chat: true, topics: true, rest: true },
+        scopes: Scopes {
+            chat: true,
+            topics: true,
+            rest: true,
+        },
         admin: false,
     }
 }
@@ -575,7 +685,11 @@ pub(super) fn persistent(version: Version, client_id: &str) -> Connect {
 
 /// A session that ends with its connection.
 pub(super) fn clean(version: Version, client_id: &str) -> Connect {
-    Connect { clean_start: true, session_expiry: 0, ..persistent(version, client_id) }
+    Connect {
+        clean_start: true,
+        session_expiry: 0,
+        ..persistent(version, client_id)
+    }
 }
 
 pub(super) fn publish(topic: &str, payload: &str, qos: u8, packet_id: u16) -> Incoming {

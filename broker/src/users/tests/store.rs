@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use godwit_store::{
-    Batch, Completion, CompletionPort, Head, Health, LogRow, Op, Outcome, PortId, Read, ReadAnswer, Stats, Store,
-    StoreError, Submission, Ticket, View,
+    Batch, Completion, CompletionPort, Head, Health, LogRow, Op, Outcome, PortId, Read, ReadAnswer, Stats,
+    Store, StoreError, Submission, Ticket, View,
 };
 use uuid::Uuid;
 
@@ -34,7 +34,11 @@ pub(super) struct MemStore {
 impl MemStore {
     /// A start on what an earlier one left.
     pub(super) fn start(state: State, view: View) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(state), view, ..Self::default() })
+        Arc::new(Self {
+            state: Mutex::new(state),
+            view,
+            ..Self::default()
+        })
     }
 
     /// What is durable now.
@@ -45,14 +49,21 @@ impl MemStore {
     /// Commits up to `count` batches, in order.
     pub(super) fn commit(&self, count: usize) {
         for _ in 0..count {
-            let Some(batch) = self.pending.lock().unwrap().pop_front() else { return };
+            let Some(batch) = self.pending.lock().unwrap().pop_front() else {
+                return;
+            };
             self.write(batch);
         }
     }
 
     pub(super) fn put_log_row(&self, table: u16, id: Uuid, seq: u64, row: Bytes) {
         let mut state = self.state.lock().unwrap();
-        state.logs.entry((table, id)).or_default().1.insert(seq, (self.view, row));
+        state
+            .logs
+            .entry((table, id))
+            .or_default()
+            .1
+            .insert(seq, (self.view, row));
     }
 
     pub(super) fn put_fact(&self, table: u16, key: &str, value: Bytes) {
@@ -63,17 +74,29 @@ impl MemStore {
     /// Rows of a log above its floor.
     pub(super) fn log_len(&self, table: u16, id: Uuid) -> usize {
         let state = self.state.lock().unwrap();
-        state.logs.get(&(table, id)).map_or(0, |(head, rows)| rows.range(head.floor.saturating_add(1)..).count())
+        state.logs.get(&(table, id)).map_or(0, |(head, rows)| {
+            rows.range(head.floor.saturating_add(1)..).count()
+        })
     }
 
     /// Rows of a partition.
     pub(super) fn partition_len(&self, table: u16, partition: &Bytes) -> usize {
-        self.state.lock().unwrap().rows.get(&(table, partition.clone())).map_or(0, BTreeMap::len)
+        self.state
+            .lock()
+            .unwrap()
+            .rows
+            .get(&(table, partition.clone()))
+            .map_or(0, BTreeMap::len)
     }
 
     pub(super) fn rows_of_table(&self, table: u16) -> usize {
         let state = self.state.lock().unwrap();
-        state.rows.iter().filter(|((of, _), _)| *of == table).map(|(_, rows)| rows.len()).sum()
+        state
+            .rows
+            .iter()
+            .filter(|((of, _), _)| *of == table)
+            .map(|(_, rows)| rows.len())
+            .sum()
     }
 
     fn write(&self, batch: Batch) {
@@ -83,25 +106,51 @@ impl MemStore {
                 Op::Append { log, view, seq, row } => {
                     let rows = &mut state.logs.entry((log.table.id, log.id)).or_default().1;
                     let before = rows.insert(seq, (view, row.clone()));
-                    assert!(before.is_none_or(|(_, old)| old == row), "a number is given once (SEQ)");
+                    assert!(
+                        before.is_none_or(|(_, old)| old == row),
+                        "a number is given once (SEQ)"
+                    );
                 }
                 Op::Head { log, head } => {
                     let old = &mut state.logs.entry((log.table.id, log.id)).or_default().0;
                     old.confirmed = old.confirmed.max(head.confirmed);
                     old.floor = old.floor.max(head.floor);
                 }
-                Op::Put { table, partition, name, value, .. } => {
+                Op::Put {
+                    table,
+                    partition,
+                    name,
+                    value,
+                    ..
+                } => {
                     let rows = state.rows.entry((table.id, partition)).or_default();
                     match value {
                         Some(value) => rows.insert(name, value),
                         None => rows.remove(&name),
                     };
                 }
-                Op::Insert { table, partition, element, value } => {
-                    state.rows.entry((table.id, partition)).or_default().insert(element, value);
+                Op::Insert {
+                    table,
+                    partition,
+                    element,
+                    value,
+                } => {
+                    state
+                        .rows
+                        .entry((table.id, partition))
+                        .or_default()
+                        .insert(element, value);
                 }
-                Op::Remove { table, partition, element } => {
-                    state.rows.entry((table.id, partition)).or_default().remove(&element);
+                Op::Remove {
+                    table,
+                    partition,
+                    element,
+                } => {
+                    state
+                        .rows
+                        .entry((table.id, partition))
+                        .or_default()
+                        .remove(&element);
                 }
                 Op::Claim { table, key, value } => {
                     state.facts.insert((table.id, key), value);
@@ -109,7 +158,10 @@ impl MemStore {
             }
         }
         drop(state);
-        self.complete(Completion::Written { ticket: batch.ticket, outcome: Outcome::Stored });
+        self.complete(Completion::Written {
+            ticket: batch.ticket,
+            outcome: Outcome::Stored,
+        });
     }
 
     fn complete(&self, completion: Completion) {
@@ -122,16 +174,29 @@ impl MemStore {
         let none = BTreeMap::new();
         match read {
             Read::TakeUp { log, .. } => {
-                let (head, rows) = state.logs.get(&(log.table.id, log.id)).cloned().unwrap_or_default();
+                let (head, rows) = state
+                    .logs
+                    .get(&(log.table.id, log.id))
+                    .cloned()
+                    .unwrap_or_default();
                 let from = head.confirmed.max(head.floor).saturating_add(1);
                 let row = |(seq, (view, row)): (&u64, &(View, Bytes))| LogRow {
                     seq: *seq,
                     view: *view,
                     row: row.clone(),
                 };
-                ReadAnswer::TakeUp { head, rows: rows.range(from..).map(row).collect() }
+                ReadAnswer::TakeUp {
+                    head,
+                    rows: rows.range(from..).map(row).collect(),
+                }
             }
-            Read::Log { log, after, up_to, max_rows, .. } => {
+            Read::Log {
+                log,
+                after,
+                up_to,
+                max_rows,
+                ..
+            } => {
                 let empty = (Head::default(), BTreeMap::new());
                 let (head, rows) = state.logs.get(&(log.table.id, log.id)).unwrap_or(&empty);
                 let from = (*after).max(head.floor).saturating_add(1);
@@ -140,21 +205,43 @@ impl MemStore {
                 } else {
                     rows.range(from..=*up_to)
                         .take(*max_rows as usize)
-                        .map(|(seq, (view, row))| LogRow { seq: *seq, view: *view, row: row.clone() })
+                        .map(|(seq, (view, row))| LogRow {
+                            seq: *seq,
+                            view: *view,
+                            row: row.clone(),
+                        })
                         .collect()
                 };
-                ReadAnswer::Log { more: rows.last().is_some_and(|row| row.seq < *up_to), rows }
+                ReadAnswer::Log {
+                    more: rows.last().is_some_and(|row| row.seq < *up_to),
+                    rows,
+                }
             }
-            Read::Row { table, partition, name } => {
+            Read::Row {
+                table,
+                partition,
+                name,
+            } => {
                 let rows = state.rows.get(&(table.id, partition.clone())).unwrap_or(&none);
                 ReadAnswer::Row(rows.get(name).cloned())
             }
-            Read::Rows { table, partition, after, limit } => {
+            Read::Rows {
+                table,
+                partition,
+                after,
+                limit,
+            } => {
                 let rows = state.rows.get(&(table.id, partition.clone())).unwrap_or(&none);
                 let (rows, more) = page(rows, after.as_ref(), None, *limit);
                 ReadAnswer::Rows { rows, more }
             }
-            Read::Set { table, partition, after, up_to, limit } => {
+            Read::Set {
+                table,
+                partition,
+                after,
+                up_to,
+                limit,
+            } => {
                 let rows = state.rows.get(&(table.id, partition.clone())).unwrap_or(&none);
                 let (elements, more) = page(rows, after.as_ref(), up_to.as_ref(), *limit);
                 ReadAnswer::Set { elements, more }
@@ -164,10 +251,20 @@ impl MemStore {
     }
 }
 
-fn page(rows: &Partition, after: Option<&Bytes>, up_to: Option<&Bytes>, limit: u32) -> (Vec<(Bytes, Bytes)>, bool) {
-    let in_range = |name: &Bytes| after.is_none_or(|after| name > after) && up_to.is_none_or(|up_to| name <= up_to);
+fn page(
+    rows: &Partition,
+    after: Option<&Bytes>,
+    up_to: Option<&Bytes>,
+    limit: u32,
+) -> (Vec<(Bytes, Bytes)>, bool) {
+    let in_range =
+        |name: &Bytes| after.is_none_or(|after| name > after) && up_to.is_none_or(|up_to| name <= up_to);
     let mut matching = rows.iter().filter(|(name, _)| in_range(name));
-    let page = matching.by_ref().take(limit as usize).map(|(name, value)| (name.clone(), value.clone())).collect();
+    let page = matching
+        .by_ref()
+        .take(limit as usize)
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
     (page, matching.next().is_some())
 }
 

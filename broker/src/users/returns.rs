@@ -1,0 +1,150 @@
+//! What comes back to this part — completions, reads, answers, timers — finds the home that it is for, by its ticket.
+
+use godwit_cluster::Cx;
+use godwit_store::{Outcome, ReadAnswer};
+use godwit_wire::command::Answer;
+use godwit_wire::ids::UserId;
+
+use super::env::{Ticket, What};
+use super::{Users, subscribe};
+use crate::wire_trait::Wire;
+
+impl Users {
+    pub(super) fn take(&mut self, number: u64) -> Option<Ticket> {
+        self.common.tickets.take(number)
+    }
+
+    fn came_back(&mut self, user: UserId) {
+        if let Some(home) = self.homes.get_mut(&user) {
+            home.outstanding = home.outstanding.saturating_sub(1);
+        }
+    }
+
+    /// A batch was completed.
+    pub(crate) fn stored(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire, number: u64, outcome: &Outcome) {
+        let Some(Ticket { user, what }) = self.take(number) else {
+            return;
+        };
+        self.came_back(user);
+        if *outcome != Outcome::Stored {
+            // The engine closes: nobody is told anything.
+            return;
+        }
+        let lazy = match what {
+            What::Lazy => None,
+            What::Marks(up_to) => Some(up_to),
+            what => return self.stored_for(cx, wire, user, what),
+        };
+        self.with_quietly(cx, wire, user, |home, env| {
+            if let Some(up_to) = lazy {
+                home.mailbox.marks_stored(env, up_to);
+            }
+        });
+    }
+
+    fn stored_for(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire, user: UserId, what: What) {
+        self.with(cx, wire, user, |home, env| match what {
+            What::Mail => home.mail_stored(env),
+            What::Owed(session) => home.owed_stored(env, session),
+            What::Attached { conn, ended } => {
+                if let Some(ended) = ended {
+                    home.session_ended(env, *ended);
+                }
+                home.attached(env, conn);
+            }
+            What::Ended(ended) => home.session_ended(env, *ended),
+            What::Unrouted(routes) => subscribe::unroute(env, routes),
+            What::Subscribed(session, request) => home.subscribed(env, session, request),
+            What::Unsubscribed {
+                conn,
+                packet_id,
+                codes,
+                routes,
+            } => {
+                home.unsubscribed(env, conn, packet_id, codes, routes);
+            }
+            What::In2 { conn, serial, target } => home.in2_stored(env, conn, serial, *target),
+            What::In2Ended {
+                session,
+                conn,
+                packet_id,
+                message,
+            } => {
+                home.in2_ended(env, session, conn, packet_id, message);
+            }
+            What::Out2 { session, positions } => home.pubrecs_stored(env, session, &positions),
+            _ => {}
+        });
+    }
+
+    /// Reads were answered. `None`: they failed for now.
+    pub(crate) fn read(
+        &mut self,
+        cx: &mut Cx<'_>,
+        wire: &mut dyn Wire,
+        number: u64,
+        answers: Option<Vec<ReadAnswer>>,
+    ) {
+        let Some(Ticket { user, what }) = self.take(number) else {
+            return;
+        };
+        if let What::Due(shard) = what {
+            self.due_read(cx, shard, answers.as_ref().and_then(|answers| answers.first()));
+            return;
+        }
+        self.came_back(user);
+        self.with(cx, wire, user, |home, env| match what {
+            What::OwedPage(session, generation) => home.owed_page(env, session, generation, answers),
+            What::MailPage(session, generation) => home.mail_page(env, session, generation, answers),
+            What::MailRows {
+                session,
+                generation,
+                rows,
+            } => home.mail_rows(env, session, generation, rows, answers),
+            What::Name(conn) => home.name_read(env, conn, answers),
+            _ => {}
+        });
+    }
+
+    /// Another home answered.
+    pub(crate) fn answered(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire, number: u64, answer: Answer) {
+        let Some(Ticket { user, what }) = self.take(number) else {
+            return;
+        };
+        self.came_back(user);
+        self.with(cx, wire, user, |home, env| match what {
+            What::Publish(conn, serial) | What::Publish2(conn, serial) => {
+                home.published(env, conn, serial, answer);
+            }
+            What::Publish0(conn) => home.published0(env, conn, &answer),
+            What::Routed {
+                session,
+                request,
+                index,
+                route_id,
+            } => {
+                home.routed(env, session, request, index, route_id, answer);
+            }
+            What::Will(session, number) => home.will_fired(env, session, number, &answer),
+            _ => {}
+        });
+    }
+
+    /// A timer is due.
+    pub(crate) fn timer(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire, number: u64) {
+        let Some(Ticket { user, what }) = self.take(number) else {
+            return;
+        };
+        match what {
+            What::Tick => self.tick(cx),
+            What::Idle => self.idle(cx, wire, user),
+            what => self.with_quietly(cx, wire, user, |home, env| match what {
+                What::AckTimeout(conn) => home.ack_timeout(env, conn),
+                What::SubscribeTimeout(session, request) => home.subscribe_timeout(env, session, request),
+                What::Flush => home.flush_due(env),
+                What::Receipts => home.receipts_due(env),
+                _ => {}
+            }),
+        }
+    }
+}
