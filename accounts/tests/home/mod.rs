@@ -1,8 +1,8 @@
 //! A home for tests: real workers on the embedded store, with the accounts role and one that answers `Done` to the rest
 //! and writes down what it was asked.
 
-// A module of a test crate: `pub` is for the tests beside it.
-#![allow(clippy::unwrap_used, unreachable_pub)]
+// A module of several test crates, each of which uses a part of it.
+#![allow(clippy::unwrap_used, unreachable_pub, dead_code)]
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
