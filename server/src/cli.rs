@@ -2,9 +2,12 @@
 //! `commands`.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+use crate::commands;
 use crate::config::Flags;
 
 /// Exit code of a command that did not work.
@@ -94,8 +97,28 @@ pub struct Options {
     pub flags: Flags,
 }
 
+/// Reads the command line, runs the command; the whole of a binary.
+pub fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => ExitCode::from(commands::run(cli)),
+        Err(help) if matches!(help.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            // Nothing to be done about a closed standard output.
+            let _ = help.print();
+            ExitCode::SUCCESS
+        }
+        Err(help) if help.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = help.print();
+            ExitCode::from(USAGE)
+        }
+        Err(error) => {
+            commands::say_error(&one_line(&error));
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
 /// The first line of what is wrong, with a tip if there is one.
-pub fn one_line(error: &clap::Error) -> String {
+fn one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let told = lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));

@@ -39,7 +39,7 @@ struct Added {
 }
 
 /// Runs a command; gives the exit code.
-pub fn run(cli: Cli) -> u8 {
+pub(crate) fn run(cli: Cli) -> u8 {
     let done = match cli.command {
         Verb::Serve(options) => run_server(options),
         Verb::Backup { dir, options } => backup(&dir, options),
@@ -62,7 +62,7 @@ pub fn run(cli: Cli) -> u8 {
 }
 
 /// One line on standard error.
-pub fn say_error(text: &str) {
+pub(crate) fn say_error(text: &str) {
     // Nobody is left to tell if this fails.
     let _ = writeln!(io::stderr(), "godwit: {text}");
 }

@@ -58,10 +58,16 @@ impl DataFolder {
     /// Another process has it, it is damaged or of a newer format, or the disk fails.
     pub fn open_store(&self, cache_mb: u32) -> Result<Arc<dyn Store>, StartError> {
         make_private(&self.0)?;
-        let options = embedded::Options {
-            cache_bytes: u64::from(cache_mb) << 20,
+        let cache_bytes = u64::from(cache_mb) << 20;
+        #[cfg_attr(not(feature = "planted-bugs"), expect(unused_mut))]
+        let mut options = embedded::Options {
+            cache_bytes,
             ..embedded::Options::default()
         };
+        #[cfg(feature = "planted-bugs")]
+        if let Some(faults) = crate::planted::of_store()? {
+            options.faults = faults;
+        }
         Ok(Arc::new(Embedded::open(&self.store(), options)?))
     }
 

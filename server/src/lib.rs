@@ -3,15 +3,19 @@
 
 mod admin;
 pub mod cli;
-pub mod commands;
+mod commands;
 pub mod config;
 mod data;
+mod doors;
 mod http;
 pub mod logs;
 mod metrics;
 mod mqtt;
 mod node;
 mod open_files;
+#[cfg(feature = "planted-bugs")]
+mod planted;
+mod search;
 mod serve;
 mod shutdown;
 mod source;

@@ -1,43 +1,26 @@
 //! The wiring: one function for each role, in the order in which they start, and the order in which they end.
 
-use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use godwit_accounts::Accounts;
 use godwit_cluster::{MakeRoles, Role, Router, Workers};
 use godwit_history_api::{Api, Register, SearchIndex};
 use godwit_ingest::Ingest;
-use godwit_search::{Feed, FeedConfig, Indexed};
 use godwit_store::Store;
 use godwit_wire::account::Secret;
-use godwit_wire::command::{Command, ConversationCommand};
-use godwit_wire::ids::{ConversationId, Key};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
-use rustls::ServerConfig;
-use tokio::runtime::Runtime;
-use tokio::task::JoinSet;
 
-use crate::admin::{self, Admin};
 use crate::config::{Config, Registration};
-use crate::http::Door;
-use crate::metrics::{OfProcess, OfSearch, OfStore};
+use crate::doors::Doors;
+use crate::metrics::{OfProcess, OfStore};
 use crate::node::{Addresses, Listeners, Node, unix_ms};
-use crate::shutdown::{HTTP_GRACE, Shutdown};
-use crate::source::StoreSource;
+use crate::search::Search;
+use crate::shutdown::Shutdown;
 use crate::tls::Certificate;
 use crate::{StartError, mqtt, open_files};
-
-/// Threads for HTTP: it is the smaller door, and the workers have the cores.
-const HTTP_THREADS: usize = 2;
-/// Longest wait for blocking calls of HTTP (password hashes, reads) at the end.
-const BLOCKING_GRACE: Duration = Duration::from_millis(500);
-/// A report of the search feed that finds a worker's inbox full is tried again this often, so long apart. One that is
-/// lost costs a look at that conversation at the next start.
-const REPORTS: u32 = 20;
-const REPORT_PAUSE: Duration = Duration::from_millis(5);
 
 /// A node at work. Dropping it ends the node.
 pub struct Running {
@@ -122,34 +105,27 @@ pub fn serve(
         None => Listeners::bind(&node.settings)?,
     };
     let (addresses, metrics) = (listeners.addresses(), Metrics::default());
-    let feed = Search::start(&node, &metrics)?;
-    let workers = start_workers(&node, &metrics, &feed, connections)?;
-    // Cannot be set already: this is the only place.
-    let _ = feed.router.set(workers.router().clone());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(HTTP_THREADS)
-        .thread_name("godwit-http")
-        .enable_all()
-        .build()?;
+    let search = Search::start(&node, metrics.unreadable.clone())?;
+    let doors = Doors::new(shutdown.clone())?;
+    let workers = start_workers(&node, &metrics, &search, connections)?;
+    search.report_to(workers.router());
     let api = start_api(&node, &metrics, workers.router());
-    let mut doors = Doors {
-        runtime,
-        tasks: JoinSet::new(),
-        shutdown: shutdown.clone(),
-    };
-    doors.open_http(&node, &api, listeners.http, listeners.https)?;
-    doors.open_admin(&node, &metrics, &feed, &api, listeners.admin)?;
-    mqtt::open(workers.router(), &node, listeners.mqtt, listeners.mqtts)?;
-    tell_start(&node, &addresses, connections);
-
-    let (router, certificate) = (workers.router().clone(), node.certificate.clone());
-    let parts = Parts {
+    let store = node.store.clone();
+    let mut parts = Parts {
         api,
         doors,
         workers,
-        feed,
-        store: node.store,
+        search,
+        store,
     };
+    if let Err(error) = parts.open_doors(&node, &metrics, listeners) {
+        shutdown.begin();
+        parts.end();
+        return Err(error);
+    }
+    tell_start(&node, &addresses, connections);
+
+    let (router, certificate) = (parts.workers.router().clone(), node.certificate.clone());
     let begun = shutdown.clone();
     let main = std::thread::Builder::new()
         .name("godwit-main".into())
@@ -168,30 +144,36 @@ struct Parts {
     api: Api,
     doors: Doors,
     workers: Workers,
-    feed: Search,
+    search: Search,
     store: Arc<dyn Store>,
 }
 
 impl Parts {
+    fn open_doors(&mut self, node: &Node, metrics: &Metrics, listeners: Listeners) -> Result<(), StartError> {
+        let registry = registry(node, metrics, &self.search);
+        self.doors
+            .open_admin(node, &self.api, registry, listeners.admin)?;
+        self.doors
+            .open_http(node, &self.api, listeners.http, listeners.https)?;
+        mqtt::open(self.workers.router(), node, listeners.mqtt, listeners.mqtts)
+    }
+
     fn run(self, shutdown: &Shutdown) {
         self.doors.runtime.block_on(shutdown.begun());
         self.end();
     }
 
     /// The shutdown. Deadlines: HTTP 1.5 s, workers 8 s (their own, as a rule milliseconds), the rest is disk work.
-    fn end(self) {
+    fn end(mut self) {
         tracing::info!("shutting down");
         // Load balancers look elsewhere; doors let nobody in, requests under way are answered.
         self.api.drain();
-        let Doors {
-            runtime, mut tasks, ..
-        } = self.doors;
-        runtime.block_on(async { while tasks.join_next().await.is_some() {} });
+        self.doors.closed();
         // MQTT clients are told and their connections closed; what was lazy is stored.
         self.workers.stop();
         // The index commits what it has read, so that the next start has little to read again.
-        self.feed.stop();
-        runtime.shutdown_timeout(BLOCKING_GRACE);
+        self.search.stop();
+        self.doors.end();
         if let Err(error) = self.store.close() {
             tracing::error!(%error, "the store did not close; the next start reads its journal");
         }
@@ -199,70 +181,15 @@ impl Parts {
     }
 }
 
-/// The search index's feed, and where it reports to once the workers run.
-struct Search {
-    feed: Arc<Mutex<Option<Feed>>>,
-    notifier: godwit_search::Notifier,
-    router: Arc<OnceLock<Router>>,
-}
-
-impl Search {
-    fn start(node: &Node, metrics: &Metrics) -> Result<Self, StartError> {
-        let router = Arc::new(OnceLock::new());
-        let mut config = FeedConfig::new(|| i64::try_from(unix_ms()).unwrap_or(i64::MAX));
-        let reports_to = router.clone();
-        config.on_indexed = Box::new(move |indexed| {
-            if let Some(router) = reports_to.get() {
-                report(router, indexed);
-            }
-        });
-        let source = StoreSource::new(node.store.clone(), metrics.unreadable.clone());
-        let feed = Feed::start(node.index.clone(), source, config)?;
-        let notifier = feed.notifier();
-        Ok(Self {
-            feed: Arc::new(Mutex::new(Some(feed))),
-            notifier,
-            router,
-        })
-    }
-
-    fn stop(self) {
-        let feed = self.feed.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(feed) = feed {
-            feed.stop();
-        }
-    }
-}
-
-/// Tells conversations how far they are indexed, so that their tails can be closed.
-fn report(router: &Router, indexed: &[Indexed]) {
-    let mut tries = REPORTS;
-    for one in indexed {
-        let key = Key::Conversation(ConversationId(one.conversation));
-        let told = || Command::Conversation(ConversationCommand::Indexed { up_to: one.up_to });
-        while !router.tell(key.clone(), told()) {
-            if tries == 0 {
-                tracing::warn!("workers are too busy to hear of the search index");
-                return;
-            }
-            tries -= 1;
-            std::thread::sleep(REPORT_PAUSE);
-        }
-    }
-}
-
 /// Accounts, broker and ingest on every worker.
 fn start_workers(
     node: &Node,
     metrics: &Metrics,
-    feed: &Search,
+    search: &Search,
     connections: u64,
 ) -> Result<Workers, StartError> {
-    let notifier = feed.notifier.clone();
-    let confirmed: godwit_ingest::Confirmed =
-        Arc::new(move |conversation, shard, up_to| notifier.notify(conversation.0, u32::from(shard), up_to));
     let ingest = godwit_ingest::Config {
-        confirmed: Some(confirmed),
+        confirmed: Some(search.confirmed()),
         ..godwit_ingest::Config::default()
     };
     let accounts = godwit_accounts::Config {
@@ -312,77 +239,8 @@ fn start_api(node: &Node, metrics: &Metrics, router: &Router) -> Api {
     })
 }
 
-/// The HTTP listeners, on a runtime of their own.
-struct Doors {
-    runtime: Runtime,
-    tasks: JoinSet<()>,
-    shutdown: Shutdown,
-}
-
-impl Doors {
-    fn open_http(
-        &mut self,
-        node: &Node,
-        api: &Api,
-        plain: Option<TcpListener>,
-        tls: Option<TcpListener>,
-    ) -> Result<(), StartError> {
-        let app = godwit_history_api::router(api.clone());
-        self.open("http", plain, None, app.clone())?;
-        let certificate = node.certificate.as_ref();
-        let config = certificate
-            .map(|certificate| certificate.server_config(&[b"http/1.1"]))
-            .transpose()?;
-        // Without a certificate nothing is bound for TLS.
-        self.open("https", tls.filter(|_| config.is_some()), config, app)
-    }
-
-    fn open_admin(
-        &mut self,
-        node: &Node,
-        metrics: &Metrics,
-        feed: &Search,
-        api: &Api,
-        listener: Option<TcpListener>,
-    ) -> Result<(), StartError> {
-        let admin = Admin {
-            store: node.store.clone(),
-            folder: node.folder.clone(),
-            token: node.admin_token.clone(),
-            backups: tokio::sync::Mutex::new(()),
-        };
-        let app = admin::routes(admin, api.clone(), registry(node, metrics, feed));
-        self.open("admin", listener, None, app)
-    }
-
-    fn open(
-        &mut self,
-        name: &'static str,
-        listener: Option<TcpListener>,
-        tls: Option<Arc<ServerConfig>>,
-        app: axum::Router,
-    ) -> Result<(), StartError> {
-        let Some(listener) = listener else { return Ok(()) };
-        let _inside = self.runtime.enter();
-        listener.set_nonblocking(true)?;
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        let door = Door {
-            name,
-            listener,
-            tls,
-            app,
-        };
-        // Ends at the shutdown; has no error of its own.
-        self.tasks.spawn_on(
-            door.serve(self.shutdown.clone(), HTTP_GRACE),
-            self.runtime.handle(),
-        );
-        Ok(())
-    }
-}
-
 /// Everything that `/metrics` shows.
-fn registry(node: &Node, metrics: &Metrics, feed: &Search) -> Registry {
+fn registry(node: &Node, metrics: &Metrics, search: &Search) -> Registry {
     let mut registry = Registry::default();
     metrics.accounts.register(&mut registry);
     metrics.broker.register(&mut registry);
@@ -390,13 +248,8 @@ fn registry(node: &Node, metrics: &Metrics, feed: &Search) -> Registry {
     metrics.http.register(&mut registry);
     let help = "Stored entries that could not be put into the search index";
     registry.register("godwit_search_unreadable", help, metrics.unreadable.clone());
-    let search = OfSearch {
-        index: node.index.clone(),
-        feed: feed.feed.clone(),
-        now_ms: unix_ms,
-    };
     registry.register_collector(Box::new(OfStore(node.store.clone())));
-    registry.register_collector(Box::new(search));
+    registry.register_collector(search.collector(node));
     registry.register_collector(Box::new(OfProcess));
     registry
 }

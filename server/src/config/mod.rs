@@ -191,7 +191,11 @@ impl Config {
 }
 
 /// Names of variables that this program reads besides the options'.
-const OTHER_VARIABLES: [&str; 1] = ["GODWIT_CONFIG"];
+const OTHER_VARIABLES: &[&str] = &[
+    "GODWIT_CONFIG",
+    #[cfg(feature = "planted-bugs")]
+    crate::planted::VARIABLE,
+];
 
 /// Variables of the environment that look like options and are none: probably misspelt.
 pub fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
@@ -202,7 +206,7 @@ pub fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
             confique::meta::FieldKind::Leaf { env, .. } => env,
             confique::meta::FieldKind::Nested { .. } => None,
         })
-        .chain(OTHER_VARIABLES)
+        .chain(OTHER_VARIABLES.iter().copied())
         .collect();
     names
         .filter(|name| name.starts_with("GODWIT_") && !known.contains(&name.as_str()))

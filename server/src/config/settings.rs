@@ -178,7 +178,8 @@ mod tests {
 
     #[test]
     fn options_that_contradict_each_other_or_leave_their_range_are_refused_by_name() {
-        let changes: [(&str, fn(&mut Config)); 8] = [
+        type Change = (&'static str, fn(&mut Config));
+        let changes: [Change; 8] = [
             ("tls_key", |c| c.tls_cert = Some("x".into())),
             ("registration_token", |c| {
                 c.registration = Some(Registration::Token)

@@ -1,0 +1,115 @@
+//! The HTTP doors of a node: which listener answers with which routes, on a small runtime of their own.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use godwit_history_api::Api;
+use prometheus_client::registry::Registry;
+use rustls::ServerConfig;
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+
+use crate::StartError;
+use crate::admin::{self, Admin};
+use crate::http::Door;
+use crate::node::Node;
+use crate::shutdown::{HTTP_GRACE, Shutdown};
+
+/// Threads for HTTP: it is the smaller door, and the workers have the cores.
+const HTTP_THREADS: usize = 2;
+/// Longest wait for blocking calls (password hashes, reads) at the end.
+const BLOCKING_GRACE: Duration = Duration::from_millis(500);
+
+/// The HTTP listeners, on a runtime of their own.
+pub(crate) struct Doors {
+    pub(crate) runtime: Runtime,
+    tasks: JoinSet<()>,
+    shutdown: Shutdown,
+}
+
+impl Doors {
+    /// No door is open yet; all close when `shutdown` begins.
+    pub(crate) fn new(shutdown: Shutdown) -> Result<Self, StartError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(HTTP_THREADS)
+            .thread_name("godwit-http")
+            .enable_all()
+            .build()?;
+        Ok(Self {
+            runtime,
+            tasks: JoinSet::new(),
+            shutdown,
+        })
+    }
+
+    pub(crate) fn open_http(
+        &mut self,
+        node: &Node,
+        api: &Api,
+        plain: Option<TcpListener>,
+        tls: Option<TcpListener>,
+    ) -> Result<(), StartError> {
+        let app = godwit_history_api::router(api.clone());
+        self.open("http", plain, None, app.clone())?;
+        let certificate = node.certificate.as_ref();
+        let config = certificate
+            .map(|certificate| certificate.server_config(&[b"http/1.1"]))
+            .transpose()?;
+        // Without a certificate nothing is bound for TLS.
+        self.open("https", tls.filter(|_| config.is_some()), config, app)
+    }
+
+    pub(crate) fn open_admin(
+        &mut self,
+        node: &Node,
+        api: &Api,
+        registry: Registry,
+        listener: Option<TcpListener>,
+    ) -> Result<(), StartError> {
+        let admin = Admin {
+            store: node.store.clone(),
+            folder: node.folder.clone(),
+            token: node.admin_token.clone(),
+            backups: tokio::sync::Mutex::new(()),
+        };
+        let app = admin::routes(admin, api.clone(), registry);
+        self.open("admin", listener, None, app)
+    }
+
+    fn open(
+        &mut self,
+        name: &'static str,
+        listener: Option<TcpListener>,
+        tls: Option<Arc<ServerConfig>>,
+        app: axum::Router,
+    ) -> Result<(), StartError> {
+        let Some(listener) = listener else { return Ok(()) };
+        let _inside = self.runtime.enter();
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let door = Door {
+            name,
+            listener,
+            tls,
+            app,
+        };
+        // Ends at the shutdown; has no error of its own.
+        self.tasks.spawn_on(
+            door.serve(self.shutdown.clone(), HTTP_GRACE),
+            self.runtime.handle(),
+        );
+        Ok(())
+    }
+
+    /// Waits until every door is closed, after the shutdown began; what is left of blocking calls gets a moment.
+    pub(crate) fn closed(&mut self) {
+        let Self { runtime, tasks, .. } = self;
+        runtime.block_on(async { while tasks.join_next().await.is_some() {} });
+    }
+
+    /// Ends the runtime.
+    pub(crate) fn end(self) {
+        self.runtime.shutdown_timeout(BLOCKING_GRACE);
+    }
+}

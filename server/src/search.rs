@@ -1,0 +1,96 @@
+//! The search index at work: its feed, fed by what conversations confirm, and what it reports back to them.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use godwit_cluster::Router;
+use godwit_ingest::Confirmed;
+use godwit_search::{Feed, FeedConfig, Indexed, Notifier};
+use godwit_wire::command::{Command, ConversationCommand};
+use godwit_wire::ids::{ConversationId, Key};
+use prometheus_client::metrics::counter::Counter;
+
+use crate::StartError;
+use crate::metrics::OfSearch;
+use crate::node::{Node, unix_ms};
+use crate::source::StoreSource;
+
+/// A report of the search feed that finds a worker's inbox full is tried again this often, so long apart. One that is
+/// lost costs a look at that conversation at the next start.
+const REPORTS: u32 = 20;
+const REPORT_PAUSE: Duration = Duration::from_millis(5);
+
+/// The search index's feed, and where it reports to once the workers run.
+pub(crate) struct Search {
+    feed: Arc<Mutex<Option<Feed>>>,
+    notifier: Notifier,
+    router: Arc<OnceLock<Router>>,
+}
+
+impl Search {
+    /// Starts the feed; it reports nothing before [`Self::report_to`].
+    pub(crate) fn start(node: &Node, unreadable: Counter) -> Result<Self, StartError> {
+        let router = Arc::new(OnceLock::new());
+        let mut config = FeedConfig::new(|| i64::try_from(unix_ms()).unwrap_or(i64::MAX));
+        let reports_to = router.clone();
+        config.on_indexed = Box::new(move |indexed| {
+            if let Some(router) = reports_to.get() {
+                report(router, indexed);
+            }
+        });
+        let source = StoreSource::new(node.store.clone(), unreadable);
+        let feed = Feed::start(node.index.clone(), source, config)?;
+        let notifier = feed.notifier();
+        Ok(Self {
+            feed: Arc::new(Mutex::new(Some(feed))),
+            notifier,
+            router,
+        })
+    }
+
+    /// Where the feed reports to, from now on.
+    pub(crate) fn report_to(&self, router: &Router) {
+        // Set once: the workers start once.
+        let _ = self.router.set(router.clone());
+    }
+
+    /// What ingest calls when more of a conversation is confirmed.
+    pub(crate) fn confirmed(&self) -> Confirmed {
+        let notifier = self.notifier.clone();
+        Arc::new(move |conversation, shard, up_to| notifier.notify(conversation.0, u32::from(shard), up_to))
+    }
+
+    /// What it shows at `/metrics`.
+    pub(crate) fn collector(&self, node: &Node) -> Box<OfSearch> {
+        Box::new(OfSearch {
+            index: node.index.clone(),
+            feed: self.feed.clone(),
+            now_ms: unix_ms,
+        })
+    }
+
+    /// Commits what was read and ends the feed.
+    pub(crate) fn stop(self) {
+        let feed = self.feed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(feed) = feed {
+            feed.stop();
+        }
+    }
+}
+
+/// Tells conversations how far they are indexed, so that their tails can be closed.
+fn report(router: &Router, indexed: &[Indexed]) {
+    let mut tries = REPORTS;
+    for one in indexed {
+        let key = Key::Conversation(ConversationId(one.conversation));
+        let told = || Command::Conversation(ConversationCommand::Indexed { up_to: one.up_to });
+        while !router.tell(key.clone(), told()) {
+            if tries == 0 {
+                tracing::warn!("workers are too busy to hear of the search index");
+                return;
+            }
+            tries -= 1;
+            std::thread::sleep(REPORT_PAUSE);
+        }
+    }
+}
