@@ -97,12 +97,9 @@ impl Home {
                     self.store_pubrecs(env, session);
                 }
             }
-            Some((position, State::Received)) => {
-                // Repeated: if its row is still on its way the PUBREL follows it.
-                if !session.out_waiting.contains(&position) && !session.out_writing {
-                    pubrel(env, conn, id, 0);
-                }
-            }
+            // Repeated: if its row is still on its way the PUBREL follows it.
+            Some((_, State::Received)) if session.out_writing => {}
+            Some((_, State::Received)) => pubrel(env, conn, id, 0),
             _ if reason < FIRST_ERROR => {
                 let reason = if env.wire.version(conn) == Version::V5 {
                     NOT_FOUND

@@ -52,9 +52,7 @@ impl Home {
             ops.push(Name::Previous.end(env.user, env.view()));
         }
         if let Some(index) = self.of_client(&connect.client_id) {
-            if self.sessions[index].live.is_some() {
-                self.take_over(env, index, connect.clean_start);
-            }
+            self.take_over(env, index, connect.clean_start);
         }
         self.drop_wills_of(env, &connect.client_id, connect.clean_start);
         // It may be gone with its connection.
@@ -71,7 +69,7 @@ impl Home {
         let index = found.unwrap_or_else(|| {
             let session = Session::new(SessionId::fresh(), connect.client_id.clone());
             self.sessions.reserve_exact(1);
-            self.sessions.push(Box::new(session));
+            self.sessions.push(session);
             self.sessions.len() - 1
         });
         self.begin(env, conn, index, &connect, principal, session_present, &mut ops);
@@ -112,7 +110,7 @@ impl Home {
         let (user, view, now) = (env.user, env.view(), env.unix_ms());
         let number = env.fresh_number();
         let granted = connect.session_expiry.min(env.common.config.session_expiry_max);
-        let session = &mut *self.sessions[index];
+        let session = &mut self.sessions[index];
         session.expiry = granted;
         session.disconnected_at = 0;
         session.live = Some(Box::new(Live {

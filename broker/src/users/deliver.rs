@@ -36,7 +36,7 @@ impl Home {
         reply: Reply,
     ) {
         let full = |session: &Session| session.is_persistent() && !session.log.has_room();
-        if self.sessions.iter().any(|session| full(session)) {
+        if self.sessions.iter().any(full) {
             env.cx.answer(reply, Answer::Refused(Refusal::unavailable()));
             return;
         }
@@ -52,7 +52,7 @@ impl Home {
                 gone.push(target.session);
                 continue;
             };
-            let session = &mut *self.sessions[index];
+            let session = &mut self.sessions[index];
             let owed = Owed::new(publish.clone(), target);
             if owed.qos == 0 {
                 give_now(session, env, &owed);
@@ -62,19 +62,19 @@ impl Home {
                 offenders.push(session.id);
             }
         }
-        match durable.len() {
-            0 => env.cx.answer(reply, Answer::Kept { gone }),
-            1 if gone.is_empty() => {
-                for (index, owed) in durable {
-                    self.append_owed(env, index, owed, Waiter::Reply(reply), true);
-                    break;
-                }
+        if durable.is_empty() {
+            env.cx.answer(reply, Answer::Kept { gone });
+        } else if let ([_], true) = (&durable[..], gone.is_empty()) {
+            let mut reply = Some(reply);
+            for (index, owed) in durable {
+                let waiter = reply.take().map_or(Waiter::Nobody, Waiter::Reply);
+                self.append_owed(env, index, owed, waiter, true);
             }
-            missing => {
-                let shared = Shared::new(reply, u32::try_from(missing).unwrap_or(u32::MAX), gone);
-                for (index, owed) in durable {
-                    self.append_owed(env, index, owed, Waiter::Shared(shared.clone()), true);
-                }
+        } else {
+            let missing = u32::try_from(durable.len()).unwrap_or(u32::MAX);
+            let shared = Shared::new(reply, missing, gone);
+            for (index, owed) in durable {
+                self.append_owed(env, index, owed, Waiter::Shared(shared.clone()), true);
             }
         }
         for id in offenders {
@@ -91,15 +91,14 @@ impl Home {
         waiter: Waiter,
         once: bool,
     ) {
-        let session = &mut *self.sessions[index];
-        if let Some(message) = owed.publish.message_id.filter(|_| once && owed.qos == 2) {
-            if !session.note_recent(message) {
-                let last = session.log.last();
-                if let Err(waiter) = session.log.also_wait(last, waiter) {
-                    self.kept(env, waiter);
-                }
-                return;
+        let session = &mut self.sessions[index];
+        let named = owed.publish.message_id.filter(|_| once && owed.qos == 2);
+        if named.is_some_and(|message| !session.note_recent(message)) {
+            let last = session.log.last();
+            if let Err(waiter) = session.log.also_wait(last, waiter) {
+                self.kept(env, waiter);
             }
+            return;
         }
         let row = owed.row();
         let seq = session.log.append(owed, waiter);

@@ -55,7 +55,7 @@ impl Home {
         expiry: Option<u32>,
     ) {
         let Some(index) = self.index_at(conn) else { return };
-        let session = &mut *self.sessions[index];
+        let session = &mut self.sessions[index];
         if let Some(expiry) = expiry.filter(|_| session.expiry > 0) {
             session.expiry = expiry.min(env.common.config.session_expiry_max);
         }
@@ -106,7 +106,7 @@ impl Home {
     /// The connection is gone. `unwritten`: how many of its last PUBACKs were not written.
     pub(crate) fn detach(&mut self, env: &mut Env<'_, '_>, index: usize, leave: Leave, unwritten: u32) {
         let (user, view, now) = (env.user, env.view(), env.unix_ms());
-        let session = &mut *self.sessions[index];
+        let session = &mut self.sessions[index];
         let Some(live) = session.live.take() else { return };
         env.common.conns.remove(&live.conn);
         env.metrics().live.dec();
@@ -126,7 +126,7 @@ impl Home {
         if live.will {
             self.will_left(env, id, live.number, leave, expiry);
         }
-        let session = &mut *self.sessions[index];
+        let session = &mut self.sessions[index];
         let mut ops = Vec::new();
         if session.outlives() {
             due::session_look(env, session, session.ends_at(), &mut ops);

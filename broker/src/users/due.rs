@@ -267,7 +267,7 @@ impl Home {
             env.store(What::Lazy, vec![look.remove()]);
             return;
         };
-        let session = &mut *self.sessions[index];
+        let session = &mut self.sessions[index];
         let mut ops = Vec::new();
         if session.live.is_none() && session.disconnected_at == 0 {
             // Its connection ended with an earlier start of this node.

@@ -13,7 +13,7 @@ use godwit_wire::proto::stored::MailboxEntry;
 use super::attach::EndedSession;
 use super::config::{UsersConfig, UsersMetrics};
 use super::due::{Due, Look};
-use super::publish_in::Target;
+use super::target::Target;
 use crate::part::Part;
 use crate::wire_trait::{ConnId, Wire};
 

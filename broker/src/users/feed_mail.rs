@@ -37,7 +37,7 @@ impl Home {
         };
         self.kept(env, waiter);
         for index in 0..self.sessions.len() {
-            let session = &mut *self.sessions[index];
+            let session = &mut self.sessions[index];
             match session.inbox.as_ref().and_then(|inbox| inbox.form) {
                 Some(form) if form.qos == 0 => give_live(session, env, &mail, number, form),
                 Some(_) => self.push_mail(env, index),

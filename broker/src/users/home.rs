@@ -30,7 +30,7 @@ const FLUSH_ACKS: u64 = 256;
 pub(crate) struct Home {
     pub(crate) user: UserId,
     pub(crate) mailbox: Mailbox,
-    pub(crate) sessions: Vec<Box<Session>>,
+    pub(crate) sessions: Vec<Session>,
     /// Wills of connections, live ones too.
     pub(crate) wills: Vec<PendingWill>,
     /// Publishes of earlier connections that may be sent again.
@@ -115,10 +115,10 @@ impl LoadState {
         let ever = rows.iter().any(|(name, _)| *name == Name::InboxEver);
         let (head, entries) = self.mailbox.take().unwrap_or_default();
         let mut home = Home::new(user, Mailbox::restored(head, &entries, &marks, ever));
-        let mut sessions: HashMap<SessionId, (Box<Session>, SessionRow)> = HashMap::new();
+        let mut sessions: HashMap<SessionId, (Session, SessionRow)> = HashMap::new();
         for (name, value) in &rows {
             if let (Name::Session(id), Ok(row)) = (name, SessionRow::decode(value.clone())) {
-                let mut session = Box::new(Session::new(*id, row.client_id.as_str().into()));
+                let mut session = Session::new(*id, row.client_id.as_str().into());
                 session.expiry = row.expiry;
                 session.stored = true;
                 session.disconnected_at = row.disconnected_at;
@@ -157,7 +157,7 @@ impl LoadState {
 
 fn restore_row(
     home: &mut Home,
-    sessions: &mut HashMap<SessionId, (Box<Session>, SessionRow)>,
+    sessions: &mut HashMap<SessionId, (Session, SessionRow)>,
     name: Name,
     value: Bytes,
 ) {
@@ -236,19 +236,13 @@ impl Home {
 
     /// The session with this id.
     pub(crate) fn session(&mut self, id: SessionId) -> Option<&mut Session> {
-        self.sessions
-            .iter_mut()
-            .find(|session| session.id == id)
-            .map(|session| &mut **session)
+        self.sessions.iter_mut().find(|session| session.id == id)
     }
 
     /// The session that has this connection.
     pub(crate) fn session_at(&mut self, conn: ConnId) -> Option<&mut Session> {
         let has = |session: &Session| session.live.as_ref().is_some_and(|live| live.conn == conn);
-        self.sessions
-            .iter_mut()
-            .find(|session| has(session))
-            .map(|session| &mut **session)
+        self.sessions.iter_mut().find(|session| has(session))
     }
 
     /// Whether a client is connected.

@@ -1,16 +1,15 @@
 //! QoS 2 from the client: a message id is stored under the packet identifier before the publish goes on, and ended
 //! durably before PUBCOMP. Sessions that end with their connection keep it in memory.
 
-use godwit_wire::command::Answer;
 use godwit_wire::ids::{MessageId, SessionId};
 
 use super::acks::NOT_FOUND;
 use super::env::{Env, What};
 use super::home::Home;
-use super::publish_in::{Target, ask, done};
 use super::retries::digest;
 use super::rows::{InRow, Name};
 use super::session::{In2, Phase, Session};
+use super::target::{Target, ask};
 use crate::packet::{Ack, Outgoing, PacketId, PublishIn, Version};
 use crate::wire_trait::ConnId;
 
@@ -104,14 +103,6 @@ impl Home {
     pub(crate) fn in2_stored(&mut self, env: &mut Env<'_, '_>, conn: ConnId, serial: u32, target: Target) {
         // Also if the connection is gone: the repeat of it is known by its id.
         ask(env, What::Publish2(conn, serial), target);
-    }
-
-    /// The answer to a QoS 2 publish. If its connection is gone the repeat of it asks again.
-    pub(crate) fn published2(&mut self, env: &mut Env<'_, '_>, conn: ConnId, serial: u32, answer: Answer) {
-        match done(answer) {
-            Ok(done) => self.done(env, conn, serial, done),
-            Err(refusal) => self.refuse(env, conn, serial, refusal),
-        }
     }
 
     /// PUBREL.

@@ -24,7 +24,9 @@ mod retries;
 mod returns;
 mod rows;
 mod session;
+mod suback;
 mod subscribe;
+mod target;
 #[cfg(test)]
 mod tests;
 mod waiter;

@@ -37,7 +37,7 @@ pub(crate) struct Previous {
 
 /// The identity of a publish.
 pub(crate) fn identity(
-    previous: &mut Vec<Previous>,
+    previous: &mut [Previous],
     session: SessionId,
     client_id: &str,
     live: &Live,

@@ -1,25 +1,22 @@
-//! SUBSCRIBE and UNSUBSCRIBE: me/inbox and ordinary filters. SUBACK leaves once the rows are durable and the routes are
+//! SUBSCRIBE: me/inbox and ordinary filters. SUBACK leaves once the rows are durable and the routes are
 //! live; a route may outlive its subscription, never the reverse.
 
 use std::sync::Arc;
 
 use godwit_store::Op;
 use godwit_wire::code::Code;
-use godwit_wire::command::{Answer, Command, Publish, Route, Target, TopicCommand};
+use godwit_wire::command::{Answer, Command, Publish, Route, TopicCommand};
 use godwit_wire::ids::SessionId;
 use godwit_wire::limits::SESSION_SUBSCRIPTIONS;
 use godwit_wire::topic::{Encoding, FilterTopic, TopicRefusal, classify_filter, filter_key};
 
 use super::cursor::Cursor;
-use super::deliver;
 use super::env::{Env, What};
 use super::home::Home;
 use super::log::Feed;
-use super::owed::Owed;
 use super::rows::Name;
 use super::session::{Inbox, InboxForm, Subscription};
-use super::waiter::Waiter;
-use crate::packet::{FilterIn, Outgoing, PacketId, Version};
+use crate::packet::{FilterIn, PacketId};
 use crate::wire_trait::ConnId;
 
 /// How long a SUBACK waits for routes, milliseconds.
@@ -31,28 +28,27 @@ const REPLACED: usize = 8;
 
 const NOT_AUTHORIZED: u8 = 0x87;
 const FILTER_INVALID: u8 = 0x8F;
-const QUOTA: u8 = 0x97;
+pub(crate) const QUOTA: u8 = 0x97;
 const NO_SHARED: u8 = 0x9E;
-const UNSPECIFIED: u8 = 0x80;
+pub(crate) const UNSPECIFIED: u8 = 0x80;
 const SPECIFIC: u8 = 0x83;
-/// UNSUBACK: no subscription existed.
-const NONE_EXISTED: u8 = 0x11;
 
 /// A SUBSCRIBE that is not answered.
 pub(crate) struct Request {
     pub(crate) id: u64,
-    packet_id: PacketId,
-    subscription_id: Option<u32>,
-    filters: Vec<Asked>,
-    stored: bool,
+    pub(crate) packet_id: PacketId,
+    pub(crate) subscription_id: Option<u32>,
+    pub(crate) filters: Vec<Asked>,
+    pub(crate) stored: bool,
 }
 
-struct Asked {
-    code: u8,
+/// One filter of it.
+pub(crate) struct Asked {
+    pub(crate) code: u8,
     /// Of an ordinary filter whose route is awaited, or was made.
     route_id: u64,
-    waits: bool,
-    retained: Vec<Arc<Publish>>,
+    pub(crate) waits: bool,
+    pub(crate) retained: Vec<Arc<Publish>>,
 }
 
 impl Asked {
@@ -358,135 +354,6 @@ impl Home {
             unroute(env, routes);
         } else {
             env.store(What::Unrouted(routes), ops);
-        }
-    }
-
-    /// SUBACK, if everything has come, then the retained messages.
-    fn answer_subscribe(&mut self, env: &mut Env<'_, '_>, id: SessionId, request: u64) {
-        let Some(session) = self.session(id) else { return };
-        let Some(live) = session.live.as_deref_mut() else {
-            return;
-        };
-        let Some(at) = live.requests.iter().position(|one| one.id == request) else {
-            return;
-        };
-        let open = &live.requests[at];
-        if !open.stored || open.filters.iter().any(|asked| asked.waits) {
-            return;
-        }
-        let done = live.requests.swap_remove(at);
-        let mut codes: Vec<u8> = done.filters.iter().map(|asked| asked.code).collect();
-        if live.version == Version::V311 {
-            codes
-                .iter_mut()
-                .filter(|code| **code > 2)
-                .for_each(|code| *code = UNSPECIFIED);
-        }
-        // An acknowledgement is always taken.
-        let _ = env.wire.send(live.conn, &Outgoing::Suback(done.packet_id, codes));
-        for asked in done.filters {
-            for publish in asked.retained {
-                let target = Target {
-                    session: id,
-                    qos: asked.code,
-                    retain_as_published: true,
-                    subscription_ids: done.subscription_id.into_iter().collect(),
-                };
-                let owed = Owed {
-                    retain: true,
-                    ..Owed::new(publish, target)
-                };
-                self.give_retained(env, id, owed);
-            }
-        }
-        self.push_all(env, id);
-    }
-
-    fn give_retained(&mut self, env: &mut Env<'_, '_>, id: SessionId, owed: Owed) {
-        let Some(index) = self.sessions.iter().position(|session| session.id == id) else {
-            return;
-        };
-        let session = &mut *self.sessions[index];
-        if owed.qos == 0 {
-            deliver::give_now(session, env, &owed);
-        } else if session.is_persistent() {
-            self.append_owed(env, index, owed, Waiter::Nobody, false);
-        } else if !deliver::queue(session, env, owed, false) {
-            self.close_session_connection(env, id, QUOTA);
-        }
-    }
-
-    /// An UNSUBSCRIBE.
-    pub(crate) fn unsubscribe(
-        &mut self,
-        env: &mut Env<'_, '_>,
-        conn: ConnId,
-        packet_id: PacketId,
-        filters: Vec<Box<str>>,
-    ) {
-        let (user, view) = (env.user, env.view());
-        let Some(session) = self.session_at(conn) else {
-            return;
-        };
-        let (id, persistent) = (session.id, session.is_persistent());
-        let (mut ops, mut routes, mut codes) = (Vec::new(), Vec::new(), Vec::with_capacity(filters.len()));
-        for filter in filters {
-            let existed = if let Ok(FilterTopic::Inbox(encoding)) = classify_filter(&filter) {
-                match session
-                    .inbox
-                    .as_deref_mut()
-                    .filter(|i| i.form.is_some_and(|f| f.encoding == encoding))
-                {
-                    Some(inbox) => {
-                        // The cursor stays.
-                        inbox.form = None;
-                        ops.extend(persistent.then(|| Name::Inbox(id).put(user, view, &inbox.row())));
-                        true
-                    }
-                    None => false,
-                }
-            } else if let Some(at) = session
-                .subscriptions
-                .iter()
-                .position(|one| *one.filter == *filter)
-            {
-                let gone = session.subscriptions.swap_remove(at);
-                routes.extend(gone.routes(user, id, persistent));
-                ops.extend(persistent.then(|| Name::Subscription(id, gone.route_id).end(user, view)));
-                true
-            } else {
-                false
-            };
-            codes.push(if existed { 0 } else { NONE_EXISTED });
-        }
-        if ops.is_empty() {
-            self.unsubscribed(env, conn, packet_id, codes, routes);
-        } else {
-            env.store(
-                What::Unsubscribed {
-                    conn,
-                    packet_id,
-                    codes,
-                    routes,
-                },
-                ops,
-            );
-        }
-    }
-
-    /// The rows of an UNSUBSCRIBE are durable.
-    pub(crate) fn unsubscribed(
-        &mut self,
-        env: &mut Env<'_, '_>,
-        conn: ConnId,
-        packet_id: PacketId,
-        codes: Vec<u8>,
-        routes: Vec<Route>,
-    ) {
-        unroute(env, routes);
-        if self.session_at(conn).is_some() {
-            // An acknowledgement is always taken.
-            let _ = env.wire.send(conn, &Outgoing::Unsuback(packet_id, codes));
         }
     }
 }

@@ -13,10 +13,11 @@ use godwit_store::{
 use uuid::Uuid;
 
 type Partition = BTreeMap<Bytes, Bytes>;
+type LogRows = (Head, BTreeMap<u64, (View, Bytes)>);
 
 #[derive(Clone, Default)]
 pub(super) struct State {
-    logs: BTreeMap<(u16, Uuid), (Head, BTreeMap<u64, (View, Bytes)>)>,
+    logs: BTreeMap<(u16, Uuid), LogRows>,
     rows: BTreeMap<(u16, Bytes), Partition>,
     facts: BTreeMap<(u16, Bytes), Bytes>,
 }
@@ -77,16 +78,6 @@ impl MemStore {
         state.logs.get(&(table, id)).map_or(0, |(head, rows)| {
             rows.range(head.floor.saturating_add(1)..).count()
         })
-    }
-
-    /// Rows of a partition.
-    pub(super) fn partition_len(&self, table: u16, partition: &Bytes) -> usize {
-        self.state
-            .lock()
-            .unwrap()
-            .rows
-            .get(&(table, partition.clone()))
-            .map_or(0, BTreeMap::len)
     }
 
     pub(super) fn rows_of_table(&self, table: u16) -> usize {
