@@ -62,6 +62,7 @@ impl<S: Script> Session<S> {
         let mut waiting: HashMap<u16, u64> = HashMap::new();
         let mut known = false;
         let mut refused_in_a_row = 0_u32;
+        let trace = std::env::var_os("GODWIT_E2E_TRACE").is_some();
         loop {
             match connection.next().await {
                 Happened::Connected { resumed } => {
@@ -123,6 +124,9 @@ impl<S: Script> Session<S> {
                     }
                 }
                 Happened::Lost(why) => {
+                    if trace {
+                        eprintln!("{} {}: {why}", now(), self.name);
+                    }
                     if why.contains("refused, return code") || why.contains("ConnectionRefused") {
                         refused_in_a_row += 1;
                         if refused_in_a_row == 50 {

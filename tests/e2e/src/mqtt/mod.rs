@@ -17,6 +17,8 @@ const PACKET_IDS: u16 = 256;
 const REQUESTS: usize = 2_048;
 /// Largest packet.
 const PACKET_BYTES: usize = 512 * 1024;
+/// Released packet ids remembered: more than any receive maximum here.
+const RELEASED: usize = 512;
 /// A dead peer is noticed after this.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// For connecting and for the CONNACK.
@@ -135,6 +137,8 @@ pub struct Connection {
     sent: u64,
     /// QoS 2 packet ids of arrived publishes that are not released.
     unreleased: BTreeSet<u16>,
+    /// The last ones that were: if the PUBCOMP got lost the PUBREL comes again, and rumqttc must expect it.
+    released: VecDeque<u16>,
     left_over: VecDeque<Happened>,
     /// Between the loss of a connection and the next CONNACK: what arrived before is not acknowledged any more, its
     /// packet id may mean something else by then.
@@ -153,6 +157,7 @@ impl Connection {
             order: HashMap::new(),
             sent: 0,
             unreleased: BTreeSet::new(),
+            released: VecDeque::new(),
             left_over: VecDeque::new(),
             down: true,
         }
@@ -238,6 +243,10 @@ impl Connection {
             }
             Happened::Released(packet) => {
                 self.unreleased.remove(packet);
+                self.released.push_back(*packet);
+                if self.released.len() > RELEASED {
+                    self.released.pop_front();
+                }
             }
             Happened::Lost(why) if !self.down => {
                 // What was read before the loss is told before it.
@@ -253,11 +262,12 @@ impl Connection {
     }
 
     fn mend(&mut self) {
+        let expected: BTreeSet<u16> = self.unreleased.iter().chain(&self.released).copied().collect();
         let order = &self.order;
         let place = |packet: u16| order.get(&packet).copied();
         let left_over = match &mut self.inner {
-            Inner::V3(link) => link.mend(&place, &self.unreleased),
-            Inner::V5(link) => link.mend(&place, &self.unreleased),
+            Inner::V3(link) => link.mend(&place, &expected),
+            Inner::V5(link) => link.mend(&place, &expected),
         };
         self.left_over.extend(left_over);
     }

@@ -72,9 +72,13 @@ impl Link {
     pub(super) fn mend(
         &mut self,
         place: &dyn Fn(u16) -> Option<u64>,
-        unreleased: &BTreeSet<u16>,
+        expected: &BTreeSet<u16>,
     ) -> Vec<Happened> {
         let read: Vec<Happened> = self.events.state.events.drain(..).map(told).collect();
+        // A PUBREC of the old connection: its PUBLISH comes again.
+        self.events
+            .pending
+            .retain(|request| !matches!(request, Request::PubRec(_)));
         self.events
             .pending
             .make_contiguous()
@@ -87,12 +91,8 @@ impl Link {
             Happened::Delivered(delivery) if delivery.qos == 2 => Some(delivery.packet),
             _ => None,
         });
-        let released = |packet: &u16| {
-            let is = |happened: &Happened| matches!(happened, Happened::Released(p) if p == packet);
-            read.iter().any(is)
-        };
-        let waiting: BTreeSet<u16> = unreleased.iter().copied().chain(arrived).collect();
-        for packet in waiting.into_iter().filter(|packet| !released(packet)) {
+        let waiting: BTreeSet<u16> = expected.iter().copied().chain(arrived).collect();
+        for packet in waiting {
             let _ = self
                 .events
                 .state

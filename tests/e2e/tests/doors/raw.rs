@@ -12,14 +12,14 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Protocol version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Version {
+pub(crate) enum Version {
     V3,
     V5,
 }
 
 /// What a door answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// Nothing, and the connection lives.
     Silence,
     /// PUBACK or PUBREC: reason code, and the user properties `code` and `retryable` of a refusal.
@@ -34,7 +34,7 @@ pub enum Answer {
 
 /// A packet from the server.
 #[derive(Clone, Debug)]
-pub enum Packet {
+pub(crate) enum Packet {
     Connack(u8),
     Publish(Delivery),
     /// PUBACK or PUBREC.
@@ -43,34 +43,33 @@ pub enum Packet {
     Suback(u16, Vec<u8>),
     Pingresp,
     Disconnect(u8),
-    Other(u8),
 }
 
 /// A PUBLISH from the server.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Delivery {
-    pub topic: String,
-    pub payload: Vec<u8>,
-    pub retain: bool,
-    pub qos: u8,
-    pub id: u16,
+pub(crate) struct Delivery {
+    pub(crate) topic: String,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) retain: bool,
+    pub(crate) qos: u8,
+    pub(crate) id: u16,
 }
 
 /// What a CONNECT says.
 #[derive(Clone, Debug)]
-pub struct Hello<'a> {
-    pub version: Version,
-    pub client: &'a str,
+pub(crate) struct Hello<'a> {
+    pub(crate) version: Version,
+    pub(crate) client: &'a str,
     /// User name and password.
-    pub login: Option<(&'a str, &'a str)>,
+    pub(crate) login: Option<(&'a str, &'a str)>,
     /// Topic, payload, QoS; never retained.
-    pub will: Option<(&'a str, &'a [u8], u8)>,
+    pub(crate) will: Option<(&'a str, &'a [u8], u8)>,
     /// Session Expiry Interval in MQTT 5, Clean Session = 0 in 3.1.1, if not 0.
-    pub keep: bool,
+    pub(crate) keep: bool,
 }
 
 /// A connection.
-pub struct Wire {
+pub(crate) struct Wire {
     stream: TcpStream,
     version: Version,
     next_id: u16,
@@ -98,7 +97,7 @@ fn packet(first: u8, body: &[u8]) -> Vec<u8> {
 
 impl Wire {
     /// Connects; gives the connection if CONNACK accepted, and what was answered in any case.
-    pub fn connect(port: u16, hello: &Hello<'_>) -> Result<(Option<Self>, Answer)> {
+    pub(crate) fn connect(port: u16, hello: &Hello<'_>) -> Result<(Option<Self>, Answer)> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -130,7 +129,11 @@ impl Wire {
             string(&mut body, user.as_bytes());
             string(&mut body, password.as_bytes());
         }
-        let mut wire = Self { stream, version: hello.version, next_id: 0 };
+        let mut wire = Self {
+            stream,
+            version: hello.version,
+            next_id: 0,
+        };
         wire.write(&packet(0x10, &body));
         match wire.read()? {
             Some(Packet::Connack(0)) => Ok((Some(wire), Answer::Connack(0))),
@@ -142,7 +145,7 @@ impl Wire {
     }
 
     /// A second handle, so that one thread reads and another ends the connection.
-    pub fn stream(&self) -> Result<TcpStream> {
+    pub(crate) fn stream(&self) -> Result<TcpStream> {
         Ok(self.stream.try_clone()?)
     }
 
@@ -157,7 +160,7 @@ impl Wire {
     }
 
     /// Publishes and waits for the answer; QoS 2 to its end; QoS 0: until the server has taken it.
-    pub fn publish(&mut self, topic: &str, payload: &[u8], qos: u8, retain: bool) -> Result<Answer> {
+    pub(crate) fn publish(&mut self, topic: &str, payload: &[u8], qos: u8, retain: bool) -> Result<Answer> {
         let mut body = Vec::new();
         string(&mut body, topic.as_bytes());
         let id = if qos > 0 { self.fresh() } else { 0 };
@@ -189,7 +192,7 @@ impl Wire {
     }
 
     /// Subscribes to one filter.
-    pub fn subscribe(&mut self, filter: &str, qos: u8) -> Result<Answer> {
+    pub(crate) fn subscribe(&mut self, filter: &str, qos: u8) -> Result<Answer> {
         let id = self.fresh();
         let mut body = id.to_be_bytes().to_vec();
         if self.version == Version::V5 {
@@ -202,13 +205,13 @@ impl Wire {
     }
 
     /// Acknowledges a QoS 1 delivery.
-    pub fn puback(&mut self, id: u16) {
+    pub(crate) fn puback(&mut self, id: u16) {
         let [high, low] = id.to_be_bytes();
         self.write(&packet(0x40, &[high, low]));
     }
 
     /// Drops the connection without DISCONNECT: its will is due.
-    pub fn vanish(self) {
+    pub(crate) fn vanish(self) {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
@@ -231,7 +234,7 @@ impl Wire {
     }
 
     /// The next packet; `None`: the connection is closed.
-    pub fn read(&mut self) -> Result<Option<Packet>> {
+    pub(crate) fn read(&mut self) -> Result<Option<Packet>> {
         let mut first = [0];
         if !self.fill(&mut first)? {
             return Ok(None);
@@ -282,12 +285,22 @@ impl Wire {
                     rest.properties()?;
                 }
                 let (payload, retain) = (rest.0.to_vec(), first & 1 != 0);
-                Packet::Publish(Delivery { topic, payload, retain, qos, id })
+                Packet::Publish(Delivery {
+                    topic,
+                    payload,
+                    retain,
+                    qos,
+                    id,
+                })
             }
             4 | 5 => {
                 let id = rest.two()?;
                 let code = if rest.0.is_empty() { 0 } else { rest.byte()? };
-                let mut told = if rest.0.is_empty() { Vec::new() } else { rest.properties()? };
+                let mut told = if rest.0.is_empty() {
+                    Vec::new()
+                } else {
+                    rest.properties()?
+                };
                 told.retain(|(name, _)| name == "code" || name == "retryable");
                 if !five && body.len() != 2 {
                     bail!("an acknowledgement of {} bytes in 3.1.1", body.len());
@@ -304,7 +317,7 @@ impl Wire {
             }
             13 => Packet::Pingresp,
             14 => Packet::Disconnect(if rest.0.is_empty() { 0 } else { rest.byte()? }),
-            other => Packet::Other(other),
+            kind => bail!("a packet of type {kind}"),
         })
     }
 }
@@ -314,7 +327,10 @@ struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
     fn take(&mut self, length: usize) -> Result<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length).context("a packet that ends too early")?;
+        let (taken, rest) = self
+            .0
+            .split_at_checked(length)
+            .context("a packet that ends too early")?;
         self.0 = rest;
         Ok(taken)
     }

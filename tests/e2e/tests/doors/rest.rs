@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::http::{Got, encoded};
-use crate::rest_rows::{Expect, Needs, PLAIN_QUERY, ROWS, Row, Thing};
+use crate::rest_rows::{Expect, Needs, PLAIN_QUERY, ROWS, Row};
 use crate::world::{Column, PASSWORD, Person, SECRET, World, login};
 
 /// By whom a door is tried.
@@ -15,7 +15,7 @@ use crate::world::{Column, PASSWORD, Person, SECRET, World, login};
 enum Who {
     /// alice, by her login session.
     Owner,
-    /// alice, by a device token with every scope.
+    /// alice, by a device token with the scope `rest` alone.
     Device,
     /// alice, by a device token without the scope `rest`.
     WithoutRest,
@@ -55,7 +55,7 @@ impl Who {
         }
         Ok(Some(match self {
             Self::Owner | Self::Member | Self::Stranger => self.person(world).access.clone(),
-            Self::Device => world.alice.device.clone(),
+            Self::Device => world.alice.only_rest.clone(),
             Self::WithoutRest => world.alice.only_chat.clone(),
             Self::Nobody => return Ok(None),
             Self::Ended => world.ended_access.clone(),
@@ -72,9 +72,6 @@ fn expected(row: &Row, who: Who, varied: Varied) -> Option<Expect> {
     use Expect::{Forbidden, Malformed, NotFound, Success, Unauthenticated};
     let column = varied.map_or(Column::Mine, |(_, column)| column);
     let subject = varied.map(|(index, _)| &row.subjects[index]);
-    // Whether anything of the request is somebody's own.
-    let private = row.subjects.first().is_some_and(|first| first.others == NotFound && first.thing != Thing::User)
-        && row.subjects[0].thing != Thing::UserName;
     if row.needs == Needs::Nothing {
         return Some(Success);
     }
@@ -89,15 +86,17 @@ fn expected(row: &Row, who: Who, varied: Varied) -> Option<Expect> {
         Who::WithoutRest => Some(Forbidden),
         Who::Device if row.needs != Needs::Caller => Some(Forbidden),
         Who::Owner | Who::Device => Some(for_owner),
-        Who::Member if column == Column::Mine && private => match row.member {
-            Some(expect) => Some(expect),
-            None => Some(NotFound),
-        },
+        Who::Member if column == Column::Mine && row.is_private() => row.member.or(Some(NotFound)),
         Who::Member => None,
-        // What the id's form says is said before anybody looks whose it is.
-        Who::Stranger if private && column != Column::Others => {
-            Some(if for_owner == Malformed { Malformed } else { NotFound })
-        }
+        Who::Stranger if row.is_private() => match (varied, for_owner) {
+            // Hers.
+            (Some((0, Column::Others)), _) => None,
+            // What the id's form says is said before anybody looks whose it is.
+            (Some((0, _)), Malformed) => Some(Malformed),
+            // Which of two wrongs is told first is nobody's promise.
+            (_, Malformed) => None,
+            _ => Some(NotFound),
+        },
         Who::Stranger if row.subjects.is_empty() => Some(Success),
         Who::Stranger => None,
     }
@@ -107,7 +106,12 @@ fn expected(row: &Row, who: Who, varied: Varied) -> Option<Expect> {
 fn variations(row: &Row) -> Vec<Varied> {
     let mut all = vec![None];
     for index in 0..row.subjects.len() {
-        all.extend(Column::ALL.into_iter().filter(|column| *column != Column::Mine).map(|column| Some((index, column))));
+        all.extend(
+            Column::ALL
+                .into_iter()
+                .filter(|column| *column != Column::Mine)
+                .map(|column| Some((index, column))),
+        );
     }
     all
 }
@@ -115,20 +119,36 @@ fn variations(row: &Row) -> Vec<Varied> {
 fn call(world: &World, row: &Row, who: Who, varied: Varied) -> Result<Got> {
     let mut values: Vec<(&str, String)> = vec![("password", PASSWORD.into())];
     for (index, subject) in row.subjects.iter().enumerate() {
-        let column = varied.filter(|(which, _)| *which == index).map_or(Column::Mine, |(_, column)| column);
+        let column = varied
+            .filter(|(which, _)| *which == index)
+            .map_or(Column::Mine, |(_, column)| column);
         values.push((subject.name, subject.thing.value(world, column)?));
     }
     for (name, thing) in row.values {
         values.push((name, thing.value(world, Column::Mine)?));
     }
-    let (method, path) = row.door.split_once(' ').context("a door is a method and a path")?;
-    let query = if row.query.is_empty() { String::new() } else { format!("?{}", row.query) };
+    let (method, path) = row
+        .door
+        .split_once(' ')
+        .context("a door is a method and a path")?;
+    let query = if row.query.is_empty() {
+        String::new()
+    } else {
+        format!("?{}", row.query)
+    };
     let (mut url, mut body) = (format!("{path}{query}"), row.body.to_owned());
     for (name, value) in &values {
         url = url.replace(&format!("{{{name}}}"), &encoded(value));
-        body = body.replace(&format!("\"{{{name}}}\""), &Value::from(value.as_str()).to_string());
+        body = body.replace(
+            &format!("\"{{{name}}}\""),
+            &Value::from(value.as_str()).to_string(),
+        );
     }
-    let body: Option<Value> = if body.is_empty() { None } else { Some(serde_json::from_str(&body)?) };
+    let body: Option<Value> = if body.is_empty() {
+        None
+    } else {
+        Some(serde_json::from_str(&body)?)
+    };
     let token = who.token(world, row)?;
     world.http.call(method, &url, token.as_deref(), body.as_ref())
 }
@@ -151,19 +171,25 @@ fn judge(world: &World, row: &Row, who: Who, expect: Expect, got: &Got) -> Optio
 }
 
 /// Tries every cell; gives what was wrong, and how many cells there were.
-pub fn run(world: &World) -> Result<(Vec<String>, usize)> {
+pub(crate) fn run(world: &World) -> Result<(Vec<String>, usize)> {
     let (mut wrong, mut cells) = (Vec::new(), 0);
     for row in ROWS {
         for who in EVERYBODY {
             let mut answers: Vec<(Varied, Expect, Got)> = Vec::new();
             for varied in variations(row) {
-                let Some(expect) = expected(row, who, varied) else { continue };
-                let got = call(world, row, who, varied)?;
+                let Some(expect) = expected(row, who, varied) else {
+                    continue;
+                };
+                let got = call(world, row, who, varied)
+                    .with_context(|| format!("{} {} {who:?} {varied:?}", row.door, row.query))?;
                 cells += 1;
                 if let Some(what) = judge(world, row, who, expect, &got) {
                     let of = varied.map(|(index, column)| (row.subjects[index].name, column));
                     let query = row.query;
-                    wrong.push(format!("{} {query} {who:?} {of:?}: {what}, got {} {}", row.door, got.status, got.body));
+                    wrong.push(format!(
+                        "{} {query} {who:?} {of:?}: {what}, got {} {}",
+                        row.door, got.status, got.body
+                    ));
                 }
                 answers.push((varied, expect, got));
             }
@@ -176,7 +202,10 @@ pub fn run(world: &World) -> Result<(Vec<String>, usize)> {
 /// All cells of one asker that say "not found" must say it in the same words: mine to a stranger, others', absent.
 fn differences(row: &Row, who: Who, answers: &[(Varied, Expect, Got)]) -> Vec<String> {
     let mut same: BTreeMap<&str, Vec<&(Varied, Expect, Got)>> = BTreeMap::new();
-    for answer in answers.iter().filter(|(_, expect, _)| *expect == Expect::NotFound) {
+    for answer in answers
+        .iter()
+        .filter(|(_, expect, _)| *expect == Expect::NotFound)
+    {
         let form = matches!(answer.0, Some((_, Column::Reserved | Column::Wildcard)));
         if !form {
             same.entry("not found").or_default().push(answer);
@@ -185,7 +214,9 @@ fn differences(row: &Row, who: Who, answers: &[(Varied, Expect, Got)]) -> Vec<St
     let mut wrong = Vec::new();
     for group in same.values() {
         for pair in group.windows(2) {
-            let [(one, _, first), (other, _, second)] = pair else { continue };
+            let [(one, _, first), (other, _, second)] = pair else {
+                continue;
+            };
             if first != second {
                 wrong.push(format!(
                     "{} {} {who:?}: {one:?} and {other:?} can be told apart: {first:?} {second:?}",
@@ -198,13 +229,19 @@ fn differences(row: &Row, who: Who, answers: &[(Varied, Expect, Got)]) -> Vec<St
 }
 
 /// Doors of the document without a row, rows without a door, ids of the document that no row varies.
-pub fn missing(document: &Value) -> Result<Vec<String>> {
+pub(crate) fn missing(document: &Value) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
     let mut doors = BTreeSet::new();
-    let paths = document["paths"].as_object().context("no paths in the document")?;
+    let paths = document["paths"]
+        .as_object()
+        .context("no paths in the document")?;
     for (path, item) in paths {
         for (method, operation) in item.as_object().context("a path is no object")? {
-            if !["get", "put", "post", "delete", "patch", "head", "options", "trace"].contains(&method.as_str()) {
+            if ![
+                "get", "put", "post", "delete", "patch", "head", "options", "trace",
+            ]
+            .contains(&method.as_str())
+            {
                 continue;
             }
             let door = format!("{} {path}", method.to_uppercase());
@@ -235,7 +272,9 @@ fn ids(document: &Value, door: &str, operation: &Value) -> Result<BTreeSet<Strin
     }
     for parameter in operation["parameters"].as_array().into_iter().flatten() {
         let name = parameter["name"].as_str().context("a parameter without a name")?;
-        let plain = PLAIN_QUERY.iter().any(|(of, plain)| (*of == "*" || *of == door) && *plain == name);
+        let plain = PLAIN_QUERY
+            .iter()
+            .any(|(of, plain)| (*of == "*" || *of == door) && *plain == name);
         if parameter["in"] == "query" && !plain {
             found.insert(name.to_owned());
         }
@@ -250,10 +289,11 @@ fn collect_uuids(document: &Value, schema: &Value, found: &mut BTreeSet<String>,
     if depth > 8 {
         return;
     }
-    if let Some(pointer) = schema["$ref"].as_str().and_then(|reference| reference.strip_prefix('#')) {
-        if let Some(meant) = document.pointer(pointer) {
-            collect_uuids(document, meant, found, depth + 1);
-        }
+    let pointer = schema["$ref"]
+        .as_str()
+        .and_then(|reference| reference.strip_prefix('#'));
+    if let Some(meant) = pointer.and_then(|pointer| document.pointer(pointer)) {
+        collect_uuids(document, meant, found, depth + 1);
     }
     for all in ["allOf", "oneOf", "anyOf"] {
         for part in schema[all].as_array().into_iter().flatten() {

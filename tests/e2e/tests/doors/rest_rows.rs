@@ -5,7 +5,7 @@ use anyhow::Result;
 
 /// What an id names, or another value that a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Thing {
+pub(crate) enum Thing {
     Conversation,
     /// alice's one group.
     Group,
@@ -27,7 +27,7 @@ pub enum Thing {
 
 impl Thing {
     /// The value for a column; `owner` is alice.
-    pub fn value(self, world: &World, column: Column) -> Result<String> {
+    pub(crate) fn value(self, world: &World, column: Column) -> Result<String> {
         let name = matches!(self, Self::UserName);
         Ok(match column {
             Column::Absent if name => "nobody-has-this-name".into(),
@@ -66,7 +66,7 @@ impl Thing {
 
 /// An answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expect {
+pub(crate) enum Expect {
     /// The row's success.
     Success,
     Malformed,
@@ -78,7 +78,7 @@ pub enum Expect {
 
 impl Expect {
     /// Status and code of a refusal (docs/protocol.md, Errors).
-    pub fn refusal(self) -> Option<(u16, &'static str)> {
+    pub(crate) fn refusal(self) -> Option<(u16, &'static str)> {
         match self {
             Self::Success => None,
             Self::Malformed => Some((400, "malformed")),
@@ -92,23 +92,35 @@ impl Expect {
 
 /// An id of a request, `{name}` in its path, query or body, and what its columns get from somebody who may ask.
 #[derive(Clone, Copy, Debug)]
-pub struct Subject {
-    pub name: &'static str,
-    pub thing: Thing,
-    pub others: Expect,
-    pub absent: Expect,
+pub(crate) struct Subject {
+    pub(crate) name: &'static str,
+    pub(crate) thing: Thing,
+    pub(crate) others: Expect,
+    pub(crate) absent: Expect,
     /// Reserved and wildcard.
-    pub form: Expect,
+    pub(crate) form: Expect,
 }
 
 /// Not there and not mine are one.
 const fn hidden(name: &'static str, thing: Thing) -> Subject {
-    Subject { name, thing, others: Expect::NotFound, absent: Expect::NotFound, form: Expect::Malformed }
+    Subject {
+        name,
+        thing,
+        others: Expect::NotFound,
+        absent: Expect::NotFound,
+        form: Expect::Malformed,
+    }
 }
 
 /// Users are there for every user, also for those whom they block.
 const fn public(name: &'static str, thing: Thing, others: Expect, absent: Expect) -> Subject {
-    Subject { name, thing, others, absent, form: Expect::Malformed }
+    Subject {
+        name,
+        thing,
+        others,
+        absent,
+        form: Expect::Malformed,
+    }
 }
 
 /// A place to go on from: it need not be there, and shows nothing.
@@ -118,7 +130,7 @@ const fn place(name: &'static str, thing: Thing) -> Subject {
 
 /// Who may use a door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Needs {
+pub(crate) enum Needs {
     /// Nobody is asked who they are.
     Nothing,
     /// A login session or a device token with the scope `rest`.
@@ -131,20 +143,30 @@ pub enum Needs {
 
 /// One door, or one of several forms of its request.
 #[derive(Clone, Copy, Debug)]
-pub struct Row {
+pub(crate) struct Row {
     /// Method and path as in the OpenAPI document.
-    pub door: &'static str,
-    pub needs: Needs,
+    pub(crate) door: &'static str,
+    pub(crate) needs: Needs,
     /// Statuses of success.
-    pub ok: &'static [u16],
-    pub subjects: &'static [Subject],
+    pub(crate) ok: &'static [u16],
+    pub(crate) subjects: &'static [Subject],
     /// What a plain member gets for what is mine; `None`: the row's things have no members.
-    pub member: Option<Expect>,
-    pub query: &'static str,
+    pub(crate) member: Option<Expect>,
+    pub(crate) query: &'static str,
     /// JSON with `{name}`.
-    pub body: &'static str,
+    pub(crate) body: &'static str,
     /// Values that are not varied.
-    pub values: &'static [(&'static str, Thing)],
+    pub(crate) values: &'static [(&'static str, Thing)],
+}
+
+impl Row {
+    /// Whether what it is about is somebody's own.
+    pub(crate) fn is_private(&self) -> bool {
+        self.subjects.first().is_some_and(|first| {
+            let person = matches!(first.thing, Thing::User | Thing::UserName | Thing::GroupMember);
+            first.others == Expect::NotFound && !person
+        })
+    }
 }
 
 const BARE: Row = Row {
@@ -159,7 +181,11 @@ const BARE: Row = Row {
 };
 
 const fn open(door: &'static str) -> Row {
-    Row { door, needs: Needs::Nothing, ..BARE }
+    Row {
+        door,
+        needs: Needs::Nothing,
+        ..BARE
+    }
 }
 
 const fn caller(door: &'static str) -> Row {
@@ -167,7 +193,11 @@ const fn caller(door: &'static str) -> Row {
 }
 
 const fn row(door: &'static str, subjects: &'static [Subject]) -> Row {
-    Row { door, subjects, ..BARE }
+    Row {
+        door,
+        subjects,
+        ..BARE
+    }
 }
 
 const CONVERSATION: &[Subject] = &[hidden("conversation_id", Thing::Conversation)];
@@ -175,7 +205,10 @@ const MESSAGE: &[Subject] = &[hidden("message_id", Thing::Message)];
 const SESSION: &[Subject] = &[hidden("session_id", Thing::Session)];
 const TOKEN: &[Subject] = &[hidden("id", Thing::DeviceToken)];
 const GROUP: &[Subject] = &[hidden("group_id", Thing::Group)];
-const GROUP_MEMBER: &[Subject] = &[hidden("group_id", Thing::FreshGroup), hidden("user_id", Thing::GroupMember)];
+const GROUP_MEMBER: &[Subject] = &[
+    hidden("group_id", Thing::FreshGroup),
+    hidden("user_id", Thing::GroupMember),
+];
 const WHOM: &[Subject] = &[public("user_id", Thing::User, Expect::Success, Expect::NotFound)];
 /// Whoever blocks me is not there for me.
 const PARTNER: &[Subject] = &[hidden("user_id", Thing::User)];
@@ -186,7 +219,7 @@ const SUCCESS: Option<Expect> = Some(Expect::Success);
 const FORBIDDEN: Option<Expect> = Some(Expect::Forbidden);
 
 /// Query parameters that name nothing of anybody's.
-pub const PLAIN_QUERY: &[(&str, &str)] = &[
+pub(crate) const PLAIN_QUERY: &[(&str, &str)] = &[
     ("*", "limit"),
     ("*", "query"),
     // Opaque, and good only together with the asker's own scope.
@@ -199,7 +232,7 @@ pub const PLAIN_QUERY: &[(&str, &str)] = &[
 ];
 
 /// Every row. Rows of one door stand together.
-pub const ROWS: &[Row] = &[
+pub(crate) const ROWS: &[Row] = &[
     open("GET /healthz"),
     open("GET /readyz"),
     open("GET /api/v1/openapi.json"),
@@ -213,39 +246,80 @@ pub const ROWS: &[Row] = &[
         query: "username={username}",
         ..row(
             "GET /api/v1/users",
-            &[Subject { form: Expect::Success, ..place("username", Thing::UserName) }],
+            &[Subject {
+                form: Expect::Success,
+                ..place("username", Thing::UserName)
+            }],
         )
     },
     caller("GET /api/v1/users/me"),
-    Row { body: r#"{"display_name":"A"}"#, ..caller("PATCH /api/v1/users/me") },
+    Row {
+        body: r#"{"display_name":"A"}"#,
+        ..caller("PATCH /api/v1/users/me")
+    },
     row("GET /api/v1/users/{user_id}", WHOM),
-    Row { body: r#"{"username":"gina","password":"{password}"}"#, ..open("POST /api/v1/auth/login") },
+    Row {
+        body: r#"{"username":"gina","password":"{password}"}"#,
+        ..open("POST /api/v1/auth/login")
+    },
     Row {
         body: r#"{"refresh_token":"{refresh_token}"}"#,
         values: &[("refresh_token", Thing::RefreshToken)],
         ..open("POST /api/v1/auth/refresh")
     },
-    Row { needs: Needs::OwnLogin, ok: &[204], ..caller("POST /api/v1/auth/logout") },
+    Row {
+        needs: Needs::OwnLogin,
+        ok: &[204],
+        ..caller("POST /api/v1/auth/logout")
+    },
     Row {
         needs: Needs::OwnLogin,
         ok: &[204],
         body: r#"{"current_password":"{password}","new_password":"{password}"}"#,
         ..caller("POST /api/v1/auth/password")
     },
-    Row { needs: Needs::Login, ..caller("GET /api/v1/auth/sessions") },
-    Row { needs: Needs::OwnLogin, ok: &[204], ..caller("DELETE /api/v1/auth/sessions") },
-    Row { needs: Needs::Login, ..row("GET /api/v1/auth/sessions/{session_id}", SESSION) },
-    Row { needs: Needs::Login, ok: &[204], ..row("DELETE /api/v1/auth/sessions/{session_id}", SESSION) },
+    Row {
+        needs: Needs::Login,
+        ..caller("GET /api/v1/auth/sessions")
+    },
+    Row {
+        needs: Needs::OwnLogin,
+        ok: &[204],
+        ..caller("DELETE /api/v1/auth/sessions")
+    },
+    Row {
+        needs: Needs::Login,
+        ..row("GET /api/v1/auth/sessions/{session_id}", SESSION)
+    },
+    Row {
+        needs: Needs::Login,
+        ok: &[204],
+        ..row("DELETE /api/v1/auth/sessions/{session_id}", SESSION)
+    },
     Row {
         needs: Needs::Login,
         ok: &[201],
         body: r#"{"name":"one more"}"#,
         ..caller("POST /api/v1/auth/device-tokens")
     },
-    Row { needs: Needs::Login, ..caller("GET /api/v1/auth/device-tokens") },
-    Row { needs: Needs::Login, ..row("GET /api/v1/auth/device-tokens/{id}", TOKEN) },
-    Row { needs: Needs::Login, ok: &[204], ..row("DELETE /api/v1/auth/device-tokens/{id}", TOKEN) },
-    Row { ok: &[200, 201], body: r#"{"user_id":"{user_id}"}"#, ..row("POST /api/v1/contacts", WHOM) },
+    Row {
+        needs: Needs::Login,
+        ..caller("GET /api/v1/auth/device-tokens")
+    },
+    Row {
+        needs: Needs::Login,
+        ..row("GET /api/v1/auth/device-tokens/{id}", TOKEN)
+    },
+    Row {
+        needs: Needs::Login,
+        ok: &[204],
+        ..row("DELETE /api/v1/auth/device-tokens/{id}", TOKEN)
+    },
+    Row {
+        ok: &[200, 201],
+        body: r#"{"user_id":"{user_id}"}"#,
+        ..row("POST /api/v1/contacts", WHOM)
+    },
     Row {
         ok: &[200, 201],
         body: r#"{"username":"{username}"}"#,
@@ -258,7 +332,10 @@ pub const ROWS: &[Row] = &[
         )
     },
     caller("GET /api/v1/contacts"),
-    Row { query: "after={after}", ..row("GET /api/v1/contacts", &[place("after", Thing::User)]) },
+    Row {
+        query: "after={after}",
+        ..row("GET /api/v1/contacts", &[place("after", Thing::User)])
+    },
     Row {
         body: r#"{"state":"accepted"}"#,
         // Of those there are, erin has not asked; that she blocks is not told.
@@ -267,7 +344,13 @@ pub const ROWS: &[Row] = &[
             &[public("user_id", Thing::User, Expect::Conflict, Expect::NotFound)],
         )
     },
-    Row { ok: &[204], ..row("DELETE /api/v1/contacts/{user_id}", &[place("user_id", Thing::User)]) },
+    Row {
+        ok: &[204],
+        ..row(
+            "DELETE /api/v1/contacts/{user_id}",
+            &[place("user_id", Thing::User)],
+        )
+    },
     Row {
         ok: &[200, 201],
         body: r#"{"type":"one_on_one","user_id":"{user_id}"}"#,
@@ -278,23 +361,45 @@ pub const ROWS: &[Row] = &[
         body: r#"{"type":"one_on_one","username":"{username}"}"#,
         ..row(
             "POST /api/v1/conversations",
-            &[Subject { form: Expect::NotFound, ..hidden("username", Thing::UserName) }],
+            &[Subject {
+                form: Expect::NotFound,
+                ..hidden("username", Thing::UserName)
+            }],
         )
     },
     caller("GET /api/v1/conversations"),
-    Row { query: "after={after}", ..row("GET /api/v1/conversations", &[place("after", Thing::Conversation)]) },
-    Row { member: SUCCESS, ..row("GET /api/v1/conversations/{conversation_id}", CONVERSATION) },
+    Row {
+        query: "after={after}",
+        ..row(
+            "GET /api/v1/conversations",
+            &[place("after", Thing::Conversation)],
+        )
+    },
+    Row {
+        member: SUCCESS,
+        ..row("GET /api/v1/conversations/{conversation_id}", CONVERSATION)
+    },
     Row {
         ok: &[201],
         body: r#"{"name":"g","members":["{members}"]}"#,
         ..row("POST /api/v1/groups", &[hidden("members", Thing::User)])
     },
-    Row { member: FORBIDDEN, body: r#"{"description":"new"}"#, ..row("PATCH /api/v1/groups/{group_id}", GROUP) },
+    Row {
+        member: FORBIDDEN,
+        body: r#"{"description":"new"}"#,
+        ..row("PATCH /api/v1/groups/{group_id}", GROUP)
+    },
     Row {
         ok: &[200, 201],
         member: FORBIDDEN,
         body: r#"{"user_id":"{user_id}"}"#,
-        ..row(ADD, &[hidden("group_id", Thing::FreshGroup), hidden("user_id", Thing::User)])
+        ..row(
+            ADD,
+            &[
+                hidden("group_id", Thing::FreshGroup),
+                hidden("user_id", Thing::User),
+            ],
+        )
     },
     Row {
         ok: &[200, 201],
@@ -304,7 +409,10 @@ pub const ROWS: &[Row] = &[
             ADD,
             &[
                 hidden("group_id", Thing::FreshGroup),
-                Subject { form: Expect::NotFound, ..hidden("username", Thing::UserName) },
+                Subject {
+                    form: Expect::NotFound,
+                    ..hidden("username", Thing::UserName)
+                },
             ],
         )
     },
@@ -317,9 +425,17 @@ pub const ROWS: &[Row] = &[
         ok: &[204],
         member: FORBIDDEN,
         body: r#"{"role":"admin"}"#,
-        ..row("PUT /api/v1/groups/{group_id}/members/{user_id}/role", GROUP_MEMBER)
+        ..row(
+            "PUT /api/v1/groups/{group_id}/members/{user_id}/role",
+            GROUP_MEMBER,
+        )
     },
-    Row { ok: &[201], member: SUCCESS, body: r#"{"content":"hi"}"#, ..row(SEND, CONVERSATION) },
+    Row {
+        ok: &[201],
+        member: SUCCESS,
+        body: r#"{"content":"hi"}"#,
+        ..row(SEND, CONVERSATION)
+    },
     Row {
         ok: &[201],
         member: SUCCESS,
@@ -327,16 +443,25 @@ pub const ROWS: &[Row] = &[
         // Only its form is looked at: what it names need not be there for all who read it.
         ..row(
             SEND,
-            &[hidden("conversation_id", Thing::Conversation), place("reply_to", Thing::Message)],
+            &[
+                hidden("conversation_id", Thing::Conversation),
+                place("reply_to", Thing::Message),
+            ],
         )
     },
-    Row { member: SUCCESS, ..row(HISTORY, CONVERSATION) },
+    Row {
+        member: SUCCESS,
+        ..row(HISTORY, CONVERSATION)
+    },
     Row {
         member: SUCCESS,
         query: "around={around}",
         ..row(
             HISTORY,
-            &[hidden("conversation_id", Thing::Conversation), hidden("around", Thing::Message)],
+            &[
+                hidden("conversation_id", Thing::Conversation),
+                hidden("around", Thing::Message),
+            ],
         )
     },
     Row {
@@ -344,7 +469,10 @@ pub const ROWS: &[Row] = &[
         query: "before={before}",
         ..row(
             HISTORY,
-            &[hidden("conversation_id", Thing::Conversation), hidden("before", Thing::Message)],
+            &[
+                hidden("conversation_id", Thing::Conversation),
+                hidden("before", Thing::Message),
+            ],
         )
     },
     Row {
@@ -352,7 +480,10 @@ pub const ROWS: &[Row] = &[
         query: "after={after}",
         ..row(
             HISTORY,
-            &[hidden("conversation_id", Thing::Conversation), hidden("after", Thing::Message)],
+            &[
+                hidden("conversation_id", Thing::Conversation),
+                hidden("after", Thing::Message),
+            ],
         )
     },
     Row {
@@ -367,7 +498,10 @@ pub const ROWS: &[Row] = &[
         body: r#"{"status":"delivered"}"#,
         ..row("PUT /api/v1/messages/{message_id}/status", MESSAGE)
     },
-    Row { member: SUCCESS, ..row("GET /api/v1/messages/{message_id}/status", MESSAGE) },
+    Row {
+        member: SUCCESS,
+        ..row("GET /api/v1/messages/{message_id}/status", MESSAGE)
+    },
     Row {
         member: SUCCESS,
         query: "query=heron",
@@ -378,10 +512,16 @@ pub const ROWS: &[Row] = &[
         query: "query=heron&sender={sender}",
         ..row(
             "GET /api/v1/conversations/{conversation_id}/search",
-            &[hidden("conversation_id", Thing::Conversation), place("sender", Thing::User)],
+            &[
+                hidden("conversation_id", Thing::Conversation),
+                place("sender", Thing::User),
+            ],
         )
     },
-    Row { query: "query=heron", ..caller("GET /api/v1/search") },
+    Row {
+        query: "query=heron",
+        ..caller("GET /api/v1/search")
+    },
     Row {
         query: "query=heron&sender={sender}",
         ..row("GET /api/v1/search", &[place("sender", Thing::User)])

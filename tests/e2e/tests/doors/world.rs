@@ -12,27 +12,27 @@ use serde_json::{Value, json};
 use crate::http::{Got, Http};
 
 /// Of everybody here.
-pub const PASSWORD: &str = "correct horse battery";
-/// In the texts of alice's and bob's conversation; nobody else may ever see it.
-pub const SECRET: &str = "heron-secret";
+pub(crate) const PASSWORD: &str = "correct horse battery";
+/// In the texts and names of alice's conversations; nobody else may ever see it.
+pub(crate) const SECRET: &str = "heron-secret";
 
 /// A user.
 #[derive(Clone, Debug)]
-pub struct Person {
-    pub name: String,
-    pub id: String,
+pub(crate) struct Person {
+    pub(crate) name: String,
+    pub(crate) id: String,
     /// Access token of a login session.
-    pub access: String,
+    pub(crate) access: String,
     /// Device tokens: of every scope, and of one each.
-    pub device: String,
-    pub only_chat: String,
-    pub only_topics: String,
-    pub only_rest: String,
+    pub(crate) device: String,
+    pub(crate) only_chat: String,
+    pub(crate) only_topics: String,
+    pub(crate) only_rest: String,
 }
 
 /// Whose an id is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Column {
+pub(crate) enum Column {
     /// Mine, or I am in.
     Mine,
     /// There, and somebody else's.
@@ -46,41 +46,47 @@ pub enum Column {
 }
 
 impl Column {
-    pub const ALL: [Self; 5] = [Self::Mine, Self::Others, Self::Absent, Self::Reserved, Self::Wildcard];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Mine,
+        Self::Others,
+        Self::Absent,
+        Self::Reserved,
+        Self::Wildcard,
+    ];
 }
 
 /// Everything.
-pub struct World {
-    pub node: Node,
-    pub http: Http,
-    pub alice: Person,
+pub(crate) struct World {
+    pub(crate) node: Node,
+    pub(crate) http: Http,
+    pub(crate) alice: Person,
     /// In `ours` and, as a plain member, in alice's groups.
-    pub bob: Person,
+    pub(crate) bob: Person,
     /// Shares nothing with alice.
-    pub carol: Person,
+    pub(crate) carol: Person,
     /// Member of alice's groups.
-    pub dave: Person,
+    pub(crate) dave: Person,
     /// Has blocked alice.
-    pub erin: Person,
+    pub(crate) erin: Person,
     /// Logs in and out.
-    pub gina: Person,
+    pub(crate) gina: Person,
     /// alice and bob.
-    pub ours: String,
+    pub(crate) ours: String,
     /// carol and dave.
-    pub theirs: String,
+    pub(crate) theirs: String,
     /// alice's group with bob and dave.
-    pub group: String,
+    pub(crate) group: String,
     /// carol's group with dave.
-    pub their_group: String,
-    pub our_message: String,
-    pub their_message: String,
+    pub(crate) their_group: String,
+    pub(crate) our_message: String,
+    pub(crate) their_message: String,
     /// alice's access token of a session that she logged out of.
-    pub ended_access: String,
+    pub(crate) ended_access: String,
     /// alice's device token that she ended.
-    pub ended_device: String,
+    pub(crate) ended_device: String,
     /// carol's.
-    pub their_session: String,
-    pub their_token: String,
+    pub(crate) their_session: String,
+    pub(crate) their_token: String,
     /// Goes last.
     _folder: tempfile::TempDir,
 }
@@ -88,23 +94,30 @@ pub struct World {
 static FRESH: AtomicU32 = AtomicU32::new(0);
 
 /// A user name that nobody has.
-pub fn fresh_name() -> String {
+pub(crate) fn fresh_name() -> String {
     format!("fresh{}", FRESH.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A version 7 UUID that nobody has.
-pub fn absent_id() -> String {
+pub(crate) fn absent_id() -> String {
     let mut bytes: [u8; 16] = rand::rng().random();
     bytes[..6].copy_from_slice(&[0x01, 0x98, 0xc7, 0xa3, 0x0b, 0x12]);
     bytes[6] = 0x70 | (bytes[6] & 0x0f);
     bytes[8] = 0x80 | (bytes[8] & 0x3f);
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
 }
 
 impl World {
     /// Starts a node and settles everybody in.
-    pub fn new(arguments: &[&str]) -> Result<Self> {
+    pub(crate) fn new(arguments: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let (data, log) = (folder.path().join("data"), folder.path().join("log"));
         let mut node = Node::new(&Program::Godwit.path()?, &data, &log)?.arguments(arguments);
@@ -117,8 +130,8 @@ impl World {
 
         let ours = conversation(&http, &alice, &bob)?;
         let theirs = conversation(&http, &carol, &dave)?;
-        let group = new_group(&http, &alice, &[&bob, &dave])?;
-        let their_group = new_group(&http, &carol, &[&dave])?;
+        let group = new_group(&http, &alice, SECRET, &[&bob, &dave])?;
+        let their_group = new_group(&http, &carol, "Harbour", &[&dave])?;
         let our_message = message(&http, &alice, &ours, &format!("{SECRET} from alice"))?;
         let their_message = message(&http, &carol, &theirs, "a word between carol and dave")?;
         let blocked = json!({"state": "blocked"});
@@ -158,19 +171,21 @@ impl World {
     }
 
     /// A group of alice's with bob and dave that no other test has touched.
-    pub fn fresh_group(&self) -> Result<String> {
-        new_group(&self.http, &self.alice, &[&self.bob, &self.dave])
+    pub(crate) fn fresh_group(&self) -> Result<String> {
+        new_group(&self.http, &self.alice, SECRET, &[&self.bob, &self.dave])
     }
 }
 
 /// The body of a success.
-pub fn done(got: Got) -> Result<Value> {
+pub(crate) fn done(got: Got) -> Result<Value> {
     anyhow::ensure!((200..300).contains(&got.status), "{} {}", got.status, got.body);
     Ok(got.body)
 }
 
 fn text(value: &Value, field: &str) -> Result<String> {
-    let found = value[field].as_str().with_context(|| format!("no {field} in {value}"))?;
+    let found = value[field]
+        .as_str()
+        .with_context(|| format!("no {field} in {value}"))?;
     Ok(found.to_owned())
 }
 
@@ -191,14 +206,18 @@ fn person(http: &Http, name: &str) -> Result<Person> {
 }
 
 /// Access token, session id and refresh token of a new login session.
-pub fn login(http: &Http, name: &str) -> Result<(String, String, String)> {
+pub(crate) fn login(http: &Http, name: &str) -> Result<(String, String, String)> {
     let body = json!({"username": name, "password": PASSWORD});
     let session = done(http.call("POST", "/api/v1/auth/login", None, Some(&body))?)?;
-    Ok((text(&session, "access_token")?, text(&session, "session_id")?, text(&session, "refresh_token")?))
+    Ok((
+        text(&session, "access_token")?,
+        text(&session, "session_id")?,
+        text(&session, "refresh_token")?,
+    ))
 }
 
 /// A new device token and its id.
-pub fn device_token(http: &Http, access: &str, scopes: &[&str]) -> Result<(String, String)> {
+pub(crate) fn device_token(http: &Http, access: &str, scopes: &[&str]) -> Result<(String, String)> {
     let body = json!({"name": "e2e", "scopes": scopes});
     let made = done(http.call("POST", "/api/v1/auth/device-tokens", Some(access), Some(&body))?)?;
     Ok((text(&made, "token")?, text(&made, "id")?))
@@ -210,9 +229,9 @@ fn conversation(http: &Http, one: &Person, other: &Person) -> Result<String> {
     text(&made, "conversation_id")
 }
 
-fn new_group(http: &Http, admin: &Person, members: &[&Person]) -> Result<String> {
+fn new_group(http: &Http, admin: &Person, name: &str, members: &[&Person]) -> Result<String> {
     let members: Vec<&str> = members.iter().map(|member| member.id.as_str()).collect();
-    let body = json!({"name": SECRET, "members": members});
+    let body = json!({"name": name, "members": members});
     let made = done(http.call("POST", "/api/v1/groups", Some(&admin.access), Some(&body))?)?;
     text(&made, "conversation_id")
 }

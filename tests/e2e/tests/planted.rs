@@ -1,0 +1,62 @@
+//! The oracle must be able to fail: with each planted bug switched on the same kill test must go red and name the rule.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{folder, seed, small};
+use godwit_e2e::killtest::{KillTest, PowerLoss};
+
+/// Runs with the bug and requires one of the rules; up to a few times, for a bug may need a kill at the right moment.
+fn goes_red(bug: &str, power_loss: Option<PowerLoss>, rules: &[&str]) {
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let folder = folder("planted");
+        let test = KillTest {
+            folder: folder.path(),
+            seed: seed(),
+            kills: 4,
+            acknowledged: 500,
+            gap_ms: (500, 2_000),
+            limit: Duration::from_secs(60),
+            size: small(),
+            power_loss,
+            planted: Some(bug.to_owned()),
+        };
+        eprintln!("{bug}: seed {}", test.seed);
+        let report = test.run().unwrap();
+        let verdict = &report.outcome.verdict;
+        eprintln!("{bug}: exit {}, {:?}", verdict.exit, verdict.broken);
+        if verdict.exit == 1 && rules.iter().any(|rule| verdict.names(rule)) {
+            return;
+        }
+        assert!(verdict.exit != 2, "not judged: {}", verdict.examples);
+        seen.push(verdict.broken.clone());
+    }
+    panic!("{bug}: none of {rules:?} in three runs, but {seen:?}");
+}
+
+#[test]
+fn acknowledging_before_the_commit_is_caught() {
+    goes_red("ack-before-commit", None, &["ACK"]);
+}
+
+#[test]
+fn skipping_one_mailbox_is_caught() {
+    goes_red("skip-mailbox", None, &["OWED"]);
+}
+
+#[test]
+fn forgetting_a_cursor_is_caught() {
+    goes_red("forget-cursor", None, &["OWED", "INBOX", "TOPIC_LOSS"]);
+}
+
+#[test]
+fn reusing_a_number_is_caught() {
+    goes_red("reuse-number", None, &["SEQ", "ONCE", "ACK", "INBOX"]);
+}
+
+#[test]
+fn committing_without_a_sync_is_caught_by_the_power_loss() {
+    goes_red("no-sync", Some(PowerLoss::Drop), &["ACK", "OWED", "TOPIC_LOSS"]);
+}
