@@ -29,7 +29,10 @@ fn measured(tree: &TopicTree, topics: &[String]) -> u64 {
 }
 
 fn main() {
-    let count = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(1_000);
+    let count = std::env::args()
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(1_000);
     let mut tree = TopicTree::default();
     for n in 0..count {
         tree.insert(Route {
@@ -45,8 +48,9 @@ fn main() {
         });
     }
     // A fixed stride walks over all keys in an order that no cache foresees.
-    let topics: Vec<String> =
-        (0..MATCHES).map(|n| format!("plant/{}/line/{}", (n * 7_919) % (count / 10).max(1), 2 + n % 8)).collect();
+    let topics: Vec<String> = (0..MATCHES)
+        .map(|n| format!("plant/{}/line/{}", (n * 7_919) % (count / 10).max(1), 2 + n % 8))
+        .collect();
     let found = measured(&tree, &topics);
     assert!(found >= MATCHES, "every topic has a subscriber");
     eprintln!("{count} subscriptions, {MATCHES} matches, {found} found");

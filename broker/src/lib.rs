@@ -1,5 +1,8 @@
 //! Users' homes, topics' homes and MQTT: see docs/decisions/0004-inside-the-broker.md.
 
+mod broker;
+mod codec;
+mod net;
 pub mod packet;
 mod part;
 pub mod tables;
@@ -7,5 +10,7 @@ mod topics;
 mod users;
 mod wire_trait;
 
-pub use users::{UsersConfig, UsersMetrics};
+pub use broker::{Broker, Config, Metrics};
+pub use net::{Listener, NetConfig, NetMetrics, NewConnection, NewTransport};
 pub use topics::{Metrics as TopicMetrics, TopicTree};
+pub use users::{UsersConfig, UsersMetrics};

@@ -217,7 +217,11 @@ pub struct Ack {
 impl Ack {
     /// A success without properties.
     pub fn success(packet_id: PacketId) -> Self {
-        Self { packet_id, reason: 0, properties: Vec::new() }
+        Self {
+            packet_id,
+            reason: 0,
+            properties: Vec::new(),
+        }
     }
 }
 

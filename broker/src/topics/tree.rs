@@ -104,12 +104,7 @@ impl TopicTree {
     }
 
     /// Takes the route of a session and filter out; with a `route_id` only if it is still that one.
-    pub fn remove(
-        &mut self,
-        session: SessionId,
-        filter: &str,
-        route_id: Option<u64>,
-    ) -> Option<Route> {
+    pub fn remove(&mut self, session: SessionId, filter: &str, route_id: Option<u64>) -> Option<Route> {
         let (path, below) = split(filter);
         let mut nodes = vec![ROOT];
         let mut levels = Vec::new();

@@ -95,6 +95,7 @@ impl Default for UsersMetrics {
 impl UsersMetrics {
     /// Names them in `registry`.
     pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("godwit");
         let counters: [(&str, &str, &Counter); 11] = [
             (
                 "mqtt_messages_in",

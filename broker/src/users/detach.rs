@@ -113,8 +113,11 @@ impl Home {
         session.disconnected_at = now;
         session.feed.detach();
         session.log.forget_tail();
-        if let Some(feed) = session.inbox.as_mut().and_then(|inbox| inbox.feed.as_mut()) {
-            feed.detach();
+        if let Some(inbox) = session.inbox.as_deref_mut() {
+            inbox.gap_told = false;
+            if let Some(feed) = inbox.feed.as_mut() {
+                feed.detach();
+            }
         }
         for taken in &mut session.in2 {
             if matches!(taken.phase, Phase::Going | Phase::Ending) {

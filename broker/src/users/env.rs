@@ -63,6 +63,8 @@ pub(crate) enum What {
     Lazy,
     /// Stored: marks of everything up to here.
     Marks(u64),
+    /// Stored: cursors above this floor of the mailbox.
+    Trim(u64),
     /// Read: a page of a session's log.
     OwedPage(SessionId, u32),
     /// Read: a page of the mailbox.

@@ -194,11 +194,9 @@ fn push(session: &mut Session, mailbox: &Mailbox, env: &mut Env<'_, '_>) -> u64 
         let (Some(form), Some(feed)) = (inbox.form.filter(|form| form.qos > 0), &mut inbox.feed) else {
             return settled;
         };
-        let floor = mailbox.log.floor();
-        if feed.cursor.acked() < floor {
-            give_gap(live, form, env, feed.cursor.acked());
-            feed.cursor.lift(floor);
-            settled += 1;
+        if let Some(after) = inbox.gap.filter(|_| !inbox.gap_told) {
+            inbox.gap_told = true;
+            give_gap(live, form, env, after);
         }
         let next = feed.cursor.sent() + 1;
         if next > mailbox.log.confirmed() || in_flight >= live.window || !feed.cursor.has_span() {

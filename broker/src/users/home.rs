@@ -13,9 +13,10 @@ use super::log::{Feed, HEAD_EVERY, Log};
 use super::mailbox::{self, Mailbox};
 use super::owed::Owed;
 use super::receipts::Receipts;
+use super::retention;
 use super::retries::{self, Previous};
 use super::rows::{
-    InRow, InboxRow, Name, OutRow, PreviousRow, SessionRow, SubscriptionRow, WillRow, read_rows,
+    AgesRow, InRow, InboxRow, Name, OutRow, PreviousRow, SessionRow, SubscriptionRow, WillRow, read_rows,
 };
 use super::session::{self, In2, Inbox, Phase, Session, Subscription};
 use super::wills::PendingWill;
@@ -212,6 +213,11 @@ fn restore_row(
                 .map(retries::restored)
                 .unwrap_or_default();
         }
+        Name::Ages => {
+            home.mailbox.ages = AgesRow::decode(value)
+                .map(|row| retention::restored(&row))
+                .unwrap_or_default();
+        }
         Name::Session(_) | Name::Marks(_) | Name::InboxEver => {}
     }
 }
@@ -270,6 +276,7 @@ impl Home {
     pub(crate) fn flush_due(&mut self, env: &mut Env<'_, '_>) {
         self.flush_timer = false;
         self.flush(env);
+        self.retain(env);
         self.mailbox.rest();
         for session in &mut self.sessions {
             session.rest();
@@ -306,6 +313,7 @@ impl Home {
             env.store(What::Lazy, ops);
         }
         self.mailbox.keep_marks(env, true);
+        self.retain(env);
         env.issued == 0
     }
 }
@@ -321,6 +329,7 @@ impl Session {
             let acked = inbox.feed.as_ref().map_or(0, |feed| feed.cursor.acked());
             if acked > inbox.stored {
                 inbox.stored = acked;
+                inbox.gap = None;
                 ops.push(Name::Inbox(id).put(env.user, env.view(), &inbox.row()));
             }
         }

@@ -171,6 +171,11 @@ impl<T: Entry> Log<T> {
         self.tail.get(self.tail.len().checked_sub(back + 1)?)
     }
 
+    /// What the stored head, or the one on its way, says is confirmed.
+    pub(crate) fn stored_head(&self) -> u64 {
+        self.head.confirmed
+    }
+
     /// Entries confirmed since the head was stored.
     pub(crate) fn head_lag(&self) -> u64 {
         self.confirmed.saturating_sub(self.head.confirmed)

@@ -17,6 +17,7 @@ use prost::Message as _;
 use super::env::{Env, What};
 use super::log::{HEAD_EVERY, Keep, Log};
 use super::mail::Mail;
+use super::retention::Ages;
 use super::rows::{MARK_BYTES, Name, decode_marks};
 use super::waiter::Waiter;
 use crate::tables::MAILBOX;
@@ -45,6 +46,10 @@ pub(crate) struct Mailbox {
     dirty: u16,
     /// Marks are on their way to the store.
     storing: bool,
+    /// How old its entries are.
+    pub(crate) ages: Ages,
+    /// Cursors are on their way to the store, before the floor moves.
+    pub(crate) trimming: bool,
 }
 
 impl Mailbox {
@@ -58,6 +63,8 @@ impl Mailbox {
             on_the_way: HashMap::new(),
             dirty: 0,
             storing: false,
+            ages: Ages::new(),
+            trimming: false,
         };
         for (id, sequence) in marks.iter().flat_map(|value| decode_marks(value)) {
             mailbox.mark(ConversationId(id), sequence);
@@ -185,6 +192,7 @@ impl Mailbox {
             ops.push(Name::Marks(bucket).put_bytes(user, view, self.bucket_row(bucket)));
         }
         self.dirty = 0;
+        ops.extend(self.sample(env, up_to));
         if ops.is_empty() {
             self.marks_stored(env, up_to);
         } else {

@@ -20,6 +20,7 @@ mod mailbox;
 mod owed;
 mod publish_in;
 mod receipts;
+mod retention;
 mod retries;
 mod returns;
 mod rows;
@@ -60,7 +61,6 @@ pub(crate) struct Users {
     homes: HashMap<UserId, Box<Home>>,
     loading: HashMap<UserId, LoadState>,
     common: Common,
-    view: View,
     stopping: bool,
 }
 
@@ -71,7 +71,6 @@ impl Users {
             homes: HashMap::new(),
             loading: HashMap::new(),
             common: Common::new(config, metrics),
-            view: 0,
             stopping: false,
         }
     }
@@ -82,9 +81,9 @@ impl Users {
     }
 
     /// What must be read first to have it in memory.
-    pub(crate) fn load_reads(&mut self, user: UserId) -> Vec<Read> {
+    pub(crate) fn load_reads(&mut self, view: View, user: UserId) -> Vec<Read> {
         self.loading.insert(user, LoadState::default());
-        LoadState::first_reads(user, self.view)
+        LoadState::first_reads(user, view)
     }
 
     /// The rows of a load.
@@ -239,7 +238,7 @@ impl Users {
                 cx.answer(reply, Answer::Done);
                 return Flow::Taken;
             }
-            let reads = self.load_reads(user);
+            let reads = self.load_reads(cx.view(), user);
             return Flow::Load {
                 command: Command::User(command),
                 reply,
@@ -336,7 +335,7 @@ impl Users {
         number: u64,
     ) -> Option<Vec<Read>> {
         if !self.is_loaded(user) {
-            return Some(self.load_reads(user));
+            return Some(self.load_reads(cx.view(), user));
         }
         if let Some(Ticket {
             what: What::Look(look),
@@ -352,8 +351,7 @@ impl Users {
     pub(crate) fn end_of_turn(&mut self, _cx: &mut Cx<'_>, _wire: &mut dyn Wire) {}
 
     /// The worker owns these shards from now on.
-    pub(crate) fn taken_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], view: View) {
-        self.view = view;
+    pub(crate) fn taken_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], _view: View) {
         let not_before = cx.now().mono_ms + self.common.config.return_ms;
         self.common.due.taken_up(shards, not_before);
         self.tick(cx);

@@ -72,6 +72,7 @@ impl Users {
             } => {
                 home.in2_ended(env, session, conn, packet_id, message);
             }
+            What::Trim(floor) => home.trim(env, floor),
             What::Out2 { session, positions } => home.pubrecs_stored(env, session, &positions),
             _ => {}
         });

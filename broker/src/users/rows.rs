@@ -30,6 +30,8 @@ pub(crate) enum Name {
     InboxEver,
     /// `p`: [`PreviousRow`].
     Previous,
+    /// `a`: [`AgesRow`].
+    Ages,
 }
 
 impl Name {
@@ -45,6 +47,7 @@ impl Name {
             Self::Marks(bucket) => (b'm', None, std::slice::from_ref(bucket)),
             Self::InboxEver => (b'i', None, &[]),
             Self::Previous => (b'p', None, &[]),
+            Self::Ages => (b'a', None, &[]),
         };
         let mut name = Vec::with_capacity(33);
         name.push(kind);
@@ -62,6 +65,7 @@ impl Name {
             b'm' => return (rest.len() == 1).then(|| Self::Marks(rest[0])),
             b'i' => return rest.is_empty().then_some(Self::InboxEver),
             b'p' => return rest.is_empty().then_some(Self::Previous),
+            b'a' => return rest.is_empty().then_some(Self::Ages),
             _ => {}
         }
         let (id, rest) = rest.split_at_checked(16)?;
@@ -176,6 +180,18 @@ pub(crate) struct InboxRow {
     pub(crate) no_local: bool,
     #[prost(uint32, optional, tag = "6")]
     pub(crate) subscription_id: Option<u32>,
+    /// Retention took what followed this number; the session has acknowledged nothing since.
+    #[prost(uint64, optional, tag = "7")]
+    pub(crate) gap_after: Option<u64>,
+}
+
+/// How old the entries of the mailbox are: at this time, milliseconds since 1970, this number was confirmed.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct AgesRow {
+    #[prost(uint64, repeated, tag = "1")]
+    pub(crate) at: Vec<u64>,
+    #[prost(uint64, repeated, tag = "2")]
+    pub(crate) number: Vec<u64>,
 }
 
 /// QoS 2 towards the client.
@@ -280,6 +296,7 @@ mod tests {
             Name::Marks(15),
             Name::InboxEver,
             Name::Previous,
+            Name::Ages,
         ] {
             assert_eq!(Name::decode(&name.encode()), Some(name));
         }

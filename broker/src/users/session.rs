@@ -164,6 +164,10 @@ pub(crate) struct Inbox {
     pub(crate) form: Option<InboxForm>,
     /// The cursor as stored, or on its way.
     pub(crate) stored: u64,
+    /// Retention took what followed this number; the session has acknowledged nothing since.
+    pub(crate) gap: Option<u64>,
+    /// It was told on this connection.
+    pub(crate) gap_told: bool,
 }
 
 /// A subscription to me/inbox.
@@ -191,6 +195,18 @@ impl Inbox {
             qos: form.map_or(0, |form| u32::from(form.qos)),
             no_local: form.is_some_and(|form| form.no_local),
             subscription_id: form.and_then(|form| form.subscription_id),
+            gap_after: self.gap,
+        }
+    }
+
+    /// A session's place before its first subscription.
+    pub(crate) fn new() -> Self {
+        Self {
+            feed: None,
+            form: None,
+            stored: 0,
+            gap: None,
+            gap_told: false,
         }
     }
 
@@ -210,6 +226,8 @@ impl Inbox {
                 subscription_id: row.subscription_id,
             }),
             stored: row.acked,
+            gap: row.gap_after,
+            gap_told: false,
         }
     }
 

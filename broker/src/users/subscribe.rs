@@ -171,13 +171,7 @@ impl Home {
         if live.principal.is_anonymous() || !live.principal.scopes.chat {
             return NOT_AUTHORIZED;
         }
-        let inbox = session.inbox.get_or_insert_with(|| {
-            Box::new(Inbox {
-                feed: None,
-                form: None,
-                stored: 0,
-            })
-        });
+        let inbox = session.inbox.get_or_insert_with(|| Box::new(Inbox::new()));
         if inbox.form.is_some_and(|form| form.encoding != encoding) {
             return SPECIFIC;
         }

@@ -259,3 +259,55 @@ fn an_idle_live_session_is_small() {
     // 2 KB together with the connection's own state and the maps that lead here.
     assert!(all <= 1_400, "{all} bytes");
 }
+
+#[test]
+fn mailbox_entries_over_their_time_go_and_a_session_that_did_not_have_them_is_told_of_the_gap() {
+    const DAY: u64 = 24 * 3_600 * 1_000;
+    let mut rig = Rig::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let conversation = rig.make_conversation(&[alice.user, bob.user]);
+    let send = |rig: &mut Rig, id: u16| {
+        let a = rig.connect(&alice, clean(V5, "a"));
+        let topic = format!("c/{conversation}/send/text");
+        rig.packet(a, publish(&topic, &id.to_string(), 1, id));
+        rig.vanish(a);
+        rig.pass(30_000);
+    };
+    let b = rig.connect(&bob, persistent(V5, "b"));
+    rig.subscribe(b, "me/inbox/json", 1);
+    rig.vanish(b);
+    send(&mut rig, 1);
+    assert_eq!(rig.store.log_len(200, bob.user.0), 1);
+    rig.harness.advance(60 * DAY);
+    send(&mut rig, 2);
+    assert_eq!(rig.store.log_len(200, bob.user.0), 2);
+    // Its expiry was an hour: it comes as a new session with an old cursor only if it did not end.
+    rig.harness.advance(31 * DAY);
+    send(&mut rig, 3);
+    assert_eq!(
+        rig.store.log_len(200, bob.user.0),
+        2,
+        "the first is over its 90 days"
+    );
+    rig.crash();
+    let mut connect = persistent(V5, "b");
+    connect.session_expiry = u32::MAX;
+    let b = rig.connect(&bob, connect.clone());
+    rig.subscribe(b, "me/inbox/json", 1);
+    rig.vanish(b);
+    send(&mut rig, 4);
+    rig.harness.advance(80 * DAY);
+    rig.connect(&bob, connect.clone());
+    rig.harness.advance(11 * DAY);
+    rig.crash();
+    send(&mut rig, 5);
+    assert!(
+        rig.store.log_len(200, bob.user.0) <= 1,
+        "{}",
+        rig.store.log_len(200, bob.user.0)
+    );
+    let b = rig.connect(&bob, connect);
+    let got: Vec<_> = rig.publishes(b).iter().map(text).collect();
+    assert!(got[0].contains("\"gap\""), "{got:?}");
+    assert!(got.last().unwrap().contains("\"content\":\"5\""), "{got:?}");
+}

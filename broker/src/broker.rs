@@ -1,0 +1,186 @@
+//! The broker role: gives every call of the loop to the part it is for. Sockets, users' homes and topics' homes know each
+//! other only through here (docs/decisions/0004-inside-the-broker.md).
+
+use std::any::Any;
+use std::sync::Arc;
+
+use godwit_cluster::{Cx, Flow, Loading, Reply, Role, Tag};
+use godwit_store::{Outcome, Read, ReadAnswer, View};
+use godwit_wire::code::Refusal;
+use godwit_wire::command::{Answer, Command};
+use godwit_wire::ids::Key;
+
+use crate::net::{Event, Net, NetConfig, NetMetrics};
+use crate::part::Part;
+use crate::topics::{Metrics as TopicMetrics, Topics};
+use crate::users::{Users, UsersConfig, UsersMetrics};
+use crate::wire_trait::ConnId;
+
+/// How the broker is set up.
+#[derive(Clone, Default)]
+pub struct Config {
+    /// The doors.
+    pub net: NetConfig,
+    /// Users' homes.
+    pub users: Arc<UsersConfig>,
+}
+
+/// What the broker counts; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// The doors.
+    pub net: NetMetrics,
+    /// Users' homes.
+    pub users: UsersMetrics,
+    /// Topics' homes.
+    pub topics: TopicMetrics,
+}
+
+impl Metrics {
+    /// Names them in a registry.
+    pub fn register(&self, registry: &mut prometheus_client::registry::Registry) {
+        self.net.register(registry);
+        self.users.register(registry);
+        self.topics.register(registry);
+    }
+}
+
+/// The broker on one worker.
+pub struct Broker {
+    net: Net,
+    users: Users,
+    topics: Topics,
+}
+
+impl Broker {
+    /// A broker without connections; homes are loaded as they are spoken to.
+    pub fn new(config: &Config, metrics: &Metrics) -> Self {
+        Self {
+            net: Net::new(config.net.clone(), metrics.net.clone()),
+            users: Users::new(config.users.clone(), metrics.users.clone()),
+            topics: Topics::new(metrics.topics.clone()),
+        }
+    }
+}
+
+/// What comes up from a connection goes to its user's home.
+fn up(users: &mut Users) -> impl FnMut(&mut Cx<'_>, &mut Net, ConnId, Event) + '_ {
+    |cx, net, conn, event| match event {
+        Event::Packet(packet) => users.packet(cx, net, conn, packet),
+        Event::Closed(closed) => users.closed(cx, net, conn, closed),
+        Event::Drained => users.drained(cx, net, conn),
+    }
+}
+
+impl Role for Broker {
+    fn apply(&mut self, cx: &mut Cx<'_>, key: &Key, command: Command, reply: Reply) -> Flow {
+        match (key, command) {
+            (Key::User(user), Command::User(command)) => {
+                self.users.apply(cx, &mut self.net, *user, command, reply)
+            }
+            (key, Command::Topic(command)) => self.topics.apply(cx, key, command, reply),
+            _ => {
+                cx.answer(reply, Refusal::not_found().into());
+                Flow::Taken
+            }
+        }
+    }
+
+    fn loaded(&mut self, cx: &mut Cx<'_>, key: &Key, answers: Vec<ReadAnswer>) -> Loading {
+        match key {
+            Key::User(user) => self.users.loaded(cx, *user, answers),
+            _ => self.topics.loaded(cx, key, answers),
+        }
+    }
+
+    fn load_failed(&mut self, _cx: &mut Cx<'_>, key: &Key) {
+        match key {
+            Key::User(user) => {
+                self.users.load_failed(*user);
+                self.net.not_entered(*user);
+            }
+            _ => self.topics.load_failed(key),
+        }
+    }
+
+    fn enter(&mut self, cx: &mut Cx<'_>, key: &Key, tag: Tag) -> Option<Vec<Read>> {
+        let Key::User(user) = key else { return None };
+        match Part::of(tag) {
+            (Part::Net, conn) => {
+                if !self.users.is_loaded(*user) {
+                    return Some(self.users.load_reads(*user));
+                }
+                if let Some((conn, connect, principal)) = self.net.entered(conn) {
+                    self.users.attach(cx, &mut self.net, conn, connect, principal);
+                }
+                None
+            }
+            (_, number) => self.users.enter(cx, &mut self.net, *user, number),
+        }
+    }
+
+    fn stored(&mut self, cx: &mut Cx<'_>, tag: Tag, outcome: Outcome) {
+        match Part::of(tag) {
+            (Part::Net, _) => {}
+            (Part::Users, number) => self.users.stored(cx, &mut self.net, number, &outcome),
+            (Part::Topics, number) => self.topics.stored(cx, number, &outcome),
+        }
+    }
+
+    fn read(&mut self, cx: &mut Cx<'_>, tag: Tag, answers: Option<Vec<ReadAnswer>>) {
+        match Part::of(tag) {
+            (Part::Net, conn) => self.net.name_read(cx, conn, answers),
+            (Part::Users, number) => self.users.read(cx, &mut self.net, number, answers),
+            (Part::Topics, number) => self.topics.read(cx, number, answers),
+        }
+    }
+
+    fn answered(&mut self, cx: &mut Cx<'_>, tag: Tag, answer: Answer) {
+        match Part::of(tag) {
+            (Part::Net, conn) => self.net.judged(cx, conn, answer),
+            (Part::Users, number) => self.users.answered(cx, &mut self.net, number, answer),
+            (Part::Topics, number) => self.topics.answered(cx, number, answer),
+        }
+    }
+
+    fn timer(&mut self, cx: &mut Cx<'_>, tag: Tag) {
+        match Part::of(tag) {
+            (Part::Net, number) => self.net.timer(cx, number, &mut up(&mut self.users)),
+            (Part::Users, number) => self.users.timer(cx, &mut self.net, number),
+            (Part::Topics, number) => self.topics.timer(cx, number),
+        }
+    }
+
+    fn taken_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], view: View) {
+        self.net.start(cx);
+        self.users.taken_up(cx, shards, view);
+        self.topics.taken_up(cx);
+    }
+
+    fn given_up(&mut self, _cx: &mut Cx<'_>, shards: &[u16], _view: View) {
+        self.users.given_up(&mut self.net, shards);
+    }
+
+    fn io(&mut self, cx: &mut Cx<'_>, token: mio::Token, readable: bool, writable: bool) {
+        self.net
+            .io(cx, token, readable, writable, &mut up(&mut self.users));
+    }
+
+    fn handed(&mut self, cx: &mut Cx<'_>, item: Box<dyn Any + Send>) {
+        self.net.handed(cx, item);
+    }
+
+    fn end_of_turn(&mut self, cx: &mut Cx<'_>) {
+        self.users.end_of_turn(cx, &mut self.net);
+        self.net.end_of_turn(cx, &mut up(&mut self.users));
+    }
+
+    fn shut_down(&mut self, cx: &mut Cx<'_>) {
+        self.net.shut_down(cx, &mut up(&mut self.users));
+        self.users.shut_down(cx, &mut self.net);
+    }
+
+    fn quiet(&self) -> bool {
+        self.users.quiet() && self.topics.quiet()
+    }
+}

@@ -1,0 +1,386 @@
+//! The door: from a new socket to a CONNECT that a user's home can answer. Who is it, where does the user live, is the
+//! credential good. A bad credential and an unknown user get the same answer.
+
+use std::any::Any;
+
+use godwit_accounts::USER_NAMES;
+use godwit_cluster::Cx;
+use godwit_store::{Read, ReadAnswer};
+use godwit_wire::account::{AccountAnswer, AccountCommand, Principal, Scopes, Secret};
+use godwit_wire::code::Code;
+use godwit_wire::command::{Answer, Command};
+use godwit_wire::ids::{Key, SessionId, UserId};
+use godwit_wire::topic::is_user_name;
+
+use super::conn::{Arrival, Conn, Stage};
+use super::{
+    GREETING_MS, LISTENER_TOKENS, Listener, Net, NewConnection, NewTransport, Stream, TlsStream, Transport,
+    WebSocketStream,
+};
+use crate::codec::{self, reason};
+use crate::packet::{Connack, Connect, Outgoing, Version};
+use crate::part::Part;
+use crate::wire_trait::{ConnId, Wire};
+
+/// A connection on its way to its user's worker, with what was already read.
+struct Moved {
+    transport: Transport,
+    input: Vec<u8>,
+    arrival: Box<Arrival>,
+    greeting_until_ms: u64,
+}
+
+impl Net {
+    /// Takes what was handed to this worker. `None`: it was for the sockets.
+    pub(crate) fn handed(&mut self, cx: &mut Cx<'_>, item: Box<dyn Any + Send>) {
+        self.now_ms = cx.now().mono_ms;
+        let item = match item.downcast::<Moved>() {
+            Ok(moved) => return self.arrive(cx, *moved),
+            Err(item) => item,
+        };
+        let item = match item.downcast::<Listener>() {
+            Ok(listener) => return self.listen(cx, *listener),
+            Err(item) => item,
+        };
+        match item.downcast::<NewConnection>() {
+            Ok(new) => self.welcome(cx, *new),
+            Err(_) => tracing::error!("the broker was handed something it does not know"),
+        }
+    }
+
+    fn listen(&mut self, cx: &mut Cx<'_>, listener: Listener) {
+        if self.stopping {
+            return;
+        }
+        if let Err(error) = listener.socket.set_nonblocking(true) {
+            tracing::error!(%error, "a listener cannot be used");
+            return;
+        }
+        let mut socket = mio::net::TcpListener::from_std(listener.socket);
+        let token = mio::Token(LISTENER_TOKENS + self.listeners.len());
+        if let Err(error) = cx
+            .registry()
+            .register(&mut socket, token, mio::Interest::READABLE)
+        {
+            tracing::error!(%error, "a listener cannot be watched");
+            return;
+        }
+        self.listeners.push((socket, listener.tls));
+        // Clients may wait there since before it was watched.
+        self.accept(cx, self.listeners.len() - 1);
+    }
+
+    fn welcome(&mut self, cx: &mut Cx<'_>, new: NewConnection) {
+        let socket = |stream: std::net::TcpStream| {
+            stream
+                .set_nonblocking(true)
+                .and_then(|()| stream.set_nodelay(true))
+                .map(|()| mio::net::TcpStream::from_std(stream))
+        };
+        let made = match new.transport {
+            NewTransport::Tcp(stream) => socket(stream).map(Transport::Tcp),
+            NewTransport::Tls(stream, tls) => {
+                socket(stream).map(|socket| Transport::Tls(Box::new(TlsStream::new(socket, tls))))
+            }
+            NewTransport::WebSocket(stream, tls) => socket(stream).map(|socket| {
+                let stream = match tls {
+                    Some(tls) => Stream::Tls(TlsStream::new(socket, tls)),
+                    None => Stream::Tcp(socket),
+                };
+                Transport::WebSocket(Box::new(WebSocketStream::new(stream, new.already_read.clone())))
+            }),
+        };
+        match made {
+            Ok(transport) => {
+                let framed = matches!(transport, Transport::WebSocket(_));
+                let input = if framed { Vec::new() } else { new.already_read };
+                self.metrics.accepted.inc();
+                self.greet(cx, transport, input);
+            }
+            Err(error) => tracing::debug!(%error, "a new connection is gone already"),
+        }
+    }
+
+    /// A new connection: its CONNECT is awaited.
+    pub(super) fn greet(&mut self, cx: &mut Cx<'_>, transport: Transport, input: Vec<u8>) {
+        if self.stopping {
+            return;
+        }
+        let conn = Box::new(Conn::new(transport, input, self.now_ms, GREETING_MS));
+        let until = conn.greeting_until_ms;
+        if let Some(id) = self.add(cx, conn) {
+            self.look_at(id, until);
+            self.again.push(id);
+        }
+    }
+
+    /// The first packet, which must be a CONNECT.
+    pub(super) fn first_packet(&mut self, cx: &mut Cx<'_>, id: ConnId, frame: &[u8]) {
+        if frame
+            .first()
+            .is_none_or(|first| first >> 4 != codec::kind::CONNECT)
+        {
+            self.metrics.protocol_errors.inc();
+            self.remove(None, id);
+            return;
+        }
+        let mut connect = match codec::decode_connect(frame) {
+            Ok(connect) => connect,
+            Err(error) => {
+                self.metrics.protocol_errors.inc();
+                if error.reason == reason::UNSUPPORTED_VERSION {
+                    // Its level is unknown: the answer of 3.1.1 is understood by all (MQTT-3.1.2-2).
+                    if let Some(conn) = self.get(id) {
+                        conn.version = Version::V311;
+                    }
+                }
+                self.refuse(id, error.reason);
+                return;
+            }
+        };
+        let Some(conn) = self.get(id) else { return };
+        conn.connected_by(&connect);
+        if connect.authentication_method.is_some() {
+            self.refuse(id, reason::BAD_AUTH_METHOD);
+            return;
+        }
+        if connect.client_id.is_empty() {
+            if connect.version == Version::V311 && !connect.clean_start {
+                self.refuse(id, reason::CLIENT_ID);
+                return;
+            }
+            connect.client_id = SessionId::fresh().to_string().into();
+            connect.client_id_assigned = true;
+        }
+        self.who_is_it(cx, id, connect);
+    }
+
+    fn who_is_it(&mut self, cx: &mut Cx<'_>, id: ConnId, connect: Box<Connect>) {
+        let Some(name) = connect.username.clone() else {
+            if !self.config.anonymous {
+                self.refuse(id, reason::NOT_AUTHORIZED);
+                return;
+            }
+            let user = UserId::anonymous(&connect.client_id);
+            let scopes = Scopes {
+                topics: true,
+                ..Scopes::default()
+            };
+            let principal = Principal {
+                user,
+                name: "".into(),
+                credential: None,
+                expires_at: 0,
+                scopes,
+                admin: false,
+            };
+            self.to_its_worker(
+                cx,
+                id,
+                Box::new(Arrival {
+                    connect,
+                    user,
+                    principal: Some(principal),
+                }),
+            );
+            return;
+        };
+        if let Ok(user) = name.parse::<UserId>() {
+            self.to_its_worker(
+                cx,
+                id,
+                Box::new(Arrival {
+                    connect,
+                    user,
+                    principal: None,
+                }),
+            );
+            return;
+        }
+        if !is_user_name(&name) {
+            self.refuse(id, reason::BAD_CREDENTIAL);
+            return;
+        }
+        if let Some(conn) = self.get(id) {
+            conn.arrival = Some(Box::new(Arrival {
+                connect,
+                user: UserId(uuid::Uuid::nil()),
+                principal: None,
+            }));
+        }
+        let key = bytes::Bytes::copy_from_slice(name.as_bytes());
+        cx.read(
+            Part::Net.tag(id.to_tag()),
+            vec![Read::Fact {
+                table: USER_NAMES,
+                key,
+            }],
+        );
+    }
+
+    /// The user behind a name was read.
+    pub(crate) fn name_read(&mut self, cx: &mut Cx<'_>, tag: u64, answers: Option<Vec<ReadAnswer>>) {
+        let Some(id) = self.of_tag(tag) else { return };
+        let Some(mut arrival) = self.get(id).and_then(|conn| conn.arrival.take()) else {
+            return;
+        };
+        match answers.as_deref() {
+            Some([ReadAnswer::Fact(Some(user))]) => match UserId::from_slice(user) {
+                Some(user) => {
+                    arrival.user = user;
+                    self.to_its_worker(cx, id, arrival);
+                }
+                None => self.refuse(id, reason::SERVER_UNAVAILABLE),
+            },
+            Some([ReadAnswer::Fact(None)]) => self.refuse(id, reason::BAD_CREDENTIAL),
+            _ => self.refuse(id, reason::SERVER_UNAVAILABLE),
+        }
+    }
+
+    fn to_its_worker(&mut self, cx: &mut Cx<'_>, id: ConnId, arrival: Box<Arrival>) {
+        let worker = cx.worker_of(&Key::User(arrival.user));
+        if worker == cx.worker() {
+            self.judge(cx, id, arrival);
+            return;
+        }
+        let Some(conn) = self.remove(Some(cx), id) else {
+            return;
+        };
+        let Conn {
+            transport,
+            input,
+            greeting_until_ms,
+            ..
+        } = *conn;
+        let left = greeting_until_ms.saturating_sub(self.now_ms);
+        cx.hand_over(
+            worker,
+            Box::new(Moved {
+                transport,
+                input,
+                arrival,
+                greeting_until_ms: left,
+            }),
+        );
+    }
+
+    fn arrive(&mut self, cx: &mut Cx<'_>, moved: Moved) {
+        if self.stopping {
+            return;
+        }
+        let Moved {
+            transport,
+            input,
+            arrival,
+            greeting_until_ms,
+        } = moved;
+        let mut conn = Box::new(Conn::new(transport, input, self.now_ms, greeting_until_ms));
+        conn.connected_by(&arrival.connect);
+        let until = conn.greeting_until_ms;
+        if let Some(id) = self.add(cx, conn) {
+            self.look_at(id, until);
+            self.judge(cx, id, arrival);
+        }
+    }
+
+    /// At the user's worker: is the credential good?
+    fn judge(&mut self, cx: &mut Cx<'_>, id: ConnId, arrival: Box<Arrival>) {
+        let user = arrival.user;
+        if arrival.principal.is_some() {
+            self.let_in(cx, id, arrival);
+            return;
+        }
+        let password = arrival
+            .connect
+            .password
+            .as_deref()
+            .and_then(|password| std::str::from_utf8(password).ok());
+        let Some(secret) = password.map(|text| Secret(text.into())) else {
+            self.refuse(id, reason::BAD_CREDENTIAL);
+            return;
+        };
+        if let Some(conn) = self.get(id) {
+            conn.arrival = Some(arrival);
+        }
+        let command = Command::Account(Box::new(AccountCommand::Authenticate { secret }));
+        cx.ask(Part::Net.tag(id.to_tag()), Key::User(user), command);
+    }
+
+    /// The accounts have judged.
+    pub(crate) fn judged(&mut self, cx: &mut Cx<'_>, tag: u64, answer: Answer) {
+        let Some(id) = self.of_tag(tag) else { return };
+        let Some(mut arrival) = self.get(id).and_then(|conn| conn.arrival.take()) else {
+            return;
+        };
+        match answer {
+            Answer::Account(answer) => match *answer {
+                AccountAnswer::Principal(principal) if principal.scopes.chat || principal.scopes.topics => {
+                    arrival.principal = Some(principal);
+                    self.let_in(cx, id, arrival);
+                }
+                AccountAnswer::Principal(_) => self.refuse(id, reason::NOT_AUTHORIZED),
+                _ => self.refuse(id, reason::SERVER_UNAVAILABLE),
+            },
+            Answer::Refused(refusal) if refusal.code == Code::Unavailable => {
+                self.refuse(id, reason::SERVER_UNAVAILABLE);
+            }
+            _ => self.refuse(id, reason::BAD_CREDENTIAL),
+        }
+    }
+
+    fn let_in(&mut self, cx: &mut Cx<'_>, id: ConnId, mut arrival: Box<Arrival>) {
+        // The home needs neither.
+        arrival.connect.password = None;
+        arrival.connect.username = None;
+        let user = arrival.user;
+        if let Some(conn) = self.get(id) {
+            conn.arrival = Some(arrival);
+        }
+        cx.enter(Key::User(user), Part::Net.tag(id.to_tag()));
+    }
+
+    /// The home is in memory: what it attaches. `None`: the client is gone meanwhile.
+    pub(crate) fn entered(&mut self, tag: u64) -> Option<(ConnId, Box<Connect>, Principal)> {
+        let id = self.of_tag(tag)?;
+        let conn = self.get(id)?;
+        let Arrival {
+            connect, principal, ..
+        } = *conn.arrival.take()?;
+        let principal = principal?;
+        conn.owned = true;
+        conn.ends_at = principal.expires_at;
+        Some((id, connect, principal))
+    }
+
+    /// The home of a connection that waits at the door could not be loaded.
+    pub(crate) fn not_entered(&mut self, user: UserId) {
+        let waiting = |conn: &Conn| conn.arrival.as_ref().is_some_and(|arrival| arrival.user == user);
+        let ids: Vec<ConnId> = (0..self.slots.len())
+            .filter(|index| self.slots[*index].conn.as_deref().is_some_and(waiting))
+            .map(|index| ConnId {
+                index: index as u32,
+                generation: self.slots[index].generation,
+            })
+            .collect();
+        for id in ids {
+            self.refuse(id, reason::SERVER_UNAVAILABLE);
+        }
+    }
+
+    /// A CONNACK that says no, and the end of the connection.
+    pub(super) fn refuse(&mut self, id: ConnId, reason: u8) {
+        self.metrics.refused.inc();
+        let asked = self.peek(id).is_some_and(|conn| conn.stage == Stage::Judging);
+        let connack = Connack {
+            reason,
+            ..Connack::default()
+        };
+        // Before a readable CONNECT there is nobody to answer, but for a version that is not served.
+        let answer = asked
+            || matches!(
+                reason,
+                codec::reason::UNSUPPORTED_VERSION | codec::reason::TOO_LARGE
+            );
+        self.close(id, answer.then(|| Outgoing::Connack(Box::new(connack))));
+    }
+}

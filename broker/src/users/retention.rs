@@ -1,0 +1,97 @@
+//! Mailbox retention: how old entries are, by samples, and the floor that follows. What a session had not acknowledged
+//! is never dropped silently: its cursor moves first, durably, and leaves a gap marker that it is told.
+
+use godwit_store::Op;
+
+use super::env::{Env, What};
+use super::home::Home;
+use super::mailbox::{self, Mailbox};
+use super::rows::{AgesRow, Name};
+
+/// Samples within the time that entries are kept: an entry goes at most a twelfth of it too late.
+const SAMPLES: u64 = 12;
+
+/// When which numbers were there already: `(milliseconds since 1970, number)`, ascending.
+pub(crate) type Ages = Vec<(u64, u64)>;
+
+/// The samples in a row.
+pub(crate) fn restored(row: &AgesRow) -> Ages {
+    row.at.iter().copied().zip(row.number.iter().copied()).collect()
+}
+
+impl Mailbox {
+    /// Takes a sample if it is time for one. `up_to` is confirmed.
+    pub(crate) fn sample(&mut self, env: &Env<'_, '_>, up_to: u64) -> Option<Op> {
+        let now = env.unix_ms();
+        let every = env.common.config.mailbox_ms / SAMPLES;
+        if self.ages.last().is_some_and(|(at, _)| now < at + every) {
+            return None;
+        }
+        self.ages.push((now, up_to));
+        Some(self.ages_row(env))
+    }
+
+    fn ages_row(&self, env: &Env<'_, '_>) -> Op {
+        let row = AgesRow {
+            at: self.ages.iter().map(|age| age.0).collect(),
+            number: self.ages.iter().map(|age| age.1).collect(),
+        };
+        Name::Ages.put(env.user, env.view(), &row)
+    }
+
+    /// The last number whose time is over. Never above the stored head: the marks of what goes are stored.
+    fn outlived(&self, env: &Env<'_, '_>) -> u64 {
+        let kept_ms = env.common.config.mailbox_ms;
+        let over = self
+            .ages
+            .iter()
+            .rev()
+            .find(|(at, _)| at + kept_ms <= env.unix_ms());
+        over.map_or(0, |(_, number)| *number).min(self.log.stored_head())
+    }
+}
+
+impl Home {
+    /// Trims what is over its time: cursors first.
+    pub(crate) fn retain(&mut self, env: &mut Env<'_, '_>) {
+        let floor = self.mailbox.outlived(env);
+        if floor <= self.mailbox.log.floor() || self.mailbox.trimming {
+            return;
+        }
+        self.mailbox.trimming = true;
+        self.mailbox.ages.retain(|(_, number)| *number > floor);
+        let mut ops = vec![self.mailbox.ages_row(env)];
+        for session in &mut self.sessions {
+            let (id, stored) = (session.id, session.is_persistent());
+            let Some(inbox) = session.inbox.as_deref_mut() else {
+                continue;
+            };
+            let Some(feed) = inbox.feed.as_mut() else { continue };
+            let acked = feed.cursor.acked();
+            if acked < floor {
+                inbox.gap = inbox.gap.or(Some(acked));
+                inbox.gap_told = false;
+                feed.cursor.lift(floor);
+            }
+            // Never above a stored cursor: one that is only lazily stored is stored now.
+            if stored && inbox.stored < floor {
+                inbox.stored = feed.cursor.acked();
+                ops.push(Name::Inbox(id).put(env.user, env.view(), &inbox.row()));
+            }
+        }
+        env.store(What::Trim(floor), ops);
+    }
+
+    /// The cursors are durable above this floor.
+    pub(crate) fn trim(&mut self, env: &mut Env<'_, '_>, floor: u64) {
+        self.mailbox.trimming = false;
+        let confirmed = self.mailbox.log.stored_head();
+        if let Some(head) = self.mailbox.log.move_head(confirmed, floor) {
+            let log = mailbox::log_id(env.user);
+            env.store(What::Lazy, vec![Op::Head { log, head }]);
+        }
+        for index in 0..self.sessions.len() {
+            self.push_mail(env, index);
+        }
+    }
+}
