@@ -24,7 +24,7 @@ fn goes_red(bug: &str, power_loss: Option<PowerLoss>, rules: &[&str]) {
             planted: Some(bug.to_owned()),
         };
         eprintln!("{bug}: seed {}", test.seed);
-        let report = test.run().unwrap();
+        let report = test.run().expect("the run itself works");
         let verdict = &report.outcome.verdict;
         eprintln!("{bug}: exit {}, {:?}", verdict.exit, verdict.broken);
         if verdict.exit == 1 && rules.iter().any(|rule| verdict.names(rule)) {

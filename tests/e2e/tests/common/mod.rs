@@ -11,28 +11,28 @@ use tempfile::TempDir;
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// A folder, and the right to use the machine: two nodes under full load at once would only slow each other down.
-pub struct Folder {
+pub(crate) struct Folder {
     folder: TempDir,
     _alone: MutexGuard<'static, ()>,
 }
 
 impl Folder {
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().to_path_buf()
     }
 
     /// Leaves it where it is, for a look at what went wrong.
-    pub fn keep(self) -> String {
+    pub(crate) fn keep(self) -> String {
         self.folder.keep().display().to_string()
     }
 }
 
-pub fn folder(name: &str) -> Folder {
+pub(crate) fn folder(name: &str) -> Folder {
     let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::Builder::new()
         .prefix(&format!("godwit-{name}-"))
         .tempdir()
-        .unwrap();
+        .expect("a temporary folder");
     Folder {
         folder,
         _alone: alone,
@@ -40,12 +40,12 @@ pub fn folder(name: &str) -> Folder {
 }
 
 /// From `GODWIT_SEED`, else random; each test prints it.
-pub fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     std::env::var("GODWIT_SEED").map_or_else(|_| rand::rng().random(), |seed| seed.parse().expect("a number"))
 }
 
 /// Conversations of 2, 8 and 40: users are made quickly.
-pub fn small() -> Size {
+pub(crate) fn small() -> Size {
     Size {
         users: 40,
         senders: 20,
