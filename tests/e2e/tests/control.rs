@@ -1,5 +1,6 @@
 //! The recording clients and the checker tried on a broker that is not ours: mosquitto stopped in order keeps everything
 //! and must be green, killed -9 it loses what it had acknowledged and must be red.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::net::TcpStream;
 use std::path::Path;
