@@ -61,6 +61,7 @@ pub(crate) struct Users {
     homes: HashMap<UserId, Box<Home>>,
     loading: HashMap<UserId, LoadState>,
     common: Common,
+    view: View,
     stopping: bool,
 }
 
@@ -71,6 +72,7 @@ impl Users {
             homes: HashMap::new(),
             loading: HashMap::new(),
             common: Common::new(config, metrics),
+            view: 0,
             stopping: false,
         }
     }
@@ -81,9 +83,9 @@ impl Users {
     }
 
     /// What must be read first to have it in memory.
-    pub(crate) fn load_reads(&mut self, view: View, user: UserId) -> Vec<Read> {
+    pub(crate) fn load_reads(&mut self, user: UserId) -> Vec<Read> {
         self.loading.insert(user, LoadState::default());
-        LoadState::first_reads(user, view)
+        LoadState::first_reads(user, self.view)
     }
 
     /// The rows of a load.
@@ -238,7 +240,7 @@ impl Users {
                 cx.answer(reply, Answer::Done);
                 return Flow::Taken;
             }
-            let reads = self.load_reads(cx.view(), user);
+            let reads = self.load_reads(user);
             return Flow::Load {
                 command: Command::User(command),
                 reply,
@@ -335,7 +337,7 @@ impl Users {
         number: u64,
     ) -> Option<Vec<Read>> {
         if !self.is_loaded(user) {
-            return Some(self.load_reads(cx.view(), user));
+            return Some(self.load_reads(user));
         }
         if let Some(Ticket {
             what: What::Look(look),
@@ -351,7 +353,8 @@ impl Users {
     pub(crate) fn end_of_turn(&mut self, _cx: &mut Cx<'_>, _wire: &mut dyn Wire) {}
 
     /// The worker owns these shards from now on.
-    pub(crate) fn taken_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], _view: View) {
+    pub(crate) fn taken_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], view: View) {
+        self.view = view;
         let not_before = cx.now().mono_ms + self.common.config.return_ms;
         self.common.due.taken_up(shards, not_before);
         self.tick(cx);

@@ -246,7 +246,7 @@ impl Rig {
 
     pub(super) fn loaded(&mut self, user: UserId) {
         if !self.users.is_loaded(user) {
-            let reads = self.users.load_reads(self.view, user);
+            let reads = self.users.load_reads(user);
             self.load(user, reads);
         }
     }
