@@ -1,55 +1,94 @@
-//! stand-in
+//! MQTT's part of the wiring: how the broker is set up from the configuration, its listeners on every worker, and
+//! WebSockets that leave HTTP after their upgrade.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use godwit_broker::{Broker, Listener, NetConfig, NewConnection, NewTransport, UsersConfig};
+use godwit_cluster::{RoleId, Router};
+use godwit_history_api::{MqttUpgrade, take_apart};
+use tokio_rustls::server::TlsStream;
+
 use crate::StartError;
 use crate::node::Node;
-use godwit_cluster::*;
-use godwit_history_api::MqttUpgrade;
-use std::net::TcpListener;
-use std::sync::Arc;
+
+pub(crate) use godwit_broker::Metrics;
+
+/// Milliseconds of a day.
+const DAY_MS: u64 = 24 * 3_600 * 1_000;
+
+/// The broker's settings.
+pub(crate) fn config(node: &Node, _connections: u64) -> godwit_broker::Config {
+    let settings = &node.settings;
+    godwit_broker::Config {
+        net: NetConfig { anonymous: settings.options.anonymous },
+        users: Arc::new(UsersConfig {
+            acl: settings.acl.clone(),
+            mailbox_ms: u64::from(settings.options.mailbox_days) * DAY_MS,
+            ..UsersConfig::default()
+        }),
+    }
+}
+
+/// The broker on one worker.
+pub(crate) fn role(config: &godwit_broker::Config, metrics: &Metrics) -> Broker {
+    Broker::new(config, metrics)
+}
+
+/// Gives the listeners to every worker: whichever is free accepts.
+///
+/// # Errors
+/// A socket cannot be shared, or the TLS settings are refused.
 pub(crate) fn open(
-    _: &Router,
-    _: &Node,
-    _: Option<TcpListener>,
-    _: Option<TcpListener>,
+    router: &Router,
+    node: &Node,
+    plain: Option<TcpListener>,
+    tls: Option<TcpListener>,
 ) -> Result<(), StartError> {
+    let secured = match (&node.certificate, tls) {
+        (Some(certificate), Some(socket)) => Some((socket, certificate.server_config(&[b"mqtt"])?)),
+        _ => None,
+    };
+    for worker in 0..router.workers() {
+        if let Some(socket) = &plain {
+            let listener = Listener { socket: socket.try_clone()?, tls: None };
+            router.hand_over(worker, RoleId::Broker, Box::new(listener));
+        }
+        if let Some((socket, config)) = &secured {
+            let listener = Listener { socket: socket.try_clone()?, tls: Some(config.clone()) };
+            router.hand_over(worker, RoleId::Broker, Box::new(listener));
+        }
+    }
     Ok(())
 }
-pub(crate) fn upgrade(_: &Router) -> MqttUpgrade {
-    Arc::new(|_, _| {})
+
+/// Takes upgraded WebSockets out of HTTP and gives them to the workers in turn.
+pub(crate) fn upgrade(router: &Router) -> MqttUpgrade {
+    let (router, next) = (router.clone(), AtomicU16::new(0));
+    Arc::new(move |upgraded, peer| {
+        let (transport, already_read) = match take_apart::<tokio::net::TcpStream>(upgraded) {
+            Ok((stream, read)) => match stream.into_std() {
+                Ok(stream) => (NewTransport::WebSocket(stream, None), read),
+                Err(error) => return gone(peer, &error.to_string()),
+            },
+            Err(upgraded) => match take_apart::<TlsStream<tokio::net::TcpStream>>(upgraded) {
+                Ok((stream, read)) => {
+                    let (stream, session) = stream.into_inner();
+                    match stream.into_std() {
+                        Ok(stream) => (NewTransport::WebSocket(stream, Some(Box::new(session))), read),
+                        Err(error) => return gone(peer, &error.to_string()),
+                    }
+                }
+                Err(_) => return gone(peer, "an upgraded connection of an unknown transport"),
+            },
+        };
+        let worker = next.fetch_add(1, Ordering::Relaxed) % router.workers();
+        let connection = NewConnection { transport, peer, already_read: already_read.to_vec() };
+        router.hand_over(worker, RoleId::Broker, Box::new(connection));
+    })
 }
-pub(crate) fn config(_: &Node, _: u64) -> u8 {
-    0
-}
-#[derive(Clone, Default)]
-pub(crate) struct Metrics;
-impl Metrics {
-    pub(crate) fn register(&self, _: &mut prometheus_client::registry::Registry) {}
-}
-pub(crate) struct R;
-pub(crate) fn role(_: &u8, _: &Metrics) -> R {
-    R
-}
-impl Role for R {
-    fn apply(
-        &mut self,
-        cx: &mut Cx<'_>,
-        _: &godwit_wire::ids::Key,
-        _: godwit_wire::command::Command,
-        reply: Reply,
-    ) -> Flow {
-        cx.answer(reply, godwit_wire::command::Answer::Done);
-        Flow::Taken
-    }
-    fn loaded(
-        &mut self,
-        _: &mut Cx<'_>,
-        _: &godwit_wire::ids::Key,
-        _: Vec<godwit_store::ReadAnswer>,
-    ) -> Loading {
-        Loading::Ready
-    }
-    fn load_failed(&mut self, _: &mut Cx<'_>, _: &godwit_wire::ids::Key) {}
-    fn stored(&mut self, _: &mut Cx<'_>, _: u64, _: godwit_store::Outcome) {}
-    fn answered(&mut self, _: &mut Cx<'_>, _: u64, _: godwit_wire::command::Answer) {}
-    fn taken_up(&mut self, _: &mut Cx<'_>, _: &[u16], _: u64) {}
-    fn given_up(&mut self, _: &mut Cx<'_>, _: &[u16], _: u64) {}
+
+fn gone(peer: SocketAddr, why: &str) {
+    tracing::debug!(%peer, why, "a WebSocket was lost on its way to the broker");
 }
