@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use godwit_accounts::tables::USER_NAMES;
 use godwit_wire::account::{AccountAnswer, AccountCommand, ContactChange, ContactState};
-use godwit_wire::code::Code;
+use godwit_wire::code::Refusal;
 use godwit_wire::command::Named;
 use godwit_wire::ids::UserId;
 use godwit_wire::json::Timestamp;
@@ -100,7 +100,8 @@ impl WhichUser {
         };
         match user {
             Some(user) => api.named(user).await,
-            None => Err(Problem::new(Code::NotFound, "there is no such user")),
+            // In the words of "not yours": who is blocked is not told.
+            None => Err(Refusal::not_found().into()),
         }
     }
 }
