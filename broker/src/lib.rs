@@ -1,7 +1,7 @@
 //! Users' homes, topics' homes and MQTT: see docs/decisions/0004-inside-the-broker.md.
 
 mod broker;
-mod codec;
+pub mod codec;
 mod net;
 pub mod packet;
 mod part;

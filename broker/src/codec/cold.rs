@@ -1,287 +1,240 @@
-//! The packets that come once or seldom: CONNECT, SUBSCRIBE, UNSUBSCRIBE, DISCONNECT, AUTH.
+//! The packets that come seldom, decoded by the codec crate after our own checks: CONNECT, SUBSCRIBE, UNSUBSCRIBE,
+//! DISCONNECT, AUTH. Converts its types to ours; knows no sockets.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
 use godwit_wire::proto::stored::{PublishProperties, UserProperty};
+use rmqtt_codec::{v3, v5};
+use tokio_util::codec::Decoder as _;
 
-use super::publish::has_wildcard;
-use super::read::{Properties, Reader, Value, property};
-use super::{DecodeError, body, reason};
+use super::{DecodeError, checks};
 use crate::packet::{Connect, FilterIn, Incoming, Version, Will};
 
-const CONNECT_PROPERTIES: &[u8] = &[
-    property::SESSION_EXPIRY,
-    property::RECEIVE_MAXIMUM,
-    property::MAXIMUM_PACKET_SIZE,
-    property::TOPIC_ALIAS_MAXIMUM,
-    property::REQUEST_RESPONSE,
-    property::REQUEST_PROBLEM,
-    property::USER,
-    property::AUTH_METHOD,
-    property::AUTH_DATA,
-];
+/// Whether the frame's sender would understand an MQTT 5 CONNACK: what a refused CONNECT is answered in. `None` if it
+/// is no CONNECT of any MQTT.
+pub(crate) fn answer_version(frame: &[u8]) -> Option<Version> {
+    match checks::version(frame) {
+        Ok(version) => Some(version),
+        Err(error) if error.reason == super::reason::UNSUPPORTED_VERSION => {
+            // A later version is answered in MQTT 5, an earlier one in 3.1.1; level 6 and up is later.
+            let later = super::body(frame).get(6).is_some_and(|level| *level > 5 && *level < 0x80);
+            Some(if later { Version::V5 } else { Version::V311 })
+        }
+        Err(_) => None,
+    }
+}
 
-const WILL_PROPERTIES: &[u8] = &[
-    property::WILL_DELAY,
-    property::PAYLOAD_FORMAT,
-    property::MESSAGE_EXPIRY,
-    property::CONTENT_TYPE,
-    property::RESPONSE_TOPIC,
-    property::CORRELATION_DATA,
-    property::USER,
-];
-
-/// A whole CONNECT frame (3.1).
+/// Decodes a whole CONNECT frame.
 pub(crate) fn decode_connect(frame: &[u8]) -> Result<Box<Connect>, DecodeError> {
-    if frame.first() != Some(&0x10) {
-        return Err(DecodeError::malformed("reserved flags of the fixed header"));
+    let checked = checks::connect(frame)?;
+    let mut copy = BytesMut::from(frame);
+    if let Some(flags) = checked.pretend_clean.and_then(|at| copy.get_mut(at)) {
+        *flags |= 0x02;
     }
-    let mut rest = Reader(body(frame));
-    let unsupported = DecodeError {
-        reason: reason::UNSUPPORTED_VERSION,
-        what: "a protocol name or version not served",
+    if let Some(last) = checked.zero_expiry.and_then(|at| copy.get_mut(at + 3)) {
+        *last = 1;
+    }
+    let mut connect = match checked.version {
+        Version::V311 => connect_v3(copy)?,
+        Version::V5 => connect_v5(copy)?,
     };
-    let name = rest.binary()?;
-    let level = rest.byte()?;
-    let version = match (name, level) {
-        (b"MQTT", 4) => Version::V311,
-        (b"MQTT", 5) => Version::V5,
-        _ => return Err(unsupported),
+    if checked.pretend_clean.is_some() {
+        connect.clean_start = false;
+    }
+    if let (Some(_), Some(will)) = (checked.zero_expiry, &mut connect.will) {
+        will.message_expiry = Some(0);
+    }
+    Ok(connect)
+}
+
+fn connect_v3(mut frame: BytesMut) -> Result<Box<Connect>, DecodeError> {
+    let v3::Packet::Connect(given) = whole_v3(&mut frame)? else {
+        return Err(OTHER);
     };
-    let flags = rest.byte()?;
-    let (will, will_qos, will_retain) = (flags & 4 != 0, (flags >> 3) & 3, flags & 0x20 != 0);
-    let (has_password, has_name) = (flags & 0x40 != 0, flags & 0x80 != 0);
-    if flags & 1 != 0 {
-        return Err(DecodeError::malformed("the reserved flag of CONNECT"));
-    }
-    if will_qos == 3 || (!will && (will_qos != 0 || will_retain)) {
-        return Err(DecodeError::malformed("will flags that contradict each other"));
-    }
-    if version == Version::V311 && has_password && !has_name {
-        return Err(DecodeError::malformed("a password without a user name"));
-    }
-    let clean_start = flags & 2 != 0;
-    let keep_alive = rest.two()?;
-    let mut connect = Connect {
-        version,
-        client_id: "".into(),
+    Ok(Box::new(Connect {
+        version: Version::V311,
+        client_id: text(&given.client_id),
         client_id_assigned: false,
-        clean_start,
-        keep_alive,
-        session_expiry: if version == Version::V311 && !clean_start {
-            u32::MAX
-        } else {
-            0
-        },
+        clean_start: given.clean_session,
+        keep_alive: given.keep_alive,
+        session_expiry: if given.clean_session { 0 } else { u32::MAX },
         receive_maximum: u16::MAX,
         maximum_packet_size: u32::MAX,
         topic_alias_maximum: 0,
         request_problem_information: true,
-        will: None,
-        username: None,
-        password: None,
+        will: given.last_will.map(|will| {
+            Box::new(Will {
+                topic: text(&will.topic),
+                payload: copy(&will.message),
+                qos: will.qos.value(),
+                retain: will.retain,
+                delay: 0,
+                message_expiry: None,
+                properties: None,
+            })
+        }),
+        username: given.username.as_ref().map(text),
+        password: given.password.as_ref().map(copy),
         authentication_method: None,
+    }))
+}
+
+fn connect_v5(mut frame: BytesMut) -> Result<Box<Connect>, DecodeError> {
+    let v5::Packet::Connect(given) = whole_v5(&mut frame)? else {
+        return Err(OTHER);
     };
-    if version == Version::V5 {
-        connect_properties(&mut connect, rest.properties(CONNECT_PROPERTIES)?)?;
-    }
-    connect.client_id = rest.string()?.into();
-    if will {
-        connect.will = Some(Box::new(decode_will(version, &mut rest, will_qos, will_retain)?));
-    }
-    if has_name {
-        connect.username = Some(rest.string()?.into());
-    }
-    if has_password {
-        connect.password = Some(Bytes::copy_from_slice(rest.binary()?));
-    }
-    if !rest.0.is_empty() {
-        return Err(DecodeError::malformed("bytes after the end of a packet"));
-    }
-    Ok(Box::new(connect))
+    Ok(Box::new(Connect {
+        version: Version::V5,
+        client_id: text(&given.client_id),
+        client_id_assigned: false,
+        clean_start: given.clean_start,
+        keep_alive: given.keep_alive,
+        session_expiry: given.session_expiry_interval_secs,
+        receive_maximum: given.receive_max.map_or(u16::MAX, Into::into),
+        maximum_packet_size: given.max_packet_size.map_or(u32::MAX, Into::into),
+        topic_alias_maximum: given.topic_alias_max,
+        request_problem_information: given.request_problem_info,
+        username: given.username.as_ref().map(text),
+        password: given.password.as_ref().map(copy),
+        authentication_method: given.auth_method.as_ref().map(text),
+        will: given.last_will.map(|will| Box::new(will_v5(&will))),
+    }))
 }
 
-fn connect_properties(connect: &mut Connect, mut given: Properties<'_>) -> Result<(), DecodeError> {
-    let mut auth_data = false;
-    while let Some((id, value)) = given.next()? {
-        match (id, value) {
-            (property::SESSION_EXPIRY, Value::Number(seconds)) => connect.session_expiry = seconds,
-            (property::RECEIVE_MAXIMUM, Value::Number(0)) => {
-                return Err(DecodeError::protocol("receive maximum 0"));
-            }
-            // Read from two bytes, so it fits.
-            (property::RECEIVE_MAXIMUM, Value::Number(most)) => connect.receive_maximum = most as u16,
-            (property::MAXIMUM_PACKET_SIZE, Value::Number(0)) => {
-                return Err(DecodeError::protocol("maximum packet size 0"));
-            }
-            (property::MAXIMUM_PACKET_SIZE, Value::Number(size)) => connect.maximum_packet_size = size,
-            (property::TOPIC_ALIAS_MAXIMUM, Value::Number(most)) => connect.topic_alias_maximum = most as u16,
-            (property::REQUEST_PROBLEM, Value::Number(flag)) => {
-                connect.request_problem_information = flag == 1
-            }
-            (property::AUTH_METHOD, Value::Text(method)) => {
-                connect.authentication_method = Some(method.into())
-            }
-            (property::AUTH_DATA, _) => auth_data = true,
-            _ => {}
-        }
-    }
-    if auth_data && connect.authentication_method.is_none() {
-        return Err(DecodeError::protocol("authentication data without a method"));
-    }
-    Ok(())
-}
-
-fn decode_will(version: Version, rest: &mut Reader<'_>, qos: u8, retain: bool) -> Result<Will, DecodeError> {
-    let mut will = Will {
-        topic: "".into(),
-        payload: Bytes::new(),
-        qos,
-        retain,
-        delay: 0,
-        message_expiry: None,
-        properties: None,
+fn will_v5(will: &v5::LastWill) -> Will {
+    let properties = PublishProperties {
+        payload_is_utf8: will.is_utf8_payload,
+        response_topic: will.response_topic.as_deref().unwrap_or_default().to_owned(),
+        correlation_data: will.correlation_data.clone(),
+        user_properties: will
+            .user_properties
+            .iter()
+            .map(|(name, value)| UserProperty { name: name.to_string(), value: value.to_string() })
+            .collect(),
+        content_type: will.content_type.as_deref().unwrap_or_default().to_owned(),
     };
-    if version == Version::V5 {
-        let mut properties = PublishProperties::default();
-        let mut any = false;
-        let mut given = rest.properties(WILL_PROPERTIES)?;
-        while let Some((id, value)) = given.next()? {
-            any |= !matches!(id, property::WILL_DELAY | property::MESSAGE_EXPIRY);
-            match (id, value) {
-                (property::WILL_DELAY, Value::Number(seconds)) => will.delay = seconds,
-                (property::MESSAGE_EXPIRY, Value::Number(seconds)) => will.message_expiry = Some(seconds),
-                (property::PAYLOAD_FORMAT, Value::Number(format)) => {
-                    properties.payload_is_utf8 = Some(format == 1)
-                }
-                (property::CONTENT_TYPE, Value::Text(text)) => properties.content_type = text.into(),
-                (property::RESPONSE_TOPIC, Value::Text(text)) => {
-                    if text.is_empty() || has_wildcard(text) {
-                        return Err(DecodeError::protocol("a response topic that is no topic name"));
-                    }
-                    properties.response_topic = text.into();
-                }
-                (property::CORRELATION_DATA, Value::Binary(data)) => {
-                    properties.correlation_data = Some(data.to_vec().into());
-                }
-                (property::USER, Value::Pair(name, value)) => {
-                    let pair = UserProperty {
-                        name: name.into(),
-                        value: value.into(),
-                    };
-                    properties.user_properties.push(pair);
-                }
-                _ => {}
-            }
-        }
-        will.properties = any.then(|| Box::new(properties));
+    Will {
+        topic: text(&will.topic),
+        payload: copy(&will.message),
+        qos: will.qos.value(),
+        retain: will.retain,
+        delay: will.will_delay_interval_sec.unwrap_or(0),
+        message_expiry: will.message_expiry_interval.map(Into::into),
+        properties: (properties != PublishProperties::default()).then(|| Box::new(properties)),
     }
-    will.topic = rest.string()?.into();
-    if will.topic.is_empty() || has_wildcard(&will.topic) {
-        return Err(DecodeError {
-            reason: reason::TOPIC_NAME,
-            what: "a will's topic that is no topic name",
-        });
-    }
-    will.payload = Bytes::copy_from_slice(rest.binary()?);
-    Ok(will)
 }
 
-pub(crate) fn decode_subscribe(version: Version, frame: &[u8]) -> Result<Incoming, DecodeError> {
-    let mut rest = Reader(body(frame));
-    let packet_id = rest.packet_id()?;
-    let mut subscription_id = None;
-    if version == Version::V5 {
-        let mut given = rest.properties(&[property::SUBSCRIPTION_ID, property::USER])?;
-        while let Some((id, value)) = given.next()? {
-            match (id, value) {
-                (property::SUBSCRIPTION_ID, Value::Number(0)) => {
-                    return Err(DecodeError::protocol("subscription identifier 0"));
-                }
-                (property::SUBSCRIPTION_ID, Value::Number(number)) => subscription_id = Some(number),
-                _ => {}
-            }
+/// Decodes a whole SUBSCRIBE frame.
+pub(super) fn decode_subscribe(version: Version, frame: &[u8]) -> Result<Incoming, DecodeError> {
+    checks::subscribe(version, frame)?;
+    let mut copy = BytesMut::from(frame);
+    match version {
+        Version::V311 => {
+            let v3::Packet::Subscribe { packet_id, topic_filters } = whole_v3(&mut copy)? else {
+                return Err(OTHER);
+            };
+            let filter = |(filter, qos): &(ByteString, rmqtt_codec::types::QoS)| FilterIn {
+                filter: text(filter),
+                qos: qos.value(),
+                no_local: false,
+                retain_as_published: false,
+                retain_handling: 0,
+            };
+            let filters = topic_filters.iter().map(filter).collect();
+            Ok(Incoming::Subscribe { packet_id: packet_id.get(), filters, subscription_id: None })
+        }
+        Version::V5 => {
+            let v5::Packet::Subscribe(given) = whole_v5(&mut copy)? else {
+                return Err(OTHER);
+            };
+            let filter = |(filter, options): &(ByteString, v5::SubscriptionOptions)| FilterIn {
+                filter: text(filter),
+                qos: options.qos.value(),
+                no_local: options.no_local,
+                retain_as_published: options.retain_as_published,
+                retain_handling: options.retain_handling.into(),
+            };
+            Ok(Incoming::Subscribe {
+                packet_id: given.packet_id.get(),
+                filters: given.topic_filters.iter().map(filter).collect(),
+                subscription_id: given.id.map(Into::into),
+            })
         }
     }
-    let mut filters = Vec::new();
-    while !rest.0.is_empty() {
-        let filter = rest.string()?;
-        let options = rest.byte()?;
-        let reserved = if version == Version::V5 { 0xc0 } else { 0xfc };
-        if options & reserved != 0 || options & 3 == 3 {
-            return Err(DecodeError::malformed("subscription options that do not exist"));
-        }
-        let retain_handling = (options >> 4) & 3;
-        if retain_handling == 3 {
-            return Err(DecodeError::protocol("retain handling 3"));
-        }
-        filters.push(FilterIn {
-            filter: filter.into(),
-            qos: options & 3,
-            no_local: options & 4 != 0,
-            retain_as_published: options & 8 != 0,
-            retain_handling,
-        });
-    }
-    if filters.is_empty() {
-        return Err(DecodeError::protocol("a SUBSCRIBE without a filter"));
-    }
-    Ok(Incoming::Subscribe {
-        packet_id,
-        filters,
-        subscription_id,
-    })
 }
 
-pub(crate) fn decode_unsubscribe(version: Version, frame: &[u8]) -> Result<Incoming, DecodeError> {
-    let mut rest = Reader(body(frame));
-    let packet_id = rest.packet_id()?;
-    if version == Version::V5 {
-        let mut given = rest.properties(&[property::USER])?;
-        while given.next()?.is_some() {}
-    }
-    let mut filters: Vec<Box<str>> = Vec::new();
-    while !rest.0.is_empty() {
-        filters.push(rest.string()?.into());
-    }
-    if filters.is_empty() {
-        return Err(DecodeError::protocol("an UNSUBSCRIBE without a filter"));
-    }
-    Ok(Incoming::Unsubscribe { packet_id, filters })
+/// Decodes a whole UNSUBSCRIBE frame.
+pub(super) fn decode_unsubscribe(version: Version, frame: &[u8]) -> Result<Incoming, DecodeError> {
+    checks::unsubscribe(version, frame)?;
+    let mut copy = BytesMut::from(frame);
+    let (packet_id, filters) = match version {
+        Version::V311 => match whole_v3(&mut copy)? {
+            v3::Packet::Unsubscribe { packet_id, topic_filters } => (packet_id, topic_filters),
+            _ => return Err(OTHER),
+        },
+        Version::V5 => match whole_v5(&mut copy)? {
+            v5::Packet::Unsubscribe(given) => (given.packet_id, given.topic_filters),
+            _ => return Err(OTHER),
+        },
+    };
+    Ok(Incoming::Unsubscribe { packet_id: packet_id.get(), filters: filters.iter().map(text).collect() })
 }
 
-pub(crate) fn decode_disconnect(version: Version, frame: &[u8]) -> Result<Incoming, DecodeError> {
-    let mut rest = Reader(body(frame));
-    let (mut reason, mut session_expiry) = (0, None);
+/// Decodes a whole DISCONNECT frame.
+pub(super) fn decode_disconnect(version: Version, frame: &[u8]) -> Result<Incoming, DecodeError> {
+    checks::disconnect(version, frame)?;
     if version == Version::V311 {
-        if !rest.0.is_empty() {
-            return Err(DecodeError::malformed("a DISCONNECT with a body"));
-        }
-        return Ok(Incoming::Disconnect {
-            reason,
-            session_expiry,
-        });
+        return Ok(Incoming::Disconnect { reason: 0, session_expiry: None });
     }
-    if !rest.0.is_empty() {
-        reason = rest.byte()?;
-        if !rest.0.is_empty() {
-            let mut given =
-                rest.properties(&[property::SESSION_EXPIRY, property::REASON_STRING, property::USER])?;
-            while let Some((id, value)) = given.next()? {
-                if let (property::SESSION_EXPIRY, Value::Number(seconds)) = (id, value) {
-                    session_expiry = Some(seconds);
-                }
-            }
-        }
-        if !rest.0.is_empty() {
-            return Err(DecodeError::malformed("bytes after the end of a packet"));
-        }
-    }
+    let v5::Packet::Disconnect(given) = whole_v5(&mut BytesMut::from(frame))? else {
+        return Err(OTHER);
+    };
     Ok(Incoming::Disconnect {
-        reason,
-        session_expiry,
+        reason: given.reason_code.into(),
+        session_expiry: given.session_expiry_interval_secs,
     })
 }
 
-pub(crate) fn decode_auth(_frame: &[u8]) -> Result<Incoming, DecodeError> {
-    Ok(Incoming::Auth)
+/// Decodes a whole AUTH frame of MQTT 5. Nothing of it is used: enhanced authentication is refused at CONNECT.
+pub(super) fn decode_auth(frame: &[u8]) -> Result<Incoming, DecodeError> {
+    checks::auth(frame).map(|()| Incoming::Auth)
+}
+
+const OTHER: DecodeError = DecodeError::malformed("a packet of another type than its header says");
+const CUT: DecodeError = DecodeError::malformed("a packet that ends too early");
+
+fn whole_v3(frame: &mut BytesMut) -> Result<v3::Packet, DecodeError> {
+    match v3::Codec::new(0).decode(frame) {
+        Ok(Some((packet, _))) => Ok(packet),
+        Ok(None) => Err(CUT),
+        Err(error) => Err(refused(&error)),
+    }
+}
+
+fn whole_v5(frame: &mut BytesMut) -> Result<v5::Packet, DecodeError> {
+    match v5::Codec::new(0, 0).decode(frame) {
+        Ok(Some((packet, _))) => Ok(packet),
+        Ok(None) => Err(CUT),
+        Err(error) => Err(refused(&error)),
+    }
+}
+
+/// What our checks let through and the crate does not.
+fn refused(error: &rmqtt_codec::error::DecodeError) -> DecodeError {
+    use rmqtt_codec::error::DecodeError as E;
+    match error {
+        E::InvalidTopicFilter | E::InvalidTopicName => DecodeError::protocol("a topic of no characters"),
+        E::InvalidClientId => DecodeError { reason: super::reason::CLIENT_ID, what: "a client id" },
+        _ => DecodeError::malformed("a packet that the codec refuses"),
+    }
+}
+
+/// Copied, so that a short string does not keep the whole packet alive.
+fn text(text: &ByteString) -> Box<str> {
+    let text: &str = text;
+    text.into()
+}
+
+fn copy(bytes: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(bytes)
 }

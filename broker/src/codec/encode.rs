@@ -1,218 +1,320 @@
-//! Packets to bytes, by hand into the caller's buffer. PUBLISH and the acknowledgements are the hot ones.
+//! Packets to clients, appended to the bytes that a connection is about to write. PUBLISH and the acknowledgements by
+//! hand, the rest by the codec crate. Keeps within what the client said in CONNECT.
+
+use bytes::BytesMut;
+use bytestring::ByteString;
+use godwit_wire::proto::stored::PublishProperties;
+use rmqtt_codec::{types, v3, v5};
+use tokio_util::codec::Encoder as _;
 
 use super::kind;
 use super::read::property;
-use crate::packet::{Ack, Connack, Outgoing, PublishOut, UserProperties, Version};
+use crate::packet::{Ack, Connack, Outgoing, PacketId, PublishOut, UserProperties, Version};
 
-/// Appends the packet. `problems`: whether reason strings and user properties may be told on failures (MQTT 5,
-/// Request Problem Information). DISCONNECT is nothing in 3.1.1.
-pub(crate) fn encode(version: Version, problems: bool, packet: &Outgoing, out: &mut Vec<u8>) {
+/// What a client said in CONNECT about what it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// Version.
+    pub(crate) version: Version,
+    /// Maximum Packet Size, bytes.
+    pub(crate) max: u32,
+    /// Request Problem Information: whether acknowledgements may carry properties.
+    pub(crate) problem_information: bool,
+}
+
+impl Peer {
+    /// A client of which no more is known.
+    pub(crate) fn new(version: Version) -> Self {
+        Self { version, max: u32::MAX, problem_information: true }
+    }
+}
+
+/// Most bytes of a remaining length (2.1.4).
+const LONGEST: usize = 268_435_455;
+
+/// Appends a packet. `false`, and nothing appended, if it is larger than the client takes; acknowledgements are then
+/// sent without their properties instead. A DISCONNECT to a 3.1.1 client is nothing.
+pub(crate) fn encode(peer: Peer, packet: &Outgoing, out: &mut Vec<u8>) -> bool {
+    let start = out.len();
     match packet {
-        Outgoing::Publish(publish) => encode_publish(version, publish, out),
-        Outgoing::Puback(ack) => encode_ack(version, problems, kind::PUBACK << 4, ack, out),
-        Outgoing::Pubrec(ack) => encode_ack(version, problems, kind::PUBREC << 4, ack, out),
-        Outgoing::Pubrel(ack) => encode_ack(version, problems, kind::PUBREL << 4 | 2, ack, out),
-        Outgoing::Pubcomp(ack) => encode_ack(version, problems, kind::PUBCOMP << 4, ack, out),
-        Outgoing::Pingresp => out.extend_from_slice(&[kind::PINGRESP << 4, 0]),
-        Outgoing::Suback(id, codes) => {
-            let codes = codes.iter().map(|code| {
-                if version == Version::V311 && *code > 2 {
-                    0x80
-                } else {
-                    *code
-                }
-            });
-            framed(out, 9 << 4, |out| {
-                out.extend_from_slice(&id.to_be_bytes());
-                if version == Version::V5 {
-                    out.push(0);
-                }
-                out.extend(codes);
-            });
-        }
-        Outgoing::Unsuback(id, codes) => framed(out, 11 << 4, |out| {
-            out.extend_from_slice(&id.to_be_bytes());
-            if version == Version::V5 {
-                out.push(0);
-                out.extend_from_slice(codes);
+        Outgoing::Publish(publish) => {
+            if !encode_publish(peer, publish, out) {
+                return false;
             }
-        }),
-        Outgoing::Connack(connack) => encode_connack(version, connack, out),
-        Outgoing::Disconnect(..) if version == Version::V311 => {}
-        Outgoing::Disconnect(reason, properties) => framed(out, kind::DISCONNECT << 4, |out| {
-            out.push(*reason);
-            property_block(out, |out| users(out, properties));
-        }),
-    }
-}
-
-fn variable(mut value: usize, out: &mut Vec<u8>) {
-    loop {
-        // Seven bits.
-        let byte = (value & 0x7f) as u8;
-        value >>= 7;
-        if value == 0 {
-            out.push(byte);
-            return;
         }
-        out.push(byte | 0x80);
+        Outgoing::Puback(ack) => encode_ack(peer, kind::PUBACK << 4, ack, out),
+        Outgoing::Pubrec(ack) => encode_ack(peer, kind::PUBREC << 4, ack, out),
+        Outgoing::Pubrel(ack) => encode_ack(peer, (kind::PUBREL << 4) | 2, ack, out),
+        Outgoing::Pubcomp(ack) => encode_ack(peer, kind::PUBCOMP << 4, ack, out),
+        Outgoing::Pingresp => out.extend_from_slice(&[kind::PINGRESP << 4, 0]),
+        Outgoing::Connack(connack) => encode_connack(peer, connack, out),
+        Outgoing::Suback(id, codes) => encode_suback(peer, *id, codes, out),
+        Outgoing::Unsuback(id, codes) => encode_unsuback(peer, *id, codes, out),
+        Outgoing::Disconnect(reason, properties) => encode_disconnect(peer, *reason, properties, out),
+    }
+    let fits = out.len() - start <= peer.max as usize;
+    if !fits {
+        out.truncate(start);
+    }
+    fits
+}
+
+fn put_two(out: &mut Vec<u8>, value: u16) {
+    out.extend_from_slice(&value.to_be_bytes());
+}
+
+/// Text or bytes with their length. What is over 65,535 bytes cannot have come from a client; it is cut.
+fn put_binary(out: &mut Vec<u8>, bytes: &[u8]) {
+    let bytes = &bytes[..bytes.len().min(usize::from(u16::MAX))];
+    // Cut to what fits.
+    put_two(out, bytes.len() as u16);
+    out.extend_from_slice(bytes);
+}
+
+fn put_variable(out: &mut Vec<u8>, mut value: usize) {
+    while value >= 0x80 {
+        // The lower seven bits.
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn variable_len(value: usize) -> usize {
+    match value {
+        0..=0x7f => 1,
+        0x80..=0x3fff => 2,
+        0x4000..=0x1f_ffff => 3,
+        _ => 4,
     }
 }
 
-fn framed(out: &mut Vec<u8>, first: u8, write: impl FnOnce(&mut Vec<u8>)) {
-    out.push(first);
-    let start = out.len();
-    write(out);
-    let mut length = Vec::with_capacity(4);
-    variable(out.len() - start, &mut length);
-    out.splice(start..start, length);
+fn binary_len(bytes: &[u8]) -> usize {
+    2 + bytes.len().min(usize::from(u16::MAX))
 }
 
-fn property_block(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    let start = out.len();
-    write(out);
-    let mut length = Vec::with_capacity(4);
-    variable(out.len() - start, &mut length);
-    out.splice(start..start, length);
-}
-
-fn string(out: &mut Vec<u8>, text: &[u8]) {
-    // What came in had 16-bit lengths; our own texts are short.
-    let len = text.len().min(usize::from(u16::MAX));
-    out.extend_from_slice(&(len as u16).to_be_bytes());
-    out.extend_from_slice(&text[..len]);
-}
-
-fn users(out: &mut Vec<u8>, properties: &UserProperties) {
-    for (name, value) in properties {
-        out.push(property::USER);
-        string(out, name.as_bytes());
-        string(out, value.as_bytes());
+fn encode_publish(peer: Peer, publish: &PublishOut, out: &mut Vec<u8>) -> bool {
+    let v5 = peer.version == Version::V5;
+    let properties = if v5 { publish_properties_len(publish) } else { 0 };
+    let remaining = binary_len(publish.topic.as_bytes())
+        + if publish.qos > 0 { 2 } else { 0 }
+        + if v5 { variable_len(properties) + properties } else { 0 }
+        + publish.payload.len();
+    let whole = 1 + variable_len(remaining) + remaining;
+    if remaining > LONGEST || whole > peer.max as usize {
+        return false;
     }
-}
-
-fn encode_ack(version: Version, problems: bool, first: u8, ack: &Ack, out: &mut Vec<u8>) {
-    let tell = version == Version::V5 && !ack.properties.is_empty() && (problems || ack.reason < 0x80);
-    let id = ack.packet_id.to_be_bytes();
-    if tell {
-        framed(out, first, |out| {
-            out.extend_from_slice(&id);
-            out.push(ack.reason);
-            property_block(out, |out| users(out, &ack.properties));
-        });
-    } else if version == Version::V5 && ack.reason != 0 {
-        out.extend_from_slice(&[first, 3, id[0], id[1], ack.reason]);
-    } else {
-        out.extend_from_slice(&[first, 2, id[0], id[1]]);
-    }
-}
-
-fn encode_publish(version: Version, publish: &PublishOut, out: &mut Vec<u8>) {
-    let first = kind::PUBLISH << 4 | u8::from(publish.dup) << 3 | publish.qos << 1 | u8::from(publish.retain);
-    let mut properties = Vec::new();
-    if version == Version::V5 {
-        publish_properties(publish, &mut properties);
-    }
-    let mut length = 2 + publish.topic.len() + publish.payload.len() + if publish.qos > 0 { 2 } else { 0 };
-    let mut property_length = Vec::new();
-    if version == Version::V5 {
-        variable(properties.len(), &mut property_length);
-        length += property_length.len() + properties.len();
-    }
-    out.reserve(length + 5);
-    out.push(first);
-    variable(length, out);
-    string(out, publish.topic.as_bytes());
+    out.reserve(whole);
+    let flags = (u8::from(publish.dup) << 3) | (publish.qos << 1) | u8::from(publish.retain);
+    out.push((kind::PUBLISH << 4) | flags);
+    put_variable(out, remaining);
+    put_binary(out, publish.topic.as_bytes());
     if publish.qos > 0 {
-        out.extend_from_slice(&publish.packet_id.to_be_bytes());
+        put_two(out, publish.packet_id);
     }
-    out.extend_from_slice(&property_length);
-    out.extend_from_slice(&properties);
+    if v5 {
+        put_variable(out, properties);
+        put_publish_properties(publish, out);
+    }
     out.extend_from_slice(&publish.payload);
+    true
 }
 
-fn publish_properties(publish: &PublishOut, out: &mut Vec<u8>) {
+fn publish_properties_len(publish: &PublishOut) -> usize {
+    let ids = publish.subscription_ids.iter().map(|id| 1 + variable_len(*id as usize)).sum::<usize>();
+    let expiry = if publish.message_expiry.is_some() { 5 } else { 0 };
+    ids + expiry + publish.properties.as_deref().map_or(0, carried_len)
+}
+
+fn carried_len(carried: &PublishProperties) -> usize {
+    let text = |text: &str| if text.is_empty() { 0 } else { 1 + binary_len(text.as_bytes()) };
+    let pairs = carried.user_properties.iter();
+    let pairs = pairs.map(|pair| 1 + binary_len(pair.name.as_bytes()) + binary_len(pair.value.as_bytes()));
+    (if carried.payload_is_utf8.is_some() { 2 } else { 0 })
+        + text(&carried.content_type)
+        + text(&carried.response_topic)
+        + carried.correlation_data.as_ref().map_or(0, |data| 1 + binary_len(data))
+        + pairs.sum::<usize>()
+}
+
+fn put_publish_properties(publish: &PublishOut, out: &mut Vec<u8>) {
     if let Some(seconds) = publish.message_expiry {
         out.push(property::MESSAGE_EXPIRY);
         out.extend_from_slice(&seconds.to_be_bytes());
     }
     for id in &publish.subscription_ids {
         out.push(property::SUBSCRIPTION_ID);
-        variable(*id as usize, out);
+        put_variable(out, *id as usize);
     }
-    let Some(with) = publish.properties.as_deref() else {
+    let Some(carried) = publish.properties.as_deref() else {
         return;
     };
-    if let Some(utf8) = with.payload_is_utf8 {
+    if let Some(utf8) = carried.payload_is_utf8 {
         out.extend_from_slice(&[property::PAYLOAD_FORMAT, u8::from(utf8)]);
     }
-    if !with.content_type.is_empty() {
+    if !carried.content_type.is_empty() {
         out.push(property::CONTENT_TYPE);
-        string(out, with.content_type.as_bytes());
+        put_binary(out, carried.content_type.as_bytes());
     }
-    if !with.response_topic.is_empty() {
+    if !carried.response_topic.is_empty() {
         out.push(property::RESPONSE_TOPIC);
-        string(out, with.response_topic.as_bytes());
+        put_binary(out, carried.response_topic.as_bytes());
     }
-    if let Some(data) = &with.correlation_data {
+    if let Some(data) = &carried.correlation_data {
         out.push(property::CORRELATION_DATA);
-        string(out, data);
+        put_binary(out, data);
     }
-    for pair in &with.user_properties {
+    for pair in &carried.user_properties {
         out.push(property::USER);
-        string(out, pair.name.as_bytes());
-        string(out, pair.value.as_bytes());
+        put_binary(out, pair.name.as_bytes());
+        put_binary(out, pair.value.as_bytes());
     }
 }
 
-fn encode_connack(version: Version, connack: &Connack, out: &mut Vec<u8>) {
-    let present = u8::from(connack.session_present && connack.reason == 0);
-    if version == Version::V311 {
-        let code = match connack.reason {
-            0 => 0,
-            0x84 => 1,
-            0x85 => 2,
-            0x86 => 4,
-            0x87 => 5,
-            _ => 3,
-        };
-        out.extend_from_slice(&[0x20, 2, present, code]);
-        return;
+fn encode_ack(peer: Peer, first: u8, ack: &Ack, out: &mut Vec<u8>) {
+    let v5 = peer.version == Version::V5;
+    let pairs = ack.properties.iter();
+    let properties = pairs.map(|(name, value)| 1 + binary_len(name.as_bytes()) + binary_len(value.as_bytes())).sum();
+    let long = 3 + variable_len(properties) + properties;
+    let with_properties = v5
+        && peer.problem_information
+        && !ack.properties.is_empty()
+        && 1 + variable_len(long) + long <= peer.max as usize;
+    let remaining = match (with_properties, v5 && ack.reason != 0) {
+        (true, _) => long,
+        (false, true) => 3,
+        (false, false) => 2,
+    };
+    out.push(first);
+    put_variable(out, remaining);
+    put_two(out, ack.packet_id);
+    if remaining > 2 {
+        out.push(ack.reason);
     }
-    framed(out, 0x20, |out| {
-        out.extend_from_slice(&[present, connack.reason]);
-        property_block(out, |out| connack_properties(connack, out));
-    });
+    if with_properties {
+        put_variable(out, properties);
+        for (name, value) in &ack.properties {
+            out.push(property::USER);
+            put_binary(out, name.as_bytes());
+            put_binary(out, value.as_bytes());
+        }
+    }
 }
 
-fn connack_properties(connack: &Connack, out: &mut Vec<u8>) {
-    if let Some(text) = connack.reason_string {
-        out.push(property::REASON_STRING);
-        string(out, text.as_bytes());
-    }
-    if connack.reason != 0 {
+fn encode_connack(peer: Peer, connack: &Connack, out: &mut Vec<u8>) {
+    if peer.version == Version::V311 {
+        let session_present = u8::from(connack.session_present && connack.reason == 0);
+        out.extend_from_slice(&[0x20, 2, session_present, v3_return_code(connack.reason)]);
         return;
     }
-    if let Some(seconds) = connack.session_expiry {
-        out.push(property::SESSION_EXPIRY);
-        out.extend_from_slice(&seconds.to_be_bytes());
+    let ok = connack.reason == 0;
+    let reason_code = connack.reason.try_into().unwrap_or(v5::ConnectAckReason::UnspecifiedError);
+    let given = v5::ConnectAck {
+        session_present: connack.session_present && ok,
+        reason_code,
+        session_expiry_interval_secs: connack.session_expiry,
+        receive_max: connack.receive_maximum.try_into().unwrap_or(std::num::NonZeroU16::MAX),
+        max_packet_size: (connack.maximum_packet_size > 0).then_some(connack.maximum_packet_size),
+        assigned_client_id: connack.assigned_client_id.as_deref().map(ByteString::from),
+        topic_alias_max: connack.topic_alias_maximum,
+        shared_subscription_available: connack.shared_subscriptions || !ok,
+        server_keepalive_sec: connack.server_keep_alive,
+        reason_string: connack.reason_string.map(ByteString::from_static),
+        ..v5::ConnectAck::default()
+    };
+    put_v5(v5::Packet::ConnectAck(Box::new(given)), out);
+}
+
+/// The 3.1.1 return code for an MQTT 5 reason code of a CONNACK.
+fn v3_return_code(reason: u8) -> u8 {
+    match reason {
+        0 => 0,
+        0x84 => 1,
+        0x85 => 2,
+        0x86 => 4,
+        0x87 | 0x8A | 0x8C => 5,
+        _ => 3,
     }
-    out.push(property::RECEIVE_MAXIMUM);
-    out.extend_from_slice(&connack.receive_maximum.max(1).to_be_bytes());
-    out.push(property::MAXIMUM_PACKET_SIZE);
-    out.extend_from_slice(&connack.maximum_packet_size.max(1).to_be_bytes());
-    if let Some(id) = &connack.assigned_client_id {
-        out.push(0x12);
-        string(out, id.as_bytes());
+}
+
+fn encode_suback(peer: Peer, id: PacketId, codes: &[u8], out: &mut Vec<u8>) {
+    let Ok(packet_id) = id.try_into() else {
+        return;
+    };
+    match peer.version {
+        Version::V311 => {
+            let status = codes.iter().map(|code| match types::QoS::try_from(*code) {
+                Ok(qos) => v3::SubscribeReturnCode::Success(qos),
+                Err(_) => v3::SubscribeReturnCode::Failure,
+            });
+            put_v3(v3::Packet::SubscribeAck { packet_id, status: status.collect() }, out);
+        }
+        Version::V5 => {
+            let status = codes
+                .iter()
+                .map(|code| (*code).try_into().unwrap_or(v5::SubscribeAckReason::UnspecifiedError));
+            let ack = v5::SubscribeAck {
+                packet_id,
+                properties: Vec::new(),
+                reason_string: None,
+                status: status.collect(),
+            };
+            put_v5(v5::Packet::SubscribeAck(ack), out);
+        }
     }
-    if let Some(seconds) = connack.server_keep_alive {
-        out.push(0x13);
-        out.extend_from_slice(&seconds.to_be_bytes());
+}
+
+fn encode_unsuback(peer: Peer, id: PacketId, codes: &[u8], out: &mut Vec<u8>) {
+    let Ok(packet_id) = id.try_into() else {
+        return;
+    };
+    match peer.version {
+        Version::V311 => put_v3(v3::Packet::UnsubscribeAck { packet_id }, out),
+        Version::V5 => {
+            let status = codes
+                .iter()
+                .map(|code| (*code).try_into().unwrap_or(v5::UnsubscribeAckReason::UnspecifiedError));
+            let ack = v5::UnsubscribeAck {
+                packet_id,
+                properties: Vec::new(),
+                reason_string: None,
+                status: status.collect(),
+            };
+            put_v5(v5::Packet::UnsubscribeAck(ack), out);
+        }
     }
-    if connack.topic_alias_maximum > 0 {
-        out.push(property::TOPIC_ALIAS_MAXIMUM);
-        out.extend_from_slice(&connack.topic_alias_maximum.to_be_bytes());
+}
+
+fn encode_disconnect(peer: Peer, reason: u8, properties: &UserProperties, out: &mut Vec<u8>) {
+    if peer.version == Version::V311 {
+        return;
     }
-    // Shared Subscription Available.
-    out.extend_from_slice(&[0x2a, u8::from(connack.shared_subscriptions)]);
+    let given = v5::Disconnect {
+        reason_code: reason.try_into().unwrap_or(v5::DisconnectReasonCode::UnspecifiedError),
+        session_expiry_interval_secs: None,
+        server_reference: None,
+        reason_string: None,
+        user_properties: properties
+            .iter()
+            .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+            .collect(),
+    };
+    put_v5(v5::Packet::Disconnect(given), out);
+}
+
+/// A new codec each time: it remembers a CONNECT, and encoding is rare here.
+fn put_v5(packet: v5::Packet, out: &mut Vec<u8>) {
+    let mut bytes = BytesMut::new();
+    match v5::Codec::new(0, 0).encode(packet, &mut bytes) {
+        Ok(()) => out.extend_from_slice(&bytes),
+        Err(error) => tracing::error!(?error, "a packet of ours cannot be encoded"),
+    }
+}
+
+fn put_v3(packet: v3::Packet, out: &mut Vec<u8>) {
+    let mut bytes = BytesMut::new();
+    match v3::Codec::new(0).encode(packet, &mut bytes) {
+        Ok(()) => out.extend_from_slice(&bytes),
+        Err(error) => tracing::error!(?error, "a packet of ours cannot be encoded"),
+    }
 }

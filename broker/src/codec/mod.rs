@@ -1,13 +1,18 @@
 //! Bytes to packets and back: cuts frames, checks what the codec crate does not (docs/decisions/0002-packet-codec.md),
 //! decodes and encodes the hot packets by hand. Holds no state and no connection; bad input never panics.
 
+mod checks;
 mod cold;
 mod encode;
+mod fuzz;
 mod publish;
 mod read;
+#[cfg(test)]
+mod tests;
 
-pub(crate) use cold::decode_connect;
-pub(crate) use encode::encode;
+pub(crate) use cold::{answer_version, decode_connect};
+pub(crate) use encode::{Peer, encode};
+pub use fuzz::{Fuzzed, fuzz_one};
 
 use crate::packet::{Incoming, Version};
 

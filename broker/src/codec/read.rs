@@ -127,6 +127,11 @@ pub(crate) struct Properties<'a> {
 }
 
 impl<'a> Properties<'a> {
+    /// Bytes of the block that were not read yet.
+    pub(crate) fn unread(&self) -> usize {
+        self.rest.0.len()
+    }
+
     /// The next one.
     pub(crate) fn next(&mut self) -> Result<Option<(u8, Value<'a>)>, DecodeError> {
         use property as p;

@@ -6,8 +6,8 @@ use godwit_wire::account::Principal;
 use godwit_wire::ids::UserId;
 
 use super::transport::Transport;
-use crate::codec;
-use crate::packet::{Ack, Connect, Outgoing, Version};
+use crate::codec::{self, Peer};
+use crate::packet::{Connect, Outgoing, Version};
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +94,12 @@ impl Conn {
         self.stage = Stage::Judging;
     }
 
+    /// Its CONNECT cannot be taken, and is answered in this version.
+    pub(super) fn answer_in(&mut self, version: Version) {
+        self.version = version;
+        self.stage = Stage::Judging;
+    }
+
     /// Whether no packet may be given up now.
     pub(super) fn held(&self) -> bool {
         self.paused || self.stage == Stage::Judging
@@ -106,21 +112,9 @@ impl Conn {
 
     /// Appends a packet to what is to be written. `false`: larger than the client takes.
     pub(super) fn encode(&mut self, packet: &Outgoing) -> bool {
-        let start = self.out.len();
-        codec::encode(self.version, self.problems, packet, &mut self.out);
-        if self.out.len() - start > self.max_out as usize {
-            self.out.truncate(start);
-            let bare = |ack: &Ack| Ack {
-                properties: Vec::new(),
-                ..ack.clone()
-            };
-            let smaller = match packet {
-                Outgoing::Puback(ack) => Outgoing::Puback(bare(ack)),
-                Outgoing::Pubrec(ack) => Outgoing::Pubrec(bare(ack)),
-                Outgoing::Pubcomp(ack) => Outgoing::Pubcomp(bare(ack)),
-                _ => return false,
-            };
-            codec::encode(self.version, self.problems, &smaller, &mut self.out);
+        let peer = Peer { version: self.version, max: self.max_out, problem_information: self.problems };
+        if !codec::encode(peer, packet, &mut self.out) {
+            return false;
         }
         if matches!(packet, Outgoing::Puback(_)) {
             // Bounded by the hard cap of what is kept for a connection.

@@ -128,10 +128,12 @@ impl Net {
             Ok(connect) => connect,
             Err(error) => {
                 self.metrics.protocol_errors.inc();
-                if error.reason == reason::UNSUPPORTED_VERSION {
-                    // Its level is unknown: the answer of 3.1.1 is understood by all (MQTT-3.1.2-2).
-                    if let Some(conn) = self.get(id) {
-                        conn.version = Version::V311;
+                // Nothing is said to what is no CONNECT at all.
+                match (codec::answer_version(frame), self.get(id)) {
+                    (Some(version), Some(conn)) => conn.answer_in(version),
+                    _ => {
+                        self.remove(None, id);
+                        return;
                     }
                 }
                 self.refuse(id, error.reason);
