@@ -69,10 +69,10 @@ impl Inbox {
     }
 
     pub(crate) fn wake(&self) {
-        if !self.notified.swap(true, Ordering::AcqRel) {
-            if let Err(error) = self.waker.wake() {
-                tracing::error!(%error, "a worker cannot be woken");
-            }
+        if !self.notified.swap(true, Ordering::AcqRel)
+            && let Err(error) = self.waker.wake()
+        {
+            tracing::error!(%error, "a worker cannot be woken");
         }
     }
 

@@ -104,11 +104,11 @@ impl Worker {
                 }
             }
             let sleep = self.sleep(stop_at.is_some());
-            if let Err(error) = poll.poll(&mut events, sleep) {
-                if error.kind() != io::ErrorKind::Interrupted {
-                    tracing::error!(%error, "polling failed");
-                    std::thread::sleep(NAP);
-                }
+            if let Err(error) = poll.poll(&mut events, sleep)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "polling failed");
+                std::thread::sleep(NAP);
             }
             self.tell_time();
             for event in events.iter() {
@@ -274,13 +274,12 @@ impl Worker {
     }
 
     fn enter(&mut self, role: RoleId, key: Key, tag: Tag) {
-        if !self.loading_keys.is_empty() {
-            if let Some(load) = self.loading_keys.get(&(role, key.clone())).copied() {
-                if let Some(loading) = self.loading.get_mut(&load) {
-                    loading.parked.push_back(Parked::Entry(tag));
-                    return;
-                }
-            }
+        if !self.loading_keys.is_empty()
+            && let Some(load) = self.loading_keys.get(&(role, key.clone())).copied()
+            && let Some(loading) = self.loading.get_mut(&load)
+        {
+            loading.parked.push_back(Parked::Entry(tag));
+            return;
         }
         if let Some(reads) = self.with(role, |role, cx| role.enter(cx, &key, tag)) {
             self.load(role, key, VecDeque::from([Parked::Entry(tag)]), reads);
