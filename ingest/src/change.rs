@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use godwit_cluster::{Cx, Reply};
-use godwit_store::Health;
 use godwit_wire::account::AccountCommand;
 use godwit_wire::code::{Code, Refusal};
 use godwit_wire::command::{Answer, Command, ConversationCommand, LoggedEntry, Named, UserCommand};
@@ -15,12 +14,11 @@ use prost::Message;
 
 use crate::conversation::{Conversation, IN_FLIGHT, Phase, Waiter};
 use crate::create::{check_texts, too_many_members};
-use crate::role::{Ingest, Step, TIMER_OFFERS};
+use crate::members::{MEMBERS_EVER, Membership, STAYS};
+use crate::recover::apply_member;
+use crate::role::{Ingest, Step};
 use crate::rows::{RowName, put};
-use crate::send::apply_member;
-
-/// A word to the accounts that did not get there comes again after this long.
-const AGAIN_MS: u64 = 100;
+use crate::words;
 
 /// What a membership command comes to, judged against the present members.
 enum Verdict {
@@ -41,13 +39,13 @@ impl Ingest {
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return;
         };
-        if cx.health() == Health::LowSpace || conversation.flight.len() >= IN_FLIGHT {
+        if Self::is_full(cx) || conversation.flight.len() >= IN_FLIGHT {
             cx.answer(reply, Refusal::unavailable().into());
             return;
         }
         match judge(conversation, &command) {
             Err(refusal) => cx.answer(reply, refusal.into()),
-            Ok(Verdict::Already) => cx.answer(reply, Answer::Done),
+            Ok(Verdict::Already) => self.answer_already(cx, id, reply),
             Ok(Verdict::Entries(entries)) => {
                 if let ConversationCommand::AddMember { by, user } = &command {
                     // Who is taken in has a say: a block keeps one out of groups too.
@@ -72,19 +70,54 @@ impl Ingest {
         command: ConversationCommand,
         answer: Answer,
     ) {
+        let (Answer::Done, ConversationCommand::AddMember { user, .. }) = (&answer, &command) else {
+            self.release(id);
+            cx.answer(reply, refusal_in(answer).into());
+            return;
+        };
+        // The list of conversations has a limit, so it is entered there before anybody hears of it.
+        let key = Key::User(user.user);
+        let tag = self.step(Step::Join(id, reply, Box::new(command)));
+        cx.ask(tag, key, words::joined(id));
+    }
+
+    /// It is in the list of who is to be taken in.
+    pub(crate) fn joined(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: ConversationId,
+        reply: Reply,
+        command: &ConversationCommand,
+        answer: Answer,
+    ) {
         self.release(id);
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return;
         };
-        if let Answer::Refused(refusal) = answer {
-            cx.answer(reply, refusal.into());
+        if !matches!(answer, Answer::Done) {
+            cx.answer(reply, refusal_in(answer).into());
             return;
         }
         // Much may have changed meanwhile: judged anew.
-        match judge(conversation, &command) {
-            Err(refusal) => cx.answer(reply, refusal.into()),
-            Ok(Verdict::Already) => cx.answer(reply, Answer::Done),
-            Ok(Verdict::Entries(entries)) => self.append_changes(cx, id, &command, entries, reply),
+        match judge(conversation, command) {
+            Err(refusal) => {
+                if let ConversationCommand::AddMember { user, .. } = command
+                    && conversation.members.current(user.user).is_none()
+                {
+                    cx.tell(Key::User(user.user), words::left(id));
+                }
+                cx.answer(reply, refusal.into());
+            }
+            Ok(Verdict::Already) => self.answer_already(cx, id, reply),
+            Ok(Verdict::Entries(entries)) => self.append_changes(cx, id, command, entries, reply),
+        }
+    }
+
+    /// It is so already, but what made it so may be on its way still: answered behind that.
+    fn answer_already(&mut self, cx: &mut Cx<'_>, id: ConversationId, reply: Reply) {
+        let head = self.conversations.get(&id).map_or(0, |c| c.head);
+        if let Some(waiter) = self.wait_for(cx, id, head, Waiter::Change(reply)) {
+            Self::answer_waiter(cx, waiter);
         }
     }
 
@@ -162,79 +195,6 @@ impl Ingest {
         self.append(cx, id, Arc::new(entry), row, ops, Waiter::Change(reply));
     }
 
-    /// The accounts of who comes or goes keep a list of conversations; the change is not done before they have it.
-    pub(crate) fn tell_accounts(
-        &mut self,
-        cx: &mut Cx<'_>,
-        id: ConversationId,
-        position: u64,
-        change: &chat::Member,
-    ) {
-        let Some(user) = UserId::from_slice(&change.user_id) else {
-            return;
-        };
-        let word = match change.op() {
-            MemberOp::Added => AccountCommand::Joined {
-                conversation: id,
-                group: true,
-            },
-            MemberOp::Removed | MemberOp::Left => AccountCommand::Left { conversation: id },
-            MemberOp::Role | MemberOp::Unspecified => return,
-        };
-        let Some(flight) = self
-            .conversations
-            .get_mut(&id)
-            .and_then(|c| c.flight_at(position))
-        else {
-            return;
-        };
-        flight.outstanding += 1;
-        self.say(
-            cx,
-            id,
-            position,
-            Key::User(user),
-            Command::Account(Box::new(word)),
-        );
-    }
-
-    fn say(&mut self, cx: &mut Cx<'_>, id: ConversationId, position: u64, key: Key, command: Command) {
-        let tag = self.step(Step::Membership(id, position, key.clone(), command.clone()));
-        cx.ask(tag, key, command);
-    }
-
-    pub(crate) fn membership_answered(
-        &mut self,
-        cx: &mut Cx<'_>,
-        id: ConversationId,
-        position: u64,
-        key: Key,
-        command: Command,
-        answer: &Answer,
-    ) {
-        if matches!(answer, Answer::Refused(refusal) if refusal.code == Code::Unavailable) {
-            self.refused_words.push((id, position, key, command));
-            if !std::mem::replace(&mut self.offers_timer, true) {
-                cx.after(AGAIN_MS, TIMER_OFFERS);
-            }
-            return;
-        }
-        if let Some(flight) = self
-            .conversations
-            .get_mut(&id)
-            .and_then(|c| c.flight_at(position))
-        {
-            flight.outstanding -= 1;
-        }
-        self.advance(cx, id);
-    }
-
-    pub(crate) fn say_again(&mut self, cx: &mut Cx<'_>) {
-        for (id, position, key, command) in std::mem::take(&mut self.refused_words) {
-            self.say(cx, id, position, key, command);
-        }
-    }
-
     pub(crate) fn change(
         &mut self,
         cx: &mut Cx<'_>,
@@ -244,6 +204,9 @@ impl Ingest {
         reply: Reply,
     ) {
         let view = cx.view();
+        let Some(reply) = self.refuse_if_full(cx, reply) else {
+            return;
+        };
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return;
         };
@@ -297,17 +260,20 @@ impl Ingest {
             return;
         };
         let is_theirs = ConversationId::direct(by, user) == id;
-        if conversation.phase != Phase::Ready || conversation.info.group || !is_theirs {
-            // There is no conversation that the block could end; the accounts keep a later one from being made.
+        let stands = conversation.phase == Phase::Absent && !conversation.blocked_by.contains(&by);
+        if stands || conversation.info.group || !is_theirs {
+            // There is no conversation that the block could end; the accounts keep a later one from being made. One that is
+            // being made may have asked them before.
             cx.answer(reply, Answer::Done);
             return;
         }
+        let settled = conversation.busy == 0;
         let changed = if blocked {
             conversation.blocked_by.insert(by)
         } else {
             conversation.blocked_by.remove(&by)
         };
-        if changed {
+        if changed || !settled {
             let value = blocked.then(bytes::Bytes::new);
             self.write_then(
                 cx,
@@ -346,6 +312,13 @@ fn admin_of_group(conversation: &Conversation, by: UserId) -> Result<(), Refusal
     Ok(())
 }
 
+fn refusal_in(answer: Answer) -> Refusal {
+    match answer {
+        Answer::Refused(refusal) => refusal,
+        _ => Refusal::unavailable(),
+    }
+}
+
 fn judge(conversation: &Conversation, command: &ConversationCommand) -> Result<Verdict, Refusal> {
     use ConversationCommand as C;
     let members = &conversation.members;
@@ -367,6 +340,13 @@ fn judge(conversation: &Conversation, command: &ConversationCommand) -> Result<V
             if members.count() >= GROUP_MEMBERS {
                 return Err(too_many_members());
             }
+            let was_in = members.get(user.user);
+            if was_in.map_or(0, Membership::stays) >= STAYS
+                || (was_in.is_none() && members.count_ever() >= MEMBERS_EVER)
+            {
+                let detail = "too many have come to this group and gone again";
+                return Err(Refusal::new(Code::Quota, detail));
+            }
             Ok(Verdict::Entries(vec![(
                 user.clone(),
                 MemberOp::Added,
@@ -384,10 +364,12 @@ fn judge(conversation: &Conversation, command: &ConversationCommand) -> Result<V
                     "nobody leaves a one-to-one conversation; block instead",
                 ));
             }
-            let mut entries = vec![(leaver, MemberOp::Left, Role::Member)];
+            let mut entries = Vec::new();
+            // First, because a crash may come between the two: a group must not be left without an admin.
             if let Some(heir) = members.oldest_but(*user).filter(|_| members.is_last_admin(*user)) {
                 entries.push((named(heir)?, MemberOp::Role, Role::Admin));
             }
+            entries.push((leaver, MemberOp::Left, Role::Member));
             Ok(Verdict::Entries(entries))
         }
         C::RemoveMember { by, user } => {

@@ -18,6 +18,9 @@ pub(crate) const IN_FLIGHT: usize = 4_096;
 /// Most sends waiting for the look-up of their id.
 pub(crate) const PENDING: usize = 4_096;
 
+/// Most who wait for one position: retries of who gave up waiting.
+pub(crate) const WAITERS: usize = 64;
+
 /// First 16 bytes of a SHA-256 over what a sender asked for.
 pub(crate) type Digest = [u8; 16];
 
@@ -28,6 +31,8 @@ pub(crate) struct Known {
     pub(crate) identity: SendIdentity,
     pub(crate) digest: Digest,
     pub(crate) sent: Sent,
+    /// Pending sends with a smaller number looked their id up before this one was numbered.
+    pub(crate) until: u64,
 }
 
 /// Who waits for a position to be fanned out.
@@ -108,9 +113,13 @@ pub(crate) struct Conversation {
     recent: VecDeque<Known>,
     /// Offers that were refused and come again, by user in order.
     pub(crate) refused_offers: BTreeSet<(UserId, u64)>,
+    /// It is among those whose refused offers come again with the timer.
+    pub(crate) offers_queued: bool,
     pub(crate) last_created_at: u64,
-    /// Its row in the list of open tails may be there.
-    pub(crate) tail_open: bool,
+    /// Its row in the list of open tails is there: written by this home, and not removed since.
+    pub(crate) tail_listed: bool,
+    /// The row may be there, of this home or an earlier one.
+    pub(crate) tail_maybe_listed: bool,
     /// The stored fan-out mark.
     pub(crate) mark: u64,
     /// The search index has everything up to here, as far as it said.
@@ -120,6 +129,8 @@ pub(crate) struct Conversation {
     /// Steps under way that must find the state when they end.
     pub(crate) busy: usize,
     pub(crate) last_used_ms: u64,
+    /// Some of what is stored of it cannot be read: nothing is written to it.
+    pub(crate) damaged: bool,
 }
 
 impl Conversation {
@@ -138,14 +149,17 @@ impl Conversation {
             next_pending: 0,
             recent: VecDeque::new(),
             refused_offers: BTreeSet::new(),
+            offers_queued: false,
             last_created_at: 0,
-            tail_open: false,
+            tail_listed: false,
+            tail_maybe_listed: false,
             mark: 0,
             indexed: 0,
             unstored_watermarks: BTreeSet::new(),
             untold_watermarks: BTreeSet::new(),
             busy: 0,
             last_used_ms: 0,
+            damaged: false,
         }
     }
 
@@ -161,13 +175,18 @@ impl Conversation {
     }
 
     pub(crate) fn remember(&mut self, known: Known) {
-        // A position in flight stays known, however many they are: its row may not be readable yet.
+        // A position in flight stays known, however many they are: its row may not be readable yet. So does one that a
+        // send still waiting may be a repeat of, which found no row when it looked.
         let fanned_out = self.fanned_out();
+        let waiting = self
+            .pending
+            .front()
+            .map_or(self.next_pending, |pending| pending.number);
         while self.recent.len() >= RECENT
             && self
                 .recent
                 .front()
-                .is_some_and(|oldest| oldest.sent.sequence_number <= fanned_out)
+                .is_some_and(|oldest| oldest.sent.sequence_number <= fanned_out && oldest.until <= waiting)
         {
             self.recent.pop_front();
         }

@@ -11,7 +11,7 @@ use godwit_wire::proto::chat::{self, Role};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use crate::conversation::Phase;
+use crate::conversation::{Phase, WAITERS};
 use crate::role::{Ingest, Step};
 use crate::rows::{InfoRow, RowName, put};
 use crate::tables::{CONVERSATIONS, OPEN_TAILS, tail_partition};
@@ -130,28 +130,27 @@ impl Ingest {
         };
         let same =
             conversation.info.group == info.group && conversation.info.request_digest == info.request_digest;
+        if conversation.phase != Phase::Absent && !same {
+            let detail = "this id already names another conversation";
+            cx.answer(reply, Refusal::new(Code::Conflict, detail).into());
+            return;
+        }
+        // Being made, or there already and being announced.
+        if let Some(creation) = self.creations.get_mut(&id) {
+            if creation.waiters.len() >= WAITERS {
+                cx.answer(reply, Refusal::unavailable().into());
+            } else {
+                creation.waiters.push((by, reply, false));
+            }
+            return;
+        }
         match conversation.phase {
-            Phase::Making | Phase::Ready if !same => {
-                cx.answer(
-                    reply,
-                    Refusal::new(Code::Conflict, "this id already names another conversation").into(),
-                );
-            }
-            Phase::Making => {
-                if let Some(creation) = self.creations.get_mut(&id) {
-                    creation.waiters.push((by, reply, false));
-                }
-            }
+            Phase::Making => cx.answer(reply, Refusal::unavailable().into()),
             Phase::Ready if conversation.info.announced => {
                 self.look(cx, id, ConversationCommand::Get { by }, reply)
             }
-            Phase::Ready => {
-                // It was stored, but a crash kept somebody from hearing of it.
-                let creation = Creation::new(by, everybody, info.group, reply, false);
-                self.creations.insert(id, creation);
-                conversation.busy += 1;
-                self.announce(cx, id);
-            }
+            Phase::Ready => self.announce_again(cx, id, Some((by, reply))),
+            Phase::Absent if Self::is_full(cx) => cx.answer(reply, Refusal::unavailable().into()),
             Phase::Absent => {
                 info.created_at = now;
                 conversation.phase = Phase::Making;
@@ -163,13 +162,41 @@ impl Ingest {
                     .filter(|user| *user != by)
                     .collect();
                 let group = conversation.info.group;
-                self.creations
-                    .insert(id, Creation::new(by, everybody, group, reply, true));
+                let mut creation = Creation::new(by, everybody, group);
+                creation.waiters.push((by, reply, true));
+                self.creations.insert(id, creation);
                 self.ask_all(cx, id, asked, |_| {
                     Command::Account(Box::new(AccountCommand::MayWrite { by }))
                 });
             }
         }
+    }
+
+    /// It is stored, but somebody may not have heard of it: a crash or a refusal came between.
+    pub(crate) fn announce_again(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: ConversationId,
+        asker: Option<(UserId, Reply)>,
+    ) {
+        let Some(conversation) = self.conversations.get_mut(&id) else {
+            return;
+        };
+        let Some(by) = UserId::from_slice(&conversation.info.created_by) else {
+            return;
+        };
+        let everybody = conversation.members.iter_current().map(|(user, member)| Named {
+            user,
+            name: member.name.clone(),
+        });
+        let everybody = everybody.collect();
+        conversation.busy += 1;
+        let mut creation = Creation::new(by, everybody, conversation.info.group);
+        creation
+            .waiters
+            .extend(asker.map(|(asker, reply)| (asker, reply, false)));
+        self.creations.insert(id, creation);
+        self.announce(cx, id);
     }
 
     /// Asks every one of `users` the same, as the present stage; goes on at once if there is nobody.
@@ -281,7 +308,8 @@ impl Ingest {
                 ops.push(put(id, view, RowName::Member(one.user), Some(row)));
             }
         }
-        conversation.tail_open = true;
+        conversation.tail_listed = true;
+        conversation.tail_maybe_listed = true;
         for table in [OPEN_TAILS, CONVERSATIONS] {
             ops.push(Op::Insert {
                 table,
@@ -369,8 +397,7 @@ impl Ingest {
 }
 
 impl Creation {
-    fn new(by: UserId, everybody: Vec<Named>, group: bool, reply: Reply, created: bool) -> Self {
-        let waiters = vec![(by, reply, created)];
+    fn new(by: UserId, everybody: Vec<Named>, group: bool) -> Self {
         Self {
             stage: Stage::Asking,
             by,
@@ -378,7 +405,7 @@ impl Creation {
             group,
             outstanding: 0,
             refusal: None,
-            waiters,
+            waiters: Vec::new(),
         }
     }
 }

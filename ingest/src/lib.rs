@@ -4,15 +4,19 @@
 mod change;
 mod conversation;
 mod create;
+mod fan_out;
 mod members;
 mod metrics;
+mod page;
 mod read;
 mod receipts;
+mod recover;
 mod role;
 mod rows;
 mod send;
 mod tables;
 mod tail;
+mod words;
 
 pub use metrics::Metrics;
 pub use role::{Config, Confirmed, Ingest};

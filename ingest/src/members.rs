@@ -10,6 +10,11 @@ use godwit_wire::proto::chat::{MemberOp, Role};
 
 use crate::rows::MemberRow;
 
+/// Most users who are or ever were in one conversation: all of their rows are read when it is loaded.
+pub(crate) const MEMBERS_EVER: usize = 16_384;
+/// Most stays of one user: they are one row, written anew with each.
+pub(crate) const STAYS: usize = 1_024;
+
 /// One user who is or was in.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Membership {
@@ -22,6 +27,11 @@ pub(crate) struct Membership {
 impl Membership {
     pub(crate) fn is_in(&self) -> bool {
         self.bounds.len() % 2 == 1
+    }
+
+    /// How often the user came in.
+    pub(crate) fn stays(&self) -> usize {
+        self.bounds.len().div_ceil(2)
     }
 
     /// The position of the entry that brought the user in; 0 for who was in from the creation.
@@ -96,6 +106,11 @@ impl Members {
             .iter()
             .filter(|(_, member)| member.is_in())
             .map(|(user, member)| (*user, member))
+    }
+
+    /// How many are or were in.
+    pub(crate) fn count_ever(&self) -> usize {
+        self.all.len()
     }
 
     pub(crate) fn count(&self) -> usize {

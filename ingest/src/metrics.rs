@@ -12,7 +12,7 @@ pub struct Metrics {
     pub(crate) duplicates: Counter,
     pub(crate) refused_busy: Counter,
     pub(crate) offers_refused: Counter,
-    pub(crate) broken_rows: Counter,
+    pub(crate) damaged: Counter,
     pub(crate) loaded: Gauge,
     acknowledge_seconds: Histogram,
 }
@@ -27,7 +27,7 @@ impl Default for Metrics {
             duplicates: Counter::default(),
             refused_busy: Counter::default(),
             offers_refused: Counter::default(),
-            broken_rows: Counter::default(),
+            damaged: Counter::default(),
             loaded: Gauge::default(),
             acknowledge_seconds: Histogram::new(bounds),
         }
@@ -58,9 +58,9 @@ impl Metrics {
             self.offers_refused.clone(),
         );
         registry.register(
-            "godwit_broken_rows",
-            "Stored entries that could not be read",
-            self.broken_rows.clone(),
+            "godwit_damaged_conversations",
+            "Loads of a conversation of which something stored cannot be read; it takes no writes",
+            self.damaged.clone(),
         );
         registry.register(
             "godwit_conversations_loaded",

@@ -25,6 +25,9 @@ impl Ingest {
         reply: Reply,
     ) {
         let view = cx.view();
+        let Some(reply) = self.refuse_if_full(cx, reply) else {
+            return;
+        };
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return;
         };
@@ -33,15 +36,19 @@ impl Ingest {
             return;
         }
         let up_to = up_to.min(conversation.confirmed);
+        // What says so already may be on its way to the store: then this one waits for a write of its own behind it.
+        let settled = conversation.busy == 0;
         let watermark = conversation.watermarks.entry(by).or_default();
-        if up_to <= watermark.read {
+        if up_to <= watermark.read && settled {
             cx.answer(reply, Answer::Done);
             return;
         }
-        watermark.read = up_to;
+        let moved = up_to > watermark.read;
+        watermark.read = watermark.read.max(up_to);
         let row = watermark.encode_to_vec().into();
-        conversation.untold_watermarks.insert(by);
-        self.untold.push(id);
+        if moved && conversation.untold_watermarks.insert(by) {
+            self.untold.push(id);
+        }
         self.write_then(
             cx,
             id,

@@ -1,23 +1,19 @@
 //! The role: which step a command, a completion or an answer belongs to. The steps themselves are in the files beside.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use godwit_cluster::{Cx, Flow, Loading, Reply, Role, Tag};
 use godwit_store::{Outcome, Read, ReadAnswer, View};
 use godwit_wire::code::Refusal;
-use godwit_wire::command::{Answer, Command, ConversationCommand, LoggedEntry};
+use godwit_wire::command::{Answer, Command, ConversationCommand};
 use godwit_wire::ids::{ConversationId, Key, UserId};
-use prost::Message;
 use slab::Slab;
 
 use crate::conversation::{Conversation, Phase};
 use crate::create::Creation;
 use crate::metrics::Metrics;
 use crate::read::Reading;
-use crate::rows::{InfoRow, MarkRow, MemberRow, RowName, WatermarkRow};
-use crate::tables::{CONVERSATION_ROWS, log};
 
 /// Told whenever more of a conversation is confirmed: `(conversation, shard, confirmed up to)`. Must not block.
 pub type Confirmed = Arc<dyn Fn(ConversationId, u16, u64) + Send + Sync>;
@@ -53,29 +49,28 @@ pub(crate) enum Step {
     /// An offer of a position to a user.
     Offer(ConversationId, u64, UserId),
     /// Word of a membership change to the accounts of its user.
-    Membership(ConversationId, u64, Key, Command),
+    Membership(ConversationId, u64, UserId),
     /// A write whose end is answered so.
     Write(ConversationId, Reply, Box<Answer>),
     /// A lazy write: nobody waits, but the state stays until it ended.
     Lazy(ConversationId),
     /// A step of making a conversation.
     Making(ConversationId),
-    /// A question that is asked for a membership change before it gets a number.
+    /// The question to who is to be taken in, before the change gets a number.
     Ask(ConversationId, Reply, Box<ConversationCommand>),
+    /// The conversation's entering in that user's list, before the change gets a number.
+    Join(ConversationId, Reply, Box<ConversationCommand>),
     /// A read for an answer.
     Reading(Box<Reading>),
     /// Pages of the lists of open tails.
     Tails(Vec<u16>),
 }
 
-const PAGE: u32 = 4_096;
-/// Most watermarks and members that one conversation's load reads: a full group and as many former members.
-const LOAD_ROWS: u32 = 65_536;
-
 /// Timers carry one of these numbers.
 pub(crate) const TIMER_SWEEP: Tag = 0;
 pub(crate) const TIMER_RECEIPTS: Tag = 1;
 pub(crate) const TIMER_OFFERS: Tag = 2;
+pub(crate) const TIMER_TAILS: Tag = 3;
 
 /// The ingest bridge on one worker.
 pub struct Ingest {
@@ -86,13 +81,18 @@ pub struct Ingest {
     pub(crate) creations: HashMap<ConversationId, Creation>,
     /// Conversations with an open tail that were not yet looked at after the take-up.
     pub(crate) tails: VecDeque<ConversationId>,
-    pub(crate) tails_loading: usize,
+    /// Those of them that are being loaded.
+    pub(crate) loading_tails: HashSet<ConversationId>,
+    /// Those that could not be loaded, and shards whose lists could not be read: the next sweep tries again.
+    pub(crate) failed_tails: Vec<ConversationId>,
+    pub(crate) unread_shards: Vec<u16>,
+    pub(crate) tails_timer: bool,
     pub(crate) receipts_timer: bool,
     pub(crate) offers_timer: bool,
     /// Conversations with refused offers.
     pub(crate) refused: VecDeque<ConversationId>,
     /// Words to the accounts that did not get there.
-    pub(crate) refused_words: Vec<(ConversationId, u64, Key, Command)>,
+    pub(crate) refused_words: Vec<(ConversationId, u64, UserId)>,
     /// Conversations with watermarks to tell.
     pub(crate) untold: Vec<ConversationId>,
 }
@@ -107,7 +107,10 @@ impl Ingest {
             steps: Slab::new(),
             creations: HashMap::new(),
             tails: VecDeque::new(),
-            tails_loading: 0,
+            loading_tails: HashSet::new(),
+            failed_tails: Vec::new(),
+            unread_shards: Vec::new(),
+            tails_timer: false,
             receipts_timer: false,
             offers_timer: false,
             refused: VecDeque::new(),
@@ -124,75 +127,6 @@ impl Ingest {
         usize::try_from(tag)
             .ok()
             .and_then(|place| self.steps.try_remove(place))
-    }
-
-    fn load_reads(id: ConversationId, view: View) -> Vec<Read> {
-        vec![
-            Read::TakeUp { log: log(id), view },
-            Read::Rows {
-                table: CONVERSATION_ROWS,
-                partition: id.to_bytes(),
-                after: None,
-                limit: LOAD_ROWS,
-            },
-        ]
-    }
-
-    fn install(&mut self, id: ConversationId, answers: Vec<ReadAnswer>, now_ms: u64) {
-        let mut conversation = Conversation::new(id);
-        conversation.last_used_ms = now_ms;
-        let mut tail = Vec::new();
-        for answer in answers {
-            match answer {
-                ReadAnswer::TakeUp { head, rows } => {
-                    conversation.confirmed = head.confirmed.max(head.floor);
-                    tail = rows;
-                }
-                ReadAnswer::Rows { rows, .. } => {
-                    for (name, value) in rows {
-                        restore_row(&mut conversation, &name, value);
-                    }
-                }
-                _ => {}
-            }
-        }
-        for row in tail {
-            match LoggedEntry::from_stored(row.row) {
-                Ok(stored) => {
-                    conversation.confirmed = row.seq;
-                    self.replay(&mut conversation, row.seq, stored);
-                }
-                Err(error) => {
-                    tracing::error!(conversation = %id, position = row.seq, %error, "a stored entry cannot be read");
-                    self.metrics.broken_rows.inc();
-                    break;
-                }
-            }
-        }
-        conversation.head = conversation.head.max(conversation.confirmed);
-        self.conversations.insert(id, conversation);
-    }
-}
-
-fn restore_row(conversation: &mut Conversation, name: &[u8], value: Bytes) {
-    let Some(name) = RowName::decode(name) else { return };
-    let read = match name {
-        RowName::Info => InfoRow::decode(value).map(|info| {
-            conversation.info = info;
-            conversation.phase = Phase::Ready;
-        }),
-        RowName::Member(user) => MemberRow::decode(value).map(|row| conversation.members.restore(user, row)),
-        RowName::Watermark(user) => WatermarkRow::decode(value).map(|row| {
-            conversation.watermarks.insert(user, row);
-        }),
-        RowName::BlockedBy(user) => {
-            conversation.blocked_by.insert(user);
-            Ok(())
-        }
-        RowName::Mark => MarkRow::decode(value).map(|row| conversation.mark = row.fanned_out),
-    };
-    if let Err(error) = read {
-        tracing::error!(conversation = %conversation.id, ?name, %error, "a small row cannot be read");
     }
 }
 
@@ -213,6 +147,11 @@ impl Role for Ingest {
         if let Command::Conversation(command) = command {
             self.command(cx, *id, command, reply);
         }
+        // What nobody made is not kept: asking for random ids must cost nothing that stays.
+        let nothing = |c: &Conversation| c.phase == Phase::Absent && !c.damaged && c.is_quiet();
+        if self.conversations.get(id).is_some_and(nothing) {
+            self.conversations.remove(id);
+        }
         Flow::Taken
     }
 
@@ -224,9 +163,9 @@ impl Role for Ingest {
         Loading::Ready
     }
 
-    fn load_failed(&mut self, cx: &mut Cx<'_>, key: &Key) {
+    fn load_failed(&mut self, _cx: &mut Cx<'_>, key: &Key) {
         if let Key::Conversation(id) = key {
-            self.tail_load_failed(cx, *id);
+            self.tail_load_failed(*id);
         }
     }
 
@@ -235,7 +174,7 @@ impl Role for Ingest {
         if !self.conversations.contains_key(id) {
             return Some(Self::load_reads(*id, cx.view()));
         }
-        self.tail_loaded(cx, *id);
+        self.tail_loaded(*id);
         None
     }
 
@@ -269,11 +208,12 @@ impl Role for Ingest {
     fn answered(&mut self, cx: &mut Cx<'_>, tag: Tag, answer: Answer) {
         match self.end_step(tag) {
             Some(Step::Offer(id, position, user)) => self.offer_answered(cx, id, position, user, &answer),
-            Some(Step::Membership(id, position, key, command)) => {
-                self.membership_answered(cx, id, position, key, command, &answer);
+            Some(Step::Membership(id, position, user)) => {
+                self.membership_answered(cx, id, position, user, &answer);
             }
             Some(Step::Making(id)) => self.making_answered(cx, id, answer),
             Some(Step::Ask(id, reply, command)) => self.asked(cx, id, reply, *command, answer),
+            Some(Step::Join(id, reply, command)) => self.joined(cx, id, reply, &command, answer),
             _ => tracing::error!("an answer came that nobody asked for"),
         }
     }
@@ -283,12 +223,16 @@ impl Role for Ingest {
             TIMER_SWEEP => self.sweep(cx),
             TIMER_RECEIPTS => self.tell_receipts(cx),
             TIMER_OFFERS => self.offer_again(cx),
+            TIMER_TAILS => {
+                self.tails_timer = false;
+                self.load_tails(cx);
+            }
             _ => {}
         }
     }
 
     fn taken_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], _view: View) {
-        self.read_tails(cx, shards, PAGE);
+        self.read_tails(cx, shards);
         cx.after(crate::tail::SWEEP_MS, TIMER_SWEEP);
     }
 
@@ -309,6 +253,14 @@ impl Role for Ingest {
 impl Ingest {
     fn command(&mut self, cx: &mut Cx<'_>, id: ConversationId, command: ConversationCommand, reply: Reply) {
         use ConversationCommand as C;
+        let writes = !matches!(
+            command,
+            C::Get { .. } | C::History { .. } | C::Visible { .. } | C::Status { .. } | C::Indexed { .. }
+        );
+        if writes && self.conversations.get(&id).is_some_and(|c| c.damaged) {
+            cx.answer(reply, Refusal::unavailable().into());
+            return;
+        }
         match command {
             C::Send(send) => self.send(cx, id, send, reply),
             C::OpenDirect { by, with } => self.open_direct(cx, id, by, with, reply),
@@ -338,6 +290,8 @@ impl Ingest {
             C::Indexed { up_to } => {
                 if let Some(conversation) = self.conversations.get_mut(&id) {
                     conversation.indexed = conversation.indexed.max(up_to);
+                    // It may have been dropped from memory while the index lagged.
+                    conversation.tail_maybe_listed = true;
                 }
             }
         }

@@ -60,6 +60,9 @@ pub(crate) struct WatermarkRow {
 pub(crate) struct MarkRow {
     #[prost(uint64, tag = "1")]
     pub(crate) fanned_out: u64,
+    /// Newest time in the log then, milliseconds since 1970: the next entry's is not below it.
+    #[prost(uint64, tag = "2")]
+    pub(crate) last_created_at: u64,
 }
 
 /// The name of a small row.

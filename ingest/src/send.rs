@@ -3,30 +3,24 @@
 use std::sync::Arc;
 
 use godwit_cluster::{Cx, Reply};
-use godwit_store::{Health, Op, Read, ReadAnswer};
+use godwit_store::{Op, Read, ReadAnswer};
 use godwit_wire::code::{Code, Refusal};
-use godwit_wire::command::{Answer, Command, EntryBody, LoggedEntry, Send, SendIdentity, Sent, UserCommand};
+use godwit_wire::command::{LoggedEntry, Send, SendIdentity, Sent};
 use godwit_wire::entry::RetryKeys;
-use godwit_wire::ids::{ConversationId, Key, MessageId, UserId};
+use godwit_wire::ids::{ConversationId, MessageId, UserId};
 use godwit_wire::proto::chat;
 
-use crate::conversation::{Check, Conversation, Flight, IN_FLIGHT, Known, PENDING, Pending, Phase, Waiter};
+use crate::conversation::{Check, IN_FLIGHT, Known, PENDING, Pending, Phase, Waiter};
 use crate::read::Reading;
-use crate::role::{Ingest, Step, TIMER_OFFERS};
-use crate::tables::{
-    CLIENT_IDS, OPEN_TAILS, client_id_name, client_id_sequence, client_id_value, log, message_id_row,
-    tail_partition,
-};
-
-/// A refused offer comes again after this long.
-const OFFER_AGAIN_MS: u64 = 100;
+use crate::role::{Ingest, Step};
+use crate::tables::{CLIENT_IDS, client_id_name, client_id_sequence, client_id_value, log, message_id_row};
 
 impl Ingest {
     pub(crate) fn send(&mut self, cx: &mut Cx<'_>, id: ConversationId, send: Box<Send>, reply: Reply) {
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return;
         };
-        if cx.health() == Health::LowSpace
+        if Self::is_full(cx)
             || conversation.pending.len() >= PENDING
             || conversation.flight.len() >= IN_FLIGHT
         {
@@ -130,7 +124,7 @@ impl Ingest {
         }
     }
 
-    fn answer_known(
+    pub(crate) fn answer_known(
         &mut self,
         cx: &mut Cx<'_>,
         id: ConversationId,
@@ -147,14 +141,10 @@ impl Ingest {
             duplicate: true,
             ..known.sent
         };
-        let flight = self
-            .conversations
-            .get_mut(&id)
-            .and_then(|c| c.flight_at(sent.sequence_number));
-        match flight {
-            // ACK: a duplicate is answered only when the first one could be.
-            Some(flight) => flight.waiters.push(Waiter::Send(reply, sent)),
-            None => cx.answer(reply, Answer::Sent(sent)),
+        // ACK: a duplicate is answered only when the first one could be.
+        let waiter = Waiter::Send(reply, sent);
+        if let Some(waiter) = self.wait_for(cx, id, sent.sequence_number, waiter) {
+            Self::answer_waiter(cx, waiter);
         }
     }
 
@@ -232,6 +222,7 @@ impl Ingest {
             identity: send.identity,
             digest,
             sent,
+            until: conversation.next_pending,
         });
         let ops = vec![
             Op::Put {
@@ -251,206 +242,6 @@ impl Ingest {
         self.append(cx, id, entry.clone(), stored, ops, Waiter::Send(reply, sent));
     }
 
-    /// Appends an entry at the next position together with `ops`, and offers it as soon as the store's order allows.
-    pub(crate) fn append(
-        &mut self,
-        cx: &mut Cx<'_>,
-        id: ConversationId,
-        entry: Arc<LoggedEntry>,
-        row: bytes::Bytes,
-        mut ops: Vec<Op>,
-        waiter: Waiter,
-    ) {
-        let view = cx.view();
-        let Some(conversation) = self.conversations.get_mut(&id) else {
-            return;
-        };
-        let position = conversation.head + 1;
-        debug_assert_eq!(
-            position, entry.sequence_number,
-            "SEQ: the entry carries its own position"
-        );
-        conversation.head = position;
-        ops.insert(
-            0,
-            Op::Append {
-                log: log(id),
-                view,
-                seq: position,
-                row,
-            },
-        );
-        if !conversation.tail_open {
-            conversation.tail_open = true;
-            ops.push(Op::Insert {
-                table: OPEN_TAILS,
-                partition: tail_partition(Key::Conversation(id).shard()),
-                element: id.to_bytes(),
-                value: bytes::Bytes::new(),
-            });
-        }
-        conversation.flight.push_back(Flight {
-            entry,
-            stored: false,
-            offered: false,
-            outstanding: 0,
-            waiters: vec![waiter],
-            since_ms: cx.now().mono_ms,
-        });
-        let tag = self.step(Step::Stored(id, position));
-        cx.store(tag, ops);
-        if cx.totally_ordered() {
-            // Mailbox entries are submitted behind the row, so none of them can be durable without it.
-            self.offer(cx, id, position);
-        }
-    }
-
-    pub(crate) fn row_stored(&mut self, cx: &mut Cx<'_>, id: ConversationId, position: u64) {
-        let Some(conversation) = self.conversations.get_mut(&id) else {
-            return;
-        };
-        let Some(flight) = conversation.flight_at(position) else {
-            return;
-        };
-        flight.stored = true;
-        self.advance(cx, id);
-    }
-
-    /// Confirms, offers and acknowledges as far as everything before allows it.
-    pub(crate) fn advance(&mut self, cx: &mut Cx<'_>, id: ConversationId) {
-        let Some(conversation) = self.conversations.get_mut(&id) else {
-            return;
-        };
-        let before = conversation.confirmed;
-        while conversation.confirmed < conversation.head {
-            let next = conversation.confirmed + 1;
-            if !conversation.flight_at(next).is_some_and(|flight| flight.stored) {
-                break;
-            }
-            conversation.confirmed = next;
-        }
-        let confirmed = conversation.confirmed;
-        if confirmed > before {
-            if let Some(tell) = &self.config.confirmed {
-                tell(id, Key::Conversation(id).shard(), confirmed);
-            }
-            for position in before + 1..=confirmed {
-                self.offer(cx, id, position);
-            }
-        }
-        self.acknowledge(cx, id);
-    }
-
-    /// Answers the waiters of every leading position that is stored and in all its mailboxes.
-    fn acknowledge(&mut self, cx: &mut Cx<'_>, id: ConversationId) {
-        let now_ms = cx.now().mono_ms;
-        let Some(conversation) = self.conversations.get_mut(&id) else {
-            return;
-        };
-        while conversation
-            .flight
-            .front()
-            .is_some_and(|first| first.stored && first.offered && first.outstanding == 0)
-        {
-            let Some(done) = conversation.flight.pop_front() else {
-                break;
-            };
-            self.metrics.acknowledged(now_ms.saturating_sub(done.since_ms));
-            for waiter in done.waiters {
-                match waiter {
-                    Waiter::Send(reply, sent) => cx.answer(reply, Answer::Sent(sent)),
-                    Waiter::Change(reply) => cx.answer(reply, Answer::Done),
-                }
-            }
-        }
-        self.store_mark_if_far(cx, id);
-    }
-
-    /// Offers a position to everybody it is for, once.
-    pub(crate) fn offer(&mut self, cx: &mut Cx<'_>, id: ConversationId, position: u64) {
-        let Some(conversation) = self.conversations.get_mut(&id) else {
-            return;
-        };
-        let users: Vec<(UserId, u64)> = conversation
-            .members
-            .at(position)
-            .map(|user| (user, conversation.members.before(user, position)))
-            .collect();
-        let Some(flight) = conversation.flight_at(position) else {
-            return;
-        };
-        if std::mem::replace(&mut flight.offered, true) {
-            return;
-        }
-        flight.outstanding += users.len();
-        let entry = flight.entry.clone();
-        for (user, after) in users {
-            let tag = self.step(Step::Offer(id, position, user));
-            let offer = UserCommand::Offer {
-                entry: entry.clone(),
-                after,
-            };
-            cx.ask(tag, Key::User(user), Command::User(offer));
-        }
-        if let EntryBody::Member(change) = &entry.body {
-            self.tell_accounts(cx, id, position, change);
-        }
-    }
-
-    pub(crate) fn offer_answered(
-        &mut self,
-        cx: &mut Cx<'_>,
-        id: ConversationId,
-        position: u64,
-        user: UserId,
-        answer: &Answer,
-    ) {
-        let Some(conversation) = self.conversations.get_mut(&id) else {
-            return;
-        };
-        if let Answer::Refused(_) = answer {
-            // It did not get there (a home that could not be loaded). Later ones are refused too, so order is kept.
-            self.metrics.offers_refused.inc();
-            if conversation.refused_offers.is_empty() {
-                self.refused.push_back(id);
-            }
-            conversation.refused_offers.insert((user, position));
-            if !std::mem::replace(&mut self.offers_timer, true) {
-                cx.after(OFFER_AGAIN_MS, TIMER_OFFERS);
-            }
-            return;
-        }
-        if let Some(flight) = conversation.flight_at(position) {
-            flight.outstanding -= 1;
-        }
-        self.acknowledge(cx, id);
-    }
-
-    pub(crate) fn offer_again(&mut self, cx: &mut Cx<'_>) {
-        self.offers_timer = false;
-        self.say_again(cx);
-        for id in std::mem::take(&mut self.refused) {
-            let Some(conversation) = self.conversations.get_mut(&id) else {
-                continue;
-            };
-            for (user, position) in std::mem::take(&mut conversation.refused_offers) {
-                let after = conversation.members.before(user, position);
-                let Some(entry) = conversation
-                    .flight_at(position)
-                    .map(|flight| flight.entry.clone())
-                else {
-                    continue;
-                };
-                let tag = self.steps.insert(Step::Offer(id, position, user)) as u64;
-                cx.ask(
-                    tag,
-                    Key::User(user),
-                    Command::User(UserCommand::Offer { entry, after }),
-                );
-            }
-        }
-    }
-
     /// Makes the one-to-one conversation that a first send names. `false`: there is none and none may be.
     fn make_by_send(&mut self, cx: &mut Cx<'_>, id: ConversationId, send: &Send) -> bool {
         let Some(with) = &send.direct_with else {
@@ -464,57 +255,6 @@ impl Ingest {
             .get(&id)
             .is_some_and(|conversation| conversation.phase != Phase::Absent)
     }
-
-    /// What a stored entry says when it is read back at take-up.
-    pub(crate) fn replay(
-        &mut self,
-        conversation: &mut Conversation,
-        position: u64,
-        (entry, keys): (LoggedEntry, RetryKeys),
-    ) {
-        conversation.head = position;
-        match &entry.body {
-            EntryBody::Message(message) => {
-                conversation.last_created_at = conversation.last_created_at.max(message.created_at);
-                let known = known_send(message, &keys, position);
-                if let Some(known) = known {
-                    conversation.remember(known);
-                }
-            }
-            EntryBody::Member(change) => apply_member(conversation, position, change, None),
-        }
-        if position > conversation.mark {
-            conversation.flight.push_back(Flight {
-                entry: Arc::new(entry),
-                stored: true,
-                offered: false,
-                outstanding: 0,
-                waiters: Vec::new(),
-                since_ms: conversation.last_used_ms,
-            });
-        }
-    }
-}
-
-/// Applies a membership entry to the state.
-pub(crate) fn apply_member(
-    conversation: &mut Conversation,
-    position: u64,
-    change: &chat::Member,
-    name: Option<&Arc<str>>,
-) {
-    let Some(user) = UserId::from_slice(&change.user_id) else {
-        return;
-    };
-    let unnamed: Arc<str> = "".into();
-    conversation.last_created_at = conversation.last_created_at.max(change.created_at);
-    conversation.members.apply(
-        position,
-        user,
-        name.unwrap_or(&unnamed),
-        change.op(),
-        change.role(),
-    );
 }
 
 /// What names a stored message, for the memory of recent sends.
@@ -535,6 +275,7 @@ pub(crate) fn known_send(message: &chat::Message, keys: &RetryKeys, position: u6
         identity,
         digest: keys.content_digest?,
         sent,
+        until: 0,
     })
 }
 
@@ -548,7 +289,7 @@ pub(crate) fn one_row(id: ConversationId, position: u64) -> Read {
     }
 }
 
-pub(crate) fn other_content() -> Refusal {
+fn other_content() -> Refusal {
     Refusal::new(
         Code::Conflict,
         "this client_message_id already names a message with other content",

@@ -7,7 +7,7 @@ use godwit_wire::ids::{ConversationId, Key};
 use prost::Message;
 
 use crate::conversation::{Conversation, Phase};
-use crate::role::{Ingest, Step, TIMER_SWEEP};
+use crate::role::{Ingest, Step, TIMER_SWEEP, TIMER_TAILS};
 use crate::rows::{MarkRow, RowName, put};
 use crate::tables::{OPEN_TAILS, log, tail_partition};
 
@@ -19,24 +19,25 @@ const CLOSE_AFTER_MS: u64 = 3_000;
 const MARK_EVERY: u64 = 256;
 /// Conversations of the list that are loaded at a time after a take-up.
 const TAILS_AT_A_TIME: usize = 64;
+/// Pause before the next ones, milliseconds: some 30,000 a second.
+const TAILS_MS: u64 = 1;
+/// Conversations of one list that are read at a time.
+const PAGE: u32 = 4_096;
 /// Shards whose lists are read at a time.
 const SHARDS_A_READ: usize = 256;
 
 impl Ingest {
-    pub(crate) fn read_tails(&mut self, cx: &mut Cx<'_>, shards: &[u16], page: u32) {
+    pub(crate) fn read_tails(&mut self, cx: &mut Cx<'_>, shards: &[u16]) {
         for shards in shards.chunks(SHARDS_A_READ) {
             let tag = self.step(Step::Tails(shards.to_vec()));
-            cx.read(
-                tag,
-                shards.iter().map(|shard| tails_of(*shard, None, page)).collect(),
-            );
+            cx.read(tag, shards.iter().map(|shard| tails_of(*shard, None)).collect());
         }
     }
 
     pub(crate) fn tails_read(&mut self, cx: &mut Cx<'_>, shards: &[u16], answers: Option<Vec<ReadAnswer>>) {
         let Some(answers) = answers else {
             // The store does not answer: the promise waits for it.
-            self.read_tails(cx, shards, u32::from(u16::MAX));
+            self.unread_shards.extend(shards);
             return;
         };
         for (shard, answer) in shards.iter().zip(answers) {
@@ -51,48 +52,39 @@ impl Ingest {
             );
             if let (true, Some(last)) = (more, last) {
                 let tag = self.step(Step::Tails(vec![*shard]));
-                cx.read(tag, vec![tails_of(*shard, Some(last), u32::from(u16::MAX))]);
+                cx.read(tag, vec![tails_of(*shard, Some(last))]);
             }
         }
         self.load_tails(cx);
     }
 
-    fn load_tails(&mut self, cx: &mut Cx<'_>) {
-        while self.tails_loading < TAILS_AT_A_TIME {
+    /// Loads some now and the rest by a timer, so that a long list holds up nobody who is served meanwhile.
+    pub(crate) fn load_tails(&mut self, cx: &mut Cx<'_>) {
+        while self.loading_tails.len() < TAILS_AT_A_TIME {
             let Some(id) = self.tails.pop_front() else { return };
-            self.tails_loading += 1;
-            cx.enter(Key::Conversation(id), 0);
+            if self.loading_tails.insert(id) {
+                cx.enter(Key::Conversation(id), 0);
+            }
+        }
+        if !std::mem::replace(&mut self.tails_timer, true) {
+            cx.after(TAILS_MS, TIMER_TAILS);
         }
     }
 
-    pub(crate) fn tail_loaded(&mut self, cx: &mut Cx<'_>, id: ConversationId) {
-        self.tails_loading = self.tails_loading.saturating_sub(1);
+    pub(crate) fn tail_loaded(&mut self, id: ConversationId) {
+        self.loading_tails.remove(&id);
         if let Some(conversation) = self.conversations.get_mut(&id) {
-            conversation.tail_open = true;
+            conversation.tail_maybe_listed = true;
             if let Some(tell) = &self.config.confirmed {
                 tell(id, Key::Conversation(id).shard(), conversation.confirmed);
             }
         }
-        self.load_tails(cx);
     }
 
-    pub(crate) fn tail_load_failed(&mut self, _cx: &mut Cx<'_>, id: ConversationId) {
-        // Loaded again by the next sweep; also if it was not from the list, then it is looked at for nothing.
-        self.tails_loading = self.tails_loading.saturating_sub(1);
-        self.tails.push_back(id);
-    }
-
-    /// A conversation came into memory: what is above its mark is offered before anything new.
-    pub(crate) fn resume(&mut self, cx: &mut Cx<'_>, id: ConversationId) {
-        self.metrics.loaded.set(self.conversations.len() as i64);
-        let Some(conversation) = self.conversations.get(&id) else {
-            return;
-        };
-        let (from, to) = (conversation.fanned_out() + 1, conversation.head);
-        for position in from..=to {
-            self.offer(cx, id, position);
+    pub(crate) fn tail_load_failed(&mut self, id: ConversationId) {
+        if self.loading_tails.remove(&id) {
+            self.failed_tails.push(id);
         }
-        self.advance(cx, id);
     }
 
     pub(crate) fn store_mark_if_far(&mut self, cx: &mut Cx<'_>, id: ConversationId) {
@@ -110,6 +102,9 @@ impl Ingest {
 
     pub(crate) fn sweep(&mut self, cx: &mut Cx<'_>) {
         cx.after(SWEEP_MS, TIMER_SWEEP);
+        let unread = std::mem::take(&mut self.unread_shards);
+        self.read_tails(cx, &unread);
+        self.tails.extend(self.failed_tails.drain(..));
         self.load_tails(cx);
         let now = cx.now().mono_ms;
         let idle = if self.conversations.len() > self.config.loaded {
@@ -140,15 +135,18 @@ impl Ingest {
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return;
         };
-        if conversation.phase != Phase::Ready {
+        if conversation.phase != Phase::Ready || conversation.damaged {
             return;
         }
         let mut ops = Vec::new();
         if conversation.fanned_out() > conversation.mark {
             ops = mark(conversation, view);
         }
-        if conversation.tail_open && (!searched || conversation.indexed >= conversation.head) {
-            conversation.tail_open = false;
+        // At a shutdown there may be something in flight still: then the list is what the next start finds it by.
+        let done = conversation.flight.is_empty() && (!searched || conversation.indexed >= conversation.head);
+        if conversation.tail_maybe_listed && done {
+            conversation.tail_listed = false;
+            conversation.tail_maybe_listed = false;
             let partition = tail_partition(Key::Conversation(id).shard());
             ops.push(Op::Remove {
                 table: OPEN_TAILS,
@@ -177,7 +175,12 @@ impl Ingest {
 fn mark(conversation: &mut Conversation, view: u64) -> Vec<Op> {
     let fanned_out = conversation.fanned_out();
     conversation.mark = fanned_out;
-    let row = MarkRow { fanned_out }.encode_to_vec().into();
+    let last_created_at = conversation.last_created_at;
+    let row = MarkRow {
+        fanned_out,
+        last_created_at,
+    };
+    let row = row.encode_to_vec().into();
     vec![
         put(conversation.id, view, RowName::Mark, Some(row)),
         Op::Head {
@@ -190,12 +193,12 @@ fn mark(conversation: &mut Conversation, view: u64) -> Vec<Op> {
     ]
 }
 
-fn tails_of(shard: u16, after: Option<bytes::Bytes>, limit: u32) -> Read {
+fn tails_of(shard: u16, after: Option<bytes::Bytes>) -> Read {
     Read::Set {
         table: OPEN_TAILS,
         partition: tail_partition(shard),
         after,
         up_to: None,
-        limit,
+        limit: PAGE,
     }
 }
