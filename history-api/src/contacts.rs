@@ -206,7 +206,8 @@ pub(crate) struct Contacts {
 }
 
 /// A page of contacts.
-#[utoipa::path(get, path = "/contacts", tag = "contacts", params(Page), responses((status = 200, body = Contacts)))]
+#[utoipa::path(get, operation_id = "list_contacts", path = "/contacts", tag = "contacts", params(Page),
+    responses((status = 200, body = Contacts)))]
 pub(crate) async fn list(
     State(api): State<Api>,
     caller: Caller,

@@ -190,7 +190,7 @@ pub(crate) async fn open(
 }
 
 /// A conversation.
-#[utoipa::path(get, path = "/conversations/{conversation_id}", tag = "conversations",
+#[utoipa::path(get, operation_id = "get_conversation", path = "/conversations/{conversation_id}", tag = "conversations",
     params(("conversation_id" = String, Path, format = "uuid")), responses((status = 200, body = Conversation)))]
 pub(crate) async fn get(
     State(api): State<Api>,
@@ -225,7 +225,7 @@ pub(crate) struct Conversations {
 }
 
 /// A page of the conversations I am in.
-#[utoipa::path(get, path = "/conversations", tag = "conversations", params(Page),
+#[utoipa::path(get, operation_id = "list_conversations", path = "/conversations", tag = "conversations", params(Page),
     responses((status = 200, body = Conversations)))]
 pub(crate) async fn list(
     State(api): State<Api>,
@@ -275,9 +275,9 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T, Problem>> + Send + 'static,
 {
-    let mut done: Vec<Result<T, Problem>> = Vec::with_capacity(items.len());
+    let mut done: Vec<Option<Result<T, Problem>>> = Vec::new();
     let mut tasks: JoinSet<(usize, Result<T, Problem>)> = JoinSet::new();
-    done.resize_with(items.len(), || Err(unexpected()));
+    done.resize_with(items.len(), || None);
     let mut items = items.into_iter().enumerate();
     loop {
         while tasks.len() < AT_A_TIME {
@@ -286,9 +286,15 @@ where
             tasks.spawn(async move { (at, future.await) });
         }
         match tasks.join_next().await {
-            Some(Ok((at, result))) => done[at] = result,
+            Some(Ok((at, result))) => done[at] = Some(result),
+            // It panicked: its place stays empty.
             Some(Err(_)) => {}
-            None => return done,
+            None => {
+                return done
+                    .into_iter()
+                    .map(|one| one.unwrap_or_else(|| Err(unexpected())))
+                    .collect();
+            }
         }
     }
 }

@@ -84,7 +84,7 @@ impl From<godwit_wire::account::DeviceToken> for DeviceToken {
 }
 
 /// Makes a device token. A repeat with the same Idempotency-Key finds it, but does not show the token again.
-#[utoipa::path(post, path = "/auth/device-tokens", tag = "auth", request_body = NewToken,
+#[utoipa::path(post, operation_id = "create_device_token", path = "/auth/device-tokens", tag = "auth", request_body = NewToken,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a retry find the first one's token")),
     responses((status = 201, body = DeviceToken, description = "Made"),
         (status = 200, body = DeviceToken, description = "A repeat")))]
@@ -167,7 +167,8 @@ async fn all(api: &Api, caller: &LoggedIn) -> Result<Vec<DeviceToken>, Problem> 
 }
 
 /// The device tokens.
-#[utoipa::path(get, path = "/auth/device-tokens", tag = "auth", responses((status = 200, body = DeviceTokens)))]
+#[utoipa::path(get, operation_id = "list_device_tokens", path = "/auth/device-tokens", tag = "auth",
+    responses((status = 200, body = DeviceTokens)))]
 pub(crate) async fn list(State(api): State<Api>, caller: LoggedIn) -> Result<Answer<DeviceTokens>, Problem> {
     Ok(Answer(DeviceTokens {
         device_tokens: all(&api, &caller).await?,
@@ -175,7 +176,7 @@ pub(crate) async fn list(State(api): State<Api>, caller: LoggedIn) -> Result<Ans
 }
 
 /// One device token.
-#[utoipa::path(get, path = "/auth/device-tokens/{id}", tag = "auth",
+#[utoipa::path(get, operation_id = "get_device_token", path = "/auth/device-tokens/{id}", tag = "auth",
     params(("id" = String, Path, format = "uuid")), responses((status = 200, body = DeviceToken)))]
 pub(crate) async fn get(
     State(api): State<Api>,
@@ -193,7 +194,7 @@ pub(crate) async fn get(
 }
 
 /// Ends a device token; its connections are closed.
-#[utoipa::path(delete, path = "/auth/device-tokens/{id}", tag = "auth",
+#[utoipa::path(delete, operation_id = "end_device_token", path = "/auth/device-tokens/{id}", tag = "auth",
     params(("id" = String, Path, format = "uuid")), responses((status = 204)))]
 pub(crate) async fn end(
     State(api): State<Api>,

@@ -73,7 +73,7 @@ fn description(text: Option<&String>) -> Result<(), Problem> {
 }
 
 /// Makes a group; the one who asks is its first admin.
-#[utoipa::path(post, path = "/groups", tag = "groups", request_body = NewGroup,
+#[utoipa::path(post, operation_id = "create_group", path = "/groups", tag = "groups", request_body = NewGroup,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a retry find the first one's group")),
     responses((status = 201, body = Conversation, description = "Made"),
         (status = 200, body = Conversation, description = "A repeat")))]
@@ -125,7 +125,7 @@ pub(crate) struct ChangeGroup {
 }
 
 /// Changes name or description; admins.
-#[utoipa::path(patch, path = "/groups/{group_id}", tag = "groups", request_body = ChangeGroup,
+#[utoipa::path(patch, operation_id = "change_group", path = "/groups/{group_id}", tag = "groups", request_body = ChangeGroup,
     params(("group_id" = String, Path, format = "uuid")), responses((status = 200, body = Conversation)))]
 pub(crate) async fn change(
     State(api): State<Api>,

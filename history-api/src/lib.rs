@@ -18,6 +18,7 @@ mod outermost;
 mod problem;
 mod search;
 mod state;
+mod unread;
 mod users;
 
 use axum::extract::DefaultBodyLimit;

@@ -13,6 +13,7 @@ use crate::limits::client;
 use crate::metrics::RequestLabels;
 use crate::problem::{Problem, finish};
 use crate::state::Api;
+use crate::unread::Drained;
 
 /// Methods and paths beyond this are nobody's.
 const PATH_BYTES: usize = 8 * 1024;
@@ -22,6 +23,7 @@ pub(crate) async fn run(State(api): State<Api>, request: Request, next: Next) ->
     let metrics = api.parts.metrics.clone();
     metrics.in_flight.inc();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let request = request.map(|body| Drained::watch(body, &api.drains));
     let response = match admitted(&api, &request) {
         Ok(_permit) => next.run(request).await,
         Err(problem) => problem.into_response(),

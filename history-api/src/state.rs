@@ -19,7 +19,7 @@ use crate::limits::{Limiter, LoginGuard};
 use crate::metrics::Metrics;
 use crate::mqtt::MqttUpgrade;
 use crate::problem::Problem;
-use crate::{Config, SearchIndex};
+use crate::{Config, SearchIndex, unread};
 
 /// How long a home may take to answer; the work goes on behind it.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -60,6 +60,8 @@ pub struct Inner {
     /// Password hashes computed at a time: each takes a core.
     pub(crate) hashing: Arc<Semaphore>,
     pub(crate) requests: Arc<Semaphore>,
+    /// Unread bodies thrown away at a time.
+    pub(crate) drains: Arc<Semaphore>,
     draining: AtomicBool,
 }
 
@@ -82,6 +84,7 @@ impl Api {
             registrations: Limiter::new(parts.config.registrations),
             hashing: Arc::new(Semaphore::new(cores.div_ceil(2))),
             requests: Arc::new(Semaphore::new(REQUESTS)),
+            drains: Arc::new(Semaphore::new(unread::AT_A_TIME)),
             draining: AtomicBool::new(false),
             parts,
         }))

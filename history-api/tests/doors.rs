@@ -238,3 +238,38 @@ fn only_named_origins_may_call_from_browsers() {
     );
     refused.problem(401);
 }
+
+#[test]
+fn a_refusal_that_came_before_the_body_leaves_the_connection_to_the_next_request() {
+    let site = Site::with(Config::default(), None, None);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let address = served(&site).await;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        for _ in 0..3 {
+            client
+                .write_all(b"POST /api/v1/contacts HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+                .await
+                .unwrap();
+            let refused = head(&mut client).await;
+            assert!(refused.starts_with("HTTP/1.1 401 "), "{refused}");
+            let lengths = refused
+                .lines()
+                .filter_map(|line| line.strip_prefix("content-length: "));
+            let length: usize = lengths.last().unwrap().parse().unwrap();
+            let mut body = vec![0; length];
+            client.read_exact(&mut body).await.unwrap();
+            client.write_all(b"12345").await.unwrap();
+        }
+        client
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let healthy = head(&mut client).await;
+        assert!(healthy.starts_with("HTTP/1.1 200 "), "{healthy}");
+    });
+}
