@@ -184,10 +184,9 @@ pub(crate) fn queue(session: &mut Session, env: &mut Env<'_, '_>, owed: Owed, on
     if session.live.is_none() {
         return true;
     }
-    if let Some(message) = owed.publish.message_id.filter(|_| once && owed.qos == 2) {
-        if !session.note_recent(message) {
-            return true;
-        }
+    let named = owed.publish.message_id.filter(|_| once && owed.qos == 2);
+    if named.is_some_and(|message| !session.note_recent(message)) {
+        return true;
     }
     session.log.append(owed, Waiter::Nobody);
     drop(session.log.confirm(Keep::All));
@@ -238,7 +237,7 @@ pub(crate) fn push(session: &mut Session, env: &mut Env<'_, '_>) -> u64 {
                 env.read(What::OwedPage(session.id, session.feed.generation()), vec![read]);
                 break;
             }
-            Next::Entry(_, owed) => owed,
+            Next::Entry(owed) => owed,
         };
         let given = packet(session, live, env, &owed, packet_id(Half::Session, next))
             .map(|packet| PublishOut {

@@ -135,10 +135,11 @@ impl Due {
     }
 
     fn expect(&mut self, look: &Look) {
-        if let Some(Some(shard)) = self.shards.get_mut(usize::from(Key::User(look.user).shard())) {
-            if look.at > shard.done {
-                shard.next = shard.next.min(look.at);
-            }
+        let shard = usize::from(Key::User(look.user).shard());
+        if let Some(Some(shard)) = self.shards.get_mut(shard)
+            && look.at > shard.done
+        {
+            shard.next = shard.next.min(look.at);
         }
     }
 

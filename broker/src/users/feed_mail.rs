@@ -28,7 +28,7 @@ impl Home {
     pub(crate) fn mail_stored(&mut self, env: &mut Env<'_, '_>) {
         let fed =
             |session: &Session| session.live.is_some() && session.inbox.as_ref().is_some_and(|i| i.is_fed());
-        let keep = match self.sessions.iter().any(|session| fed(session)) {
+        let keep = match self.sessions.iter().any(&fed) {
             true => Keep::Tail,
             false => Keep::No,
         };
@@ -222,7 +222,7 @@ fn push(session: &mut Session, mailbox: &Mailbox, env: &mut Env<'_, '_>) -> u64 
                 env.read(What::MailPage(session.id, feed.generation()), vec![read]);
                 return settled;
             }
-            Next::Entry(_, mail) => mail,
+            Next::Entry(mail) => mail,
         };
         let payload = match form.no_local && mail.is_mine(env.user) {
             true => None,

@@ -14,11 +14,11 @@ pub(crate) const PENDING: usize = 16 * 1024;
 /// Most confirmed entries kept in memory for live sessions that lag a little; older ones are read in pages.
 const TAIL: usize = 256;
 /// And most bytes of them.
-const TAIL_BYTES: usize = 512 * 1024;
+const TAIL_BYTES: usize = 64 * 1024;
 /// Entries of a page of catching up.
 pub(crate) const PAGE_ROWS: u32 = 64;
 /// About as many bytes of a page at most.
-pub(crate) const PAGE_BYTES: u32 = 128 * 1024;
+pub(crate) const PAGE_BYTES: u32 = 64 * 1024;
 /// The head is stored at least this often, so that a take-up reads at most about twice as many rows.
 pub(crate) const HEAD_EVERY: u64 = 1_024;
 
@@ -208,7 +208,7 @@ impl<T: Entry> Log<T> {
 /// What a feed can give next.
 pub(crate) enum Next<T> {
     /// The entry after [`Cursor::sent`].
-    Entry(u64, T),
+    Entry(T),
     /// It must be read: rows `after < number ≤ up_to`. The feed waits for [`Feed::page_read`].
     Read {
         /// Exclusive.
@@ -250,13 +250,11 @@ impl<T: Entry> Feed<T> {
         while self.page.front().is_some_and(|(at, _)| *at < number) {
             self.page.pop_front();
         }
-        if let Some((at, entry)) = self.page.front() {
-            if *at == number {
-                return Next::Entry(number, entry.clone());
-            }
+        if let Some((_, entry)) = self.page.front().filter(|(at, _)| *at == number) {
+            return Next::Entry(entry.clone());
         }
         if let Some(entry) = log.in_tail(number) {
-            return Next::Entry(number, entry.clone());
+            return Next::Entry(entry.clone());
         }
         if self.reading {
             return Next::Nothing;
@@ -326,8 +324,7 @@ mod tests {
 
     fn give(feed: &mut Feed<u64>, log: &Log<u64>) -> Option<u64> {
         match feed.next(log) {
-            Next::Entry(number, entry) => {
-                assert_eq!(number, entry);
+            Next::Entry(number) => {
                 drop(feed.cursor.gave(State::Sent, None));
                 Some(number)
             }

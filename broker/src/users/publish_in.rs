@@ -20,6 +20,9 @@ use crate::wire_trait::ConnId;
 
 /// Most QoS 0 publishes of a connection under way: beyond it the client is not read.
 const ASKED0: u16 = 1_024;
+/// Most QoS 1 and 2 publishes of a 3.1.1 client that are not ended: it was not told a maximum, so it is paused at the
+/// receive maximum, and closed only if it never completes QoS 2.
+const OPEN_V311: usize = 4 * RECEIVE_MAXIMUM as usize;
 /// Receive Maximum exceeded.
 const TOO_MANY: u8 = 0x93;
 /// Topic Alias invalid: none are taken.
@@ -120,10 +123,10 @@ impl Home {
         };
         let answer = answers.as_ref().and_then(|answers| answers.first());
         let failed = answer.is_none();
-        if let Some(ReadAnswer::Fact(Some(id))) = answer {
-            if let Some(user) = UserId::from_slice(id) {
-                env.common.learn_name(name, user);
-            }
+        if let Some(ReadAnswer::Fact(Some(id))) = answer
+            && let Some(user) = UserId::from_slice(id)
+        {
+            env.common.learn_name(name, user);
         }
         self.take_publish(env, conn, packet, failed);
     }
@@ -139,11 +142,18 @@ impl Home {
         let Some(live) = session.live.as_deref_mut() else {
             return;
         };
-        if packet.qos > 0 && live.version == Version::V5 {
-            let taken = live.inbound.len() + session.in2.iter().filter(|taken| taken.is_open()).count();
-            if taken >= usize::from(RECEIVE_MAXIMUM)
-                && !session.in2.iter().any(|t| t.packet_id == packet.packet_id)
-            {
+        if packet.qos > 0 {
+            let open = session.in2.iter().filter(|taken| taken.is_open()).count();
+            let known = open > 0
+                && session
+                    .in2
+                    .iter()
+                    .any(|taken| taken.packet_id == packet.packet_id);
+            let most = match live.version {
+                Version::V5 => usize::from(RECEIVE_MAXIMUM),
+                Version::V311 => OPEN_V311,
+            };
+            if live.inbound.len() + open >= most && !known {
                 self.close_connection(env, conn, TOO_MANY);
                 return;
             }

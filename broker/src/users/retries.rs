@@ -45,11 +45,11 @@ pub(crate) fn identity(
 ) -> Retry {
     let digest = digest(packet);
     let same = |retry: &Retry| retry.packet_id == packet.packet_id && retry.digest == digest;
-    if let Some(of) = previous.iter_mut().find(|of| *of.client_id == *client_id) {
-        if let Some(at) = of.publishes.iter().position(same) {
-            // Taken out: a later equal publish of this connection is a new message.
-            return of.publishes.swap_remove(at);
-        }
+    if let Some(of) = previous.iter_mut().find(|of| *of.client_id == *client_id)
+        && let Some(at) = of.publishes.iter().position(same)
+    {
+        // Taken out: a later equal publish of this connection is a new message.
+        return of.publishes.swap_remove(at);
     }
     let serial = live.first_serial.wrapping_add(live.inbound.len() as u32);
     let mut hash = Xxh3::new();

@@ -72,6 +72,10 @@ impl Home {
         filters: Vec<FilterIn>,
         subscription_id: Option<u32>,
     ) {
+        if filters.len() > SESSION_SUBSCRIPTIONS {
+            self.close_connection(env, conn, QUOTA);
+            return;
+        }
         let id = env.fresh_number();
         let mut asked = Vec::with_capacity(filters.len());
         let mut ops = Vec::new();

@@ -490,13 +490,13 @@ fn a_read_goes_to_the_conversation_and_receipts_are_told_live_without_a_place() 
         delivered_up_to: 7,
         read_up_to: 3,
     };
-    let _ = rig.ask_user(
+    drop(rig.ask_user(
         alice.user,
         UserCommand::Receipt {
             conversation,
             watermark,
         },
-    );
+    ));
     let got = rig.publishes(a);
     assert_eq!(got[0].qos, 0);
     assert!(text(&got[0]).contains("\"receipt\"") && !text(&got[0]).contains("inbox_seq"));
@@ -545,7 +545,7 @@ fn sessions_of_a_revoked_credential_are_closed_and_stay() {
     let conn = rig.connect(&alice, persistent(V5, "a"));
     rig.out(conn);
     let credential = alice.credential.unwrap();
-    let _ = rig.ask_user(alice.user, UserCommand::CredentialEnded { credential });
+    drop(rig.ask_user(alice.user, UserCommand::CredentialEnded { credential }));
     assert!(matches!(rig.out(conn)[..], [Outgoing::Disconnect(0x87, _)]));
     let conn = rig.connect(&alice, persistent(V5, "a"));
     assert!(matches!(&rig.out(conn)[..], [Outgoing::Connack(c)] if c.session_present));

@@ -118,10 +118,8 @@ impl Model {
     }
 
     fn come(&mut self) {
-        if let Some(conn) = self.subscriber {
-            if !self.rig.is_closed(conn) {
-                self.look();
-            }
+        if self.subscriber.is_some_and(|conn| !self.rig.is_closed(conn)) {
+            self.look();
         }
         let mut connect = persistent(Version::V5, "subscriber");
         connect.receive_maximum = WINDOW;

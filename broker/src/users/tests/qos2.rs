@@ -167,3 +167,20 @@ fn a_repeated_qos_2_publish_is_in_the_sessions_log_once() {
     let sub = rig.connect(&alice, persistent(V5, "sub"));
     assert_eq!(rig.publishes(sub).len(), 1);
 }
+
+#[test]
+fn a_client_that_never_completes_qos_2_is_closed() {
+    for (version, most) in [(V5, 256), (Version::V311, 1_024)] {
+        let mut rig = Rig::new();
+        let alice = user("alice");
+        let conn = rig.connect(&alice, persistent(version, "a"));
+        for id in 1..=most {
+            rig.packet(conn, publish("iot/alice/t", "x", 2, id));
+        }
+        assert!(!rig.is_closed(conn));
+        rig.packet(conn, publish("iot/alice/t", "x", 2, most));
+        assert!(!rig.is_closed(conn), "a repeat is none more");
+        rig.packet(conn, publish("iot/alice/t", "x", 2, most + 1));
+        assert!(rig.is_closed(conn));
+    }
+}
