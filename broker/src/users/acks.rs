@@ -6,7 +6,6 @@ use godwit_wire::ids::SessionId;
 use super::cursor::{Half, State, half_of, packet_id};
 use super::env::{Env, What};
 use super::home::Home;
-use super::rows::Name;
 use crate::packet::{Ack, Outgoing, PacketId, Version};
 use crate::wire_trait::ConnId;
 
@@ -119,14 +118,13 @@ impl Home {
             return;
         }
         session.out_writing = true;
-        session.out_dirty = false;
-        let row = Name::Out(id).put(env.user, env.view(), &session.out_row());
+        let ops = session.out_ops(env);
         env.store(
             What::Out2 {
                 session: id,
                 positions,
             },
-            vec![row],
+            ops,
         );
     }
 

@@ -184,8 +184,9 @@ impl Cursor {
         Settled(self)
     }
 
-    /// A PUBREC that was stored before a restart: repeated as PUBREL. Only before anything is given.
-    pub(crate) fn restore_received(&mut self, position: u64) {
+    /// What was stored of a position before a restart: [`State::Received`] is repeated as PUBREL, [`State::Acked`] not
+    /// at all. Only before anything is given.
+    pub(crate) fn restore(&mut self, position: u64, state: State) {
         let Some(index) = self.index(position).filter(|index| *index < SPAN) else {
             return;
         };
@@ -196,7 +197,7 @@ impl Cursor {
                 about: None,
             });
         }
-        self.set(position, State::Received);
+        self.set(position, state);
     }
 
     /// The connection is gone: everything unsettled is to be repeated.
@@ -225,9 +226,18 @@ impl Cursor {
 
     /// The positions whose PUBREC is known.
     pub(crate) fn received(&self) -> impl Iterator<Item = u64> + '_ {
+        self.positions(State::Received)
+    }
+
+    /// The positions above the prefix that are settled.
+    pub(crate) fn settled(&self) -> impl Iterator<Item = u64> + '_ {
+        self.positions(State::Acked)
+    }
+
+    fn positions(&self, state: State) -> impl Iterator<Item = u64> + '_ {
         (self.acked + 1..)
             .zip(&self.slots)
-            .filter(|(_, slot)| slot.state == State::Received)
+            .filter(move |(_, slot)| slot.state == state)
             .map(|(position, _)| position)
     }
 
@@ -357,7 +367,7 @@ mod tests {
     #[test]
     fn a_stored_pubrec_is_found_again() {
         let mut cursor = Cursor::new(4, 9);
-        cursor.restore_received(7);
+        cursor.restore(7, State::Received);
         assert_eq!(cursor.received().collect::<Vec<_>>(), [7]);
         assert_eq!(cursor.state(5), Some(State::Sent2));
         assert_eq!(cursor.state(8), None);

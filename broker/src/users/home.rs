@@ -7,7 +7,7 @@ use godwit_store::{Op, Read, ReadAnswer, View};
 use godwit_wire::ids::{SessionId, UserId};
 use prost::Message;
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, State};
 use super::env::{Env, What};
 use super::log::{Feed, HEAD_EVERY, Log};
 use super::mailbox::{self, Mailbox};
@@ -181,7 +181,10 @@ fn restore_row(
             if let (Some((session, _)), Ok(row)) = (sessions.get_mut(&id), OutRow::decode(value)) {
                 let last = session.log.confirmed();
                 for position in row.received.into_iter().filter(|position| *position <= last) {
-                    session.feed.cursor.restore_received(position);
+                    session.feed.cursor.restore(position, State::Received);
+                }
+                for position in row.settled.into_iter().filter(|position| *position <= last) {
+                    session.feed.cursor.restore(position, State::Acked);
                 }
                 // Older than those of the rows above the head.
                 for number in row.recent.into_iter().rev() {
@@ -337,6 +340,15 @@ impl Session {
         if floor > self.log.floor() || self.log.head_lag() >= HEAD_EVERY {
             self.head_ops(env, floor, ops);
         }
+    }
+
+    /// The row of QoS 2 towards the client, always with the floor as it is now: a message that is complete is in neither
+    /// list, and were the floor behind, a restart would give it once more.
+    pub(crate) fn out_ops(&mut self, env: &Env<'_, '_>) -> Vec<Op> {
+        let mut ops = Vec::new();
+        self.out_dirty = true;
+        self.settle_ops(env, &mut ops);
+        ops
     }
 
     /// The head says what is confirmed only together with a row that remembers the QoS 2 messages below it.

@@ -203,6 +203,9 @@ pub(crate) struct OutRow {
     /// The last QoS 2 messages appended, so that a repeated one is known.
     #[prost(fixed64, repeated, tag = "2")]
     pub(crate) recent: Vec<u64>,
+    /// Positions above the log's floor that are settled: nothing is given for them again.
+    #[prost(uint64, repeated, tag = "3")]
+    pub(crate) settled: Vec<u64>,
 }
 
 /// QoS 2 from the client: a message taken under a packet identifier.

@@ -332,6 +332,7 @@ impl Session {
         OutRow {
             received: self.feed.cursor.received().collect(),
             recent: self.recent.iter().copied().collect(),
+            settled: self.feed.cursor.settled().collect(),
         }
     }
 

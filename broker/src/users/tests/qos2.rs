@@ -149,6 +149,37 @@ fn a_qos_2_delivery_keeps_its_identifier_and_its_pubrec_over_a_crash() {
 }
 
 #[test]
+fn a_completed_qos_2_delivery_is_not_given_again_after_a_crash_whatever_was_stored_after_it() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    let sub = rig.connect(&alice, persistent(V5, "sub"));
+    rig.subscribe(sub, "iot/alice/t", 2);
+    let publisher = rig.connect(&alice, clean(V5, "p"));
+    for (id, payload) in [(1, "a"), (2, "b"), (3, "c"), (4, "d")] {
+        rig.packet(publisher, publish("iot/alice/t", payload, 2, id));
+    }
+    let got: Vec<u16> = rig.publishes(sub).iter().map(|publish| publish.packet_id).collect();
+    // The first and the third are complete, the second is not, when the PUBREC of the fourth is stored.
+    for id in [got[0], got[2]] {
+        rig.packet(sub, Incoming::Pubrec(id, 0));
+        rig.packet(sub, Incoming::Pubcomp(id, 0));
+    }
+    rig.packet(sub, Incoming::Pubrec(got[3], 0));
+    rig.crash();
+    let sub = rig.connect(&alice, persistent(V5, "sub"));
+    let out = rig.out(sub);
+    let [
+        Outgoing::Connack(_),
+        Outgoing::Publish(second),
+        Outgoing::Pubrel(fourth),
+    ] = &out[..]
+    else {
+        panic!("{out:?}");
+    };
+    assert_eq!((second.packet_id, fourth.packet_id), (got[1], got[3]));
+}
+
+#[test]
 fn a_repeated_qos_2_publish_is_in_the_sessions_log_once() {
     let mut rig = Rig::new();
     let alice = user("alice");
