@@ -275,7 +275,7 @@ impl Ingest {
         }
     }
 
-    /// Puts back who asked, when there is nothing left to wait for.
+    /// Answers who need not wait.
     pub(crate) fn answer_waiter(cx: &mut Cx<'_>, waiter: Waiter) {
         match waiter {
             Waiter::Send(reply, sent) => cx.answer(reply, Answer::Sent(sent)),

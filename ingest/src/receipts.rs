@@ -25,9 +25,11 @@ impl Ingest {
         reply: Reply,
     ) {
         let view = cx.view();
-        let Some(reply) = self.refuse_if_full(cx, reply) else {
+        // Short of space alone does not stop it: acknowledgements go on then.
+        if cx.overfull() {
+            cx.answer(reply, Refusal::unavailable().into());
             return;
-        };
+        }
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return;
         };
