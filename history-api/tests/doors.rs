@@ -260,7 +260,7 @@ fn a_refusal_that_came_before_the_body_leaves_the_connection_to_the_next_request
             let lengths = refused
                 .lines()
                 .filter_map(|line| line.strip_prefix("content-length: "));
-            let length: usize = lengths.last().unwrap().parse().unwrap();
+            let length: usize = lengths.next_back().unwrap().parse().unwrap();
             let mut body = vec![0; length];
             client.read_exact(&mut body).await.unwrap();
             client.write_all(b"12345").await.unwrap();
