@@ -118,9 +118,17 @@ pub(crate) fn absent_id() -> String {
 impl World {
     /// Starts a node and settles everybody in.
     pub(crate) fn new(arguments: &[&str]) -> Result<Self> {
+        Self::with(arguments, &[])
+    }
+
+    /// As [`Self::new`], with more in the environment.
+    pub(crate) fn with(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let (data, log) = (folder.path().join("data"), folder.path().join("log"));
         let mut node = Node::new(&Program::Godwit.path()?, &data, &log)?.arguments(arguments);
+        for (name, value) in environment {
+            node = node.environment(name, value);
+        }
         node.start()?;
         let http = Http::new(&node.http());
         let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| person(&http, name));
