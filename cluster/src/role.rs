@@ -143,6 +143,12 @@ pub trait Role {
     /// The worker no longer owns these shards: drop everything about them, answer nothing more.
     fn given_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], view: View);
 
+    /// The other side of a registered socket will send no more, or the socket failed: told right before [`Role::io`],
+    /// which is the last readiness for it, so it must be read to its end. Broker only.
+    fn io_ended(&mut self, cx: &mut Cx<'_>, token: mio::Token) {
+        let _ = (cx, token);
+    }
+
     /// A registered socket is ready (edge-triggered). Broker only.
     fn io(&mut self, cx: &mut Cx<'_>, token: mio::Token, readable: bool, writable: bool) {
         let _ = (cx, token, readable, writable);

@@ -84,15 +84,18 @@ impl Worker {
         }
         let mut events = mio::Events::with_capacity(1_024);
         let mut stop_at: Option<Instant> = None;
+        // Whether the end of the last turn set off work of its own, whose end of turn is still due.
+        let mut unfinished = false;
         loop {
-            let mut busy = self.take_mail(&mut stop_at);
+            let mut busy = self.take_mail(&mut stop_at) || unfinished;
             busy |= self.run_timers();
             self.drain_local();
+            unfinished = false;
             if busy || !events.is_empty() {
                 for role in ROLES {
                     self.with(role, |role, cx| role.end_of_turn(cx));
                 }
-                self.drain_local();
+                unfinished = self.drain_local();
             }
             self.turn.resubmit();
             self.turn.flush();
@@ -103,7 +106,7 @@ impl Worker {
                     return;
                 }
             }
-            let sleep = self.sleep(stop_at.is_some());
+            let sleep = if unfinished { Some(Duration::ZERO) } else { self.sleep(stop_at.is_some()) };
             if let Err(error) = poll.poll(&mut events, sleep)
                 && error.kind() != io::ErrorKind::Interrupted
             {
@@ -113,10 +116,14 @@ impl Worker {
             self.tell_time();
             for event in events.iter() {
                 if event.token() != WAKER {
-                    let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+                    let ended = event.is_read_closed() || event.is_error();
+                    let readable = event.is_readable() || ended;
                     let writable = event.is_writable() || event.is_write_closed() || event.is_error();
                     self.with(RoleId::Broker, |role, cx| {
-                        role.io(cx, event.token(), readable, writable)
+                        if ended {
+                            role.io_ended(cx, event.token());
+                        }
+                        role.io(cx, event.token(), readable, writable);
                     });
                     self.drain_local();
                 }
@@ -188,8 +195,9 @@ impl Worker {
     }
 
     /// Everything that this worker asked of itself, until nothing is left. Reads of the embedded store are answered
-    /// before the call returns, so loads end here too.
-    fn drain_local(&mut self) {
+    /// before the call returns, so loads end here too. Whether there was anything.
+    fn drain_local(&mut self) -> bool {
+        let mut any = false;
         loop {
             if let Some((tag, answer)) = self.turn.local_answers.pop_front() {
                 self.answered(tag, answer);
@@ -198,8 +206,9 @@ impl Worker {
             } else if let Some(envelope) = self.turn.local.pop_front() {
                 self.apply(envelope);
             } else {
-                return;
+                return any;
             }
+            any = true;
         }
     }
 
