@@ -6,8 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use common::{NoLoads, fill, killed, open, seqs, small};
+use godwit_store::blocking::Client;
 use godwit_store::embedded::{Embedded, Options};
-use godwit_store::{Store, StoreError};
+use godwit_store::testsuite::log;
+use godwit_store::{Op, Outcome, Store, StoreError};
 use tempfile::TempDir;
 
 fn make() -> (Arc<dyn Store>, TempDir) {
@@ -139,4 +141,35 @@ fn a_newer_format_is_refused() {
 fn a_second_opening_of_the_same_folder_is_refused() {
     let (_store, dir) = make();
     assert!(refused(dir.path()).contains("in use by another process"));
+}
+
+#[test]
+fn records_that_a_message_body_makes_up_do_not_keep_a_torn_store_from_starting() {
+    let (store, dir) = make();
+    fill(&store, 1, 3);
+    // As good as somebody can make one who knows the code: any later number, and what can be guessed as the seed.
+    let mut body = Vec::new();
+    for seed in 0..4u64 {
+        let mut made_up = [&[0; 8][..], &1000u64.to_le_bytes(), &24u32.to_le_bytes(), b"GwR1"].concat();
+        let sum = xxhash_rust::xxh3::xxh3_64_with_seed(&made_up[8..], seed);
+        made_up[..8].copy_from_slice(&sum.to_le_bytes());
+        body.extend_from_slice(&made_up);
+    }
+    body.resize(2000, b'x');
+    let append = Op::Append {
+        log: log(1),
+        view: 1,
+        seq: 4,
+        row: body.into(),
+    };
+    let client = Client::new(store.clone(), 1);
+    assert_eq!(client.write(vec![append]).expect("answered"), Outcome::Stored);
+    let copy = killed(dir.path());
+    drop((client, store));
+    let path = last_segment(copy.path());
+    let mut data = std::fs::read(&path).expect("read");
+    let end = record_offsets(&data).pop().expect("an end");
+    data[end - 500..end].fill(0);
+    std::fs::write(&path, &data).expect("written");
+    assert_eq!(seqs(&open(copy.path())), vec![1, 2, 3]);
 }

@@ -2,9 +2,10 @@
 //! failed write or sync is never written or synced again. Not here: what rows mean, when to commit.
 //!
 //! ```text
-//! segment file: magic 8 │ format 4 │ – 4 │ segment 8 │ before: segment 8, end 8, last record 8 │ checksum 8 │ – … 4096 │ records …
+//! segment file: magic 8 │ format 4 │ – 4 │ segment 8 │ before: segment 8, end 8, last record 8 │ seed 8
+//!               │ checksum 8 │ – … 4096 │ records …
 //! ```
-//! `before` says where the segment before it really ends: behind that offset lies nothing, or a record whose write or sync
+//! `seed` is drawn anew for each segment and known to nobody outside: the checksums of its records rest on it. `before` says where the segment before it really ends: behind that offset lies nothing, or a record whose write or sync
 //! failed; such a record was written again as the first of the new segment. A segment gets its name only when
 //! all that was first written to it is synced. At each open the last valid record is written again to the new
 //! segment, because nobody knows whether the process that wrote it lived to see its sync succeed.
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, fallocate};
+use rustix::rand::{GetRandomFlags, getrandom};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::faults::{Faults, Planted, is_planted};
@@ -26,7 +28,7 @@ use crate::StoreError;
 const MAGIC: [u8; 8] = *b"GwtJrnl1";
 /// Where the records of a segment begin: a page, so that a torn head cannot touch a record.
 pub(super) const SEGMENT_HEAD: u64 = 4096;
-const HEAD_USED: usize = 56;
+const HEAD_USED: usize = 64;
 /// What is preallocated when the disk has no room for a whole segment any more.
 const SMALL_SEGMENT: u64 = 2 << 20;
 
@@ -46,6 +48,7 @@ pub(super) struct Journal {
     dir: PathBuf,
     file: File,
     at: Position,
+    seed: u64,
     size: u64,
     wanted: u64,
     faults: Arc<dyn Faults>,
@@ -79,11 +82,12 @@ impl Journal {
             .open(&new)?;
         let records: u64 = first.iter().map(|r| r.len() as u64).sum();
         let size = preallocate(&file, wanted.max(SEGMENT_HEAD + records), SEGMENT_HEAD + records)?;
-        let mut bytes = head(segment, before);
+        let seed = new_seed()?;
+        let mut bytes = head(segment, before, seed);
         let mut number = before.last_record;
         for record in first {
             number += 1;
-            seal(record, number, segment);
+            seal(record, number, seed);
             bytes.extend_from_slice(record);
         }
         write(&file, &bytes, 0, &*faults)?;
@@ -101,6 +105,7 @@ impl Journal {
             dir: dir.into(),
             file,
             at,
+            seed,
             size,
             wanted,
             faults,
@@ -124,7 +129,7 @@ impl Journal {
 
     /// Writes and syncs one record. After an error this segment must not be used again: go on by [`Journal::follow`].
     pub(super) fn append(&mut self, record: &mut [u8]) -> io::Result<()> {
-        seal(record, self.at.last_record + 1, self.at.segment);
+        seal(record, self.at.last_record + 1, self.seed);
         write(&self.file, record, self.at.end, &*self.faults)?;
         if !is_planted(&*self.faults, Planted::NoSync) {
             self.faults.sync()?;
@@ -166,11 +171,20 @@ fn preallocate(file: &File, wanted: u64, needed: u64) -> io::Result<u64> {
     Err(rustix::io::Errno::NOSPC.into())
 }
 
-fn head(segment: u64, before: Position) -> Vec<u8> {
+fn new_seed() -> io::Result<u64> {
+    let mut seed = [0; 8];
+    // So few bytes never come in part.
+    match getrandom(&mut seed, GetRandomFlags::empty())? {
+        8 => Ok(u64::from_le_bytes(seed)),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+fn head(segment: u64, before: Position, seed: u64) -> Vec<u8> {
     let mut head = vec![0; SEGMENT_HEAD as usize];
     head[..8].copy_from_slice(&MAGIC);
     head[8..12].copy_from_slice(&layout::FORMAT.to_le_bytes());
-    for (i, n) in [segment, before.segment, before.end, before.last_record]
+    for (i, n) in [segment, before.segment, before.end, before.last_record, seed]
         .into_iter()
         .enumerate()
     {
@@ -181,18 +195,26 @@ fn head(segment: u64, before: Position) -> Vec<u8> {
     head
 }
 
-fn read_head(data: &[u8]) -> Option<(u64, Position)> {
+/// What the head of a segment says.
+struct Head {
+    segment: u64,
+    before: Position,
+    seed: u64,
+}
+
+fn read_head(data: &[u8]) -> Option<Head> {
     let head = data.get(..HEAD_USED)?;
     let n = |at: usize| Some(u64::from_le_bytes(head.get(at..at + 8)?.try_into().ok()?));
     (head[..8] == MAGIC && xxh3_64(&head[..HEAD_USED - 8]) == n(HEAD_USED - 8)?).then_some(())?;
-    Some((
-        n(16)?,
-        Position {
+    Some(Head {
+        segment: n(16)?,
+        before: Position {
             segment: n(24)?,
             end: n(32)?,
             last_record: n(40)?,
         },
-    ))
+        seed: n(48)?,
+    })
 }
 
 /// A segment as it was found.
@@ -234,36 +256,30 @@ pub(super) fn read_all(dir: &Path, ingested: u64) -> Result<Vec<Found>, StoreErr
         }
     }
     let mut found: Vec<Found> = Vec::new();
-    let mut pending: Option<(u64, Vec<u8>, Position)> = None;
+    let mut pending: Option<(Head, Vec<u8>)> = None;
     for n in numbers {
         let path = segment_path(dir, n);
         let data = std::fs::read(&path).map_err(|e| layout::io("cannot read", &path, &e))?;
         // A segment has its name only once its head is synced.
-        let Some((number, before)) = read_head(&data).filter(|(number, _)| *number == n) else {
+        let Some(head) = read_head(&data).filter(|head| head.segment == n) else {
             return Err(refused(&path, "has a damaged head"));
         };
-        debug_assert_eq!(number, n);
-        if let Some((p, data, start)) = pending.take() {
-            found.push(read_segment(dir, p, &data, start, Some(before))?);
+        if let Some((one, data)) = pending.take() {
+            found.push(read_segment(dir, &one, &data, Some(head.before))?);
         }
-        pending = Some((n, data, before));
+        pending = Some((head, data));
     }
-    if let Some((p, data, start)) = pending {
-        found.push(read_segment(dir, p, &data, start, None)?);
+    if let Some((last, data)) = pending {
+        found.push(read_segment(dir, &last, &data, None)?);
     }
     Ok(found)
 }
 
-fn read_segment(
-    dir: &Path,
-    segment: u64,
-    data: &[u8],
-    before: Position,
-    end: Option<Position>,
-) -> Result<Found, StoreError> {
+fn read_segment(dir: &Path, head: &Head, data: &[u8], end: Option<Position>) -> Result<Found, StoreError> {
+    let (segment, seed) = (head.segment, head.seed);
     let path = segment_path(dir, segment);
     let mut at = SEGMENT_HEAD as usize;
-    let mut number = before.last_record;
+    let mut number = head.before.last_record;
     let mut out = Found {
         segment,
         records: Vec::new(),
@@ -272,7 +288,7 @@ fn read_segment(
     };
     let stop = end.map(|e| e.end as usize);
     while stop.is_none_or(|stop| at < stop) {
-        let Some((record, n)) = record_at(data, at, segment) else {
+        let Some((record, n)) = record_at(data, at, seed) else {
             break;
         };
         if n != number + 1 {
@@ -296,7 +312,7 @@ fn read_segment(
             &path,
             &format!("is damaged at offset {at}, behind record {number}, and was complete"),
         )),
-        None if valid_record_beyond(data, at, segment, number).is_some() => Err(refused(
+        None if valid_record_beyond(data, at, seed, number).is_some() => Err(refused(
             &path,
             &format!("is damaged at offset {at}, behind record {number}, and valid records follow"),
         )),

@@ -4,8 +4,9 @@
 //! record: checksum 8 │ number 8 │ length 4 │ magic 4 │ rows …           (little-endian; length counts everything)
 //! row:    kind 1 │ partition key length 2 │ clustering length 2 │ value length 4 │ partition key │ clustering │ value
 //! ```
-//! The checksum is XXH3-64 over all behind it with the segment's number as seed, so that a record never counts
-//! in another segment than its own. Record numbers grow by one over all segments.
+//! The checksum is XXH3-64 over all behind it with the segment's random seed (`journal`), so that a record never counts
+//! in another segment than its own, and nobody can put bytes into a message that count as one. Record numbers grow by
+//! one over all segments.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -70,13 +71,13 @@ pub(super) fn push_row(
     record[head + 5..head + 9].copy_from_slice(&(value_len as u32).to_le_bytes());
 }
 
-/// Fills in a record's head for the segment it will be written to.
-pub(super) fn seal(record: &mut [u8], number: u64, segment: u64) {
+/// Fills in a record's head for the segment with this seed, to which it will be written.
+pub(super) fn seal(record: &mut [u8], number: u64, seed: u64) {
     let len = record.len() as u32;
     record[8..16].copy_from_slice(&number.to_le_bytes());
     record[16..20].copy_from_slice(&len.to_le_bytes());
     record[20..24].copy_from_slice(&MAGIC);
-    let sum = xxh3_64_with_seed(&record[8..], segment);
+    let sum = xxh3_64_with_seed(&record[8..], seed);
     record[..8].copy_from_slice(&sum.to_le_bytes());
 }
 
@@ -88,23 +89,23 @@ fn u64_at(b: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(b.get(at..at + 8)?.try_into().ok()?))
 }
 
-/// The valid record at `at`: its bytes and number.
-pub(super) fn record_at(data: &[u8], at: usize, segment: u64) -> Option<(&[u8], u64)> {
+/// The valid record at `at` of a segment with this seed: its bytes and number.
+pub(super) fn record_at(data: &[u8], at: usize, seed: u64) -> Option<(&[u8], u64)> {
     let len = u32_at(data, at + 16)? as usize;
     if len < RECORD_HEAD || data.get(at + 20..at + 24)? != MAGIC {
         return None;
     }
     let record = data.get(at..at.checked_add(len)?)?;
-    (xxh3_64_with_seed(&record[8..], segment) == u64_at(record, 0)?).then_some((record, u64_at(record, 8)?))
+    (xxh3_64_with_seed(&record[8..], seed) == u64_at(record, 0)?).then_some((record, u64_at(record, 8)?))
 }
 
-/// Looks for a valid record of this segment anywhere from `from` on, with a number above `above`.
-pub(super) fn valid_record_beyond(data: &[u8], from: usize, segment: u64, above: u64) -> Option<usize> {
+/// Looks for a valid record of the segment with this seed anywhere from `from` on, with a number above `above`.
+pub(super) fn valid_record_beyond(data: &[u8], from: usize, seed: u64, above: u64) -> Option<usize> {
     let mut at = from;
     while let Some(found) = data.get(at..)?.windows(MAGIC.len()).position(|w| w == MAGIC) {
         let start = at + found;
         if start >= from + 20
-            && let Some((_, number)) = record_at(data, start - 20, segment)
+            && let Some((_, number)) = record_at(data, start - 20, seed)
             && number > above
         {
             return Some(start - 20);
@@ -141,7 +142,7 @@ pub(super) fn row_at(record: &[u8], at: usize) -> Option<(RowRef<'_>, usize)> {
 mod tests {
     use super::*;
 
-    fn record(number: u64, segment: u64, value: &[u8]) -> Vec<u8> {
+    fn record(number: u64, seed: u64, value: &[u8]) -> Vec<u8> {
         let mut r = new_record(64);
         push_row(
             &mut r,
@@ -153,7 +154,7 @@ mod tests {
             b"rest",
             &[value],
         );
-        seal(&mut r, number, segment);
+        seal(&mut r, number, seed);
         r
     }
 
