@@ -8,6 +8,7 @@ use godwit_history_api::Api;
 use prometheus_client::registry::Registry;
 use rustls::ServerConfig;
 use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::StartError;
@@ -18,6 +19,8 @@ use crate::shutdown::{HTTP_GRACE, Shutdown};
 
 /// Threads for HTTP: it is the smaller door, and the workers have the cores.
 const HTTP_THREADS: usize = 2;
+/// Connections of operators and their tools, of their own so that a crowd cannot lock them out.
+const ADMIN_CONNECTIONS: usize = 64;
 /// Longest wait for blocking calls (password hashes, reads) at the end.
 const BLOCKING_GRACE: Duration = Duration::from_millis(500);
 
@@ -26,11 +29,13 @@ pub(crate) struct Doors {
     pub(crate) runtime: Runtime,
     tasks: JoinSet<()>,
     shutdown: Shutdown,
+    /// Connections of HTTP and HTTPS together.
+    room: Arc<Semaphore>,
 }
 
 impl Doors {
-    /// No door is open yet; all close when `shutdown` begins.
-    pub(crate) fn new(shutdown: Shutdown) -> Result<Self, StartError> {
+    /// No door is open yet; all close when `shutdown` begins. At most so many connections come in by HTTP and HTTPS.
+    pub(crate) fn new(shutdown: Shutdown, connections: usize) -> Result<Self, StartError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(HTTP_THREADS)
             .thread_name("godwit-http")
@@ -40,6 +45,7 @@ impl Doors {
             runtime,
             tasks: JoinSet::new(),
             shutdown,
+            room: Arc::new(Semaphore::new(connections)),
         })
     }
 
@@ -51,13 +57,14 @@ impl Doors {
         tls: Option<TcpListener>,
     ) -> Result<(), StartError> {
         let app = godwit_history_api::router(api.clone());
-        self.open("http", plain, None, app.clone())?;
+        self.open("http", plain, None, app.clone(), self.room.clone())?;
         let certificate = node.certificate.as_ref();
         let config = certificate
             .map(|certificate| certificate.server_config(&[b"http/1.1"]))
             .transpose()?;
         // Without a certificate nothing is bound for TLS.
-        self.open("https", tls.filter(|_| config.is_some()), config, app)
+        let listener = tls.filter(|_| config.is_some());
+        self.open("https", listener, config, app, self.room.clone())
     }
 
     pub(crate) fn open_admin(
@@ -74,7 +81,8 @@ impl Doors {
             backups: tokio::sync::Mutex::new(()),
         };
         let app = admin::routes(admin, api.clone(), registry);
-        self.open("admin", listener, None, app)
+        let room = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
+        self.open("admin", listener, None, app, room)
     }
 
     fn open(
@@ -83,6 +91,7 @@ impl Doors {
         listener: Option<TcpListener>,
         tls: Option<Arc<ServerConfig>>,
         app: axum::Router,
+        room: Arc<Semaphore>,
     ) -> Result<(), StartError> {
         let Some(listener) = listener else { return Ok(()) };
         let _inside = self.runtime.enter();
@@ -93,6 +102,7 @@ impl Doors {
             listener,
             tls,
             app,
+            room,
         };
         // Ends at the shutdown; has no error of its own.
         self.tasks.spawn_on(

@@ -22,8 +22,6 @@ use tower::ServiceExt as _;
 
 use crate::shutdown::Shutdown;
 
-/// HTTP connections of one listener at a time; beyond it they wait in the system's queue.
-const CONNECTIONS: usize = 4_096;
 /// How long the header of a request may take, and a connection may be silent between requests.
 const HEADER_TIME: Duration = Duration::from_secs(30);
 /// How long a TLS handshake may take.
@@ -39,20 +37,21 @@ pub(crate) struct Door {
     pub(crate) listener: TcpListener,
     pub(crate) tls: Option<Arc<ServerConfig>>,
     pub(crate) app: axum::Router,
+    /// Connections at a time; beyond it they wait in the system's queue.
+    pub(crate) room: Arc<Semaphore>,
 }
 
 impl Door {
     /// Accepts until `shutdown` begins; then no more, and waits for the requests under way, at most `grace`.
     pub(crate) async fn serve(self, shutdown: Shutdown, grace: Duration) {
         let mut connections = JoinSet::new();
-        let room = Arc::new(Semaphore::new(CONNECTIONS));
         let tls = self.tls.map(TlsAcceptor::from);
         loop {
             let accepted = tokio::select! {
                 () = shutdown.begun() => break,
                 // Takes what ended out of the set.
                 Some(_) = connections.join_next() => continue,
-                accepted = accept(&self.listener, &room) => accepted,
+                accepted = accept(&self.listener, &self.room) => accepted,
             };
             match accepted {
                 Ok((stream, peer, permit)) => {

@@ -16,16 +16,27 @@ use crate::node::Node;
 pub(crate) use godwit_broker::Metrics;
 
 /// Milliseconds of a day.
-const DAY_MS: u64 = 24 * 3_600 * 1_000;
+const DAY_MS: u64 = DAY_SECONDS as u64 * 1_000;
+/// Seconds of a day; times the most days that are configured it is far below 2^32.
+const DAY_SECONDS: u32 = 24 * 3_600;
 
-/// The broker's settings.
-pub(crate) fn config(node: &Node, _connections: u64) -> godwit_broker::Config {
+/// The broker's settings; `connections` is what the limit on open files leaves room for.
+pub(crate) fn config(node: &Node, connections: u32) -> godwit_broker::Config {
     let settings = &node.settings;
+    let options = &settings.options;
     godwit_broker::Config {
-        net: NetConfig { anonymous: settings.options.anonymous },
+        net: NetConfig {
+            anonymous: options.anonymous,
+            max_connections: if options.max_connections > 0 {
+                options.max_connections
+            } else {
+                connections
+            },
+        },
         users: Arc::new(UsersConfig {
             acl: settings.acl.clone(),
-            mailbox_ms: u64::from(settings.options.mailbox_days) * DAY_MS,
+            mailbox_ms: u64::from(options.mailbox_days) * DAY_MS,
+            session_expiry_max: options.session_days * DAY_SECONDS,
             ..UsersConfig::default()
         }),
     }
@@ -52,11 +63,17 @@ pub(crate) fn open(
     };
     for worker in 0..router.workers() {
         if let Some(socket) = &plain {
-            let listener = Listener { socket: socket.try_clone()?, tls: None };
+            let listener = Listener {
+                socket: socket.try_clone()?,
+                tls: None,
+            };
             router.hand_over(worker, RoleId::Broker, Box::new(listener));
         }
         if let Some((socket, config)) = &secured {
-            let listener = Listener { socket: socket.try_clone()?, tls: Some(config.clone()) };
+            let listener = Listener {
+                socket: socket.try_clone()?,
+                tls: Some(config.clone()),
+            };
             router.hand_over(worker, RoleId::Broker, Box::new(listener));
         }
     }
@@ -84,7 +101,11 @@ pub(crate) fn upgrade(router: &Router) -> MqttUpgrade {
             },
         };
         let worker = next.fetch_add(1, Ordering::Relaxed) % router.workers();
-        let connection = NewConnection { transport, peer, already_read: already_read.to_vec() };
+        let connection = NewConnection {
+            transport,
+            peer,
+            already_read: already_read.to_vec(),
+        };
         router.hand_over(worker, RoleId::Broker, Box::new(connection));
     })
 }

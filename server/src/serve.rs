@@ -106,8 +106,8 @@ pub fn serve(
     };
     let (addresses, metrics) = (listeners.addresses(), Metrics::default());
     let search = Search::start(&node, metrics.unreadable.clone())?;
-    let doors = Doors::new(shutdown.clone())?;
-    let workers = start_workers(&node, &metrics, &search, connections)?;
+    let doors = Doors::new(shutdown.clone(), connections.http)?;
+    let workers = start_workers(&node, &metrics, &search, connections.mqtt)?;
     search.report_to(workers.router());
     let api = start_api(&node, &metrics, workers.router());
     let store = node.store.clone();
@@ -123,7 +123,7 @@ pub fn serve(
         parts.end();
         return Err(error);
     }
-    tell_start(&node, &addresses, connections);
+    tell_start(&node, &addresses, connections.mqtt);
 
     let (router, certificate) = (parts.workers.router().clone(), node.certificate.clone());
     let begun = shutdown.clone();
@@ -186,7 +186,7 @@ fn start_workers(
     node: &Node,
     metrics: &Metrics,
     search: &Search,
-    connections: u64,
+    connections: u32,
 ) -> Result<Workers, StartError> {
     let ingest = godwit_ingest::Config {
         confirmed: Some(search.confirmed()),
@@ -255,7 +255,7 @@ fn registry(node: &Node, metrics: &Metrics, search: &Search) -> Registry {
 }
 
 /// What an operator wants to see in the log of every start.
-fn tell_start(node: &Node, addresses: &Addresses, connections: u64) {
+fn tell_start(node: &Node, addresses: &Addresses, connections: u32) {
     let shown = |address: Option<SocketAddr>| address.map_or("off".to_owned(), |address| address.to_string());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),

@@ -13,27 +13,27 @@ use godwit_wire::ids::{Key, SessionId, UserId};
 use godwit_wire::topic::is_user_name;
 
 use super::conn::{Arrival, Conn, Stage};
-use super::{
-    GREETING_MS, LISTENER_TOKENS, Listener, Net, NewConnection, NewTransport, Stream, TlsStream, Transport,
-    WebSocketStream,
-};
+use super::transport::{Stream, TlsStream, Transport, WebSocketStream};
+use super::{Event, GREETING_SECONDS, Listener, Net, NewConnection, NewTransport, Up};
 use crate::codec::{self, reason};
-use crate::packet::{Connack, Connect, Outgoing, Version};
+use crate::packet::{Connack, Connect, Outgoing};
 use crate::part::Part;
-use crate::wire_trait::{ConnId, Wire};
+use crate::wire_trait::{CloseReason, Closed, ConnId, Wire};
 
 /// A connection on its way to its user's worker, with what was already read.
 struct Moved {
     transport: Transport,
     input: Vec<u8>,
     arrival: Box<Arrival>,
-    greeting_until_ms: u64,
+    /// Seconds that are left to its CONNACK.
+    seconds: u32,
+    ended: bool,
 }
 
 impl Net {
     /// Takes what was handed to this worker. `None`: it was for the sockets.
     pub(crate) fn handed(&mut self, cx: &mut Cx<'_>, item: Box<dyn Any + Send>) {
-        self.now_ms = cx.now().mono_ms;
+        self.tell_time(cx);
         let item = match item.downcast::<Moved>() {
             Ok(moved) => return self.arrive(cx, *moved),
             Err(item) => item,
@@ -46,28 +46,6 @@ impl Net {
             Ok(new) => self.welcome(cx, *new),
             Err(_) => tracing::error!("the broker was handed something it does not know"),
         }
-    }
-
-    fn listen(&mut self, cx: &mut Cx<'_>, listener: Listener) {
-        if self.stopping {
-            return;
-        }
-        if let Err(error) = listener.socket.set_nonblocking(true) {
-            tracing::error!(%error, "a listener cannot be used");
-            return;
-        }
-        let mut socket = mio::net::TcpListener::from_std(listener.socket);
-        let token = mio::Token(LISTENER_TOKENS + self.listeners.len());
-        if let Err(error) = cx
-            .registry()
-            .register(&mut socket, token, mio::Interest::READABLE)
-        {
-            tracing::error!(%error, "a listener cannot be watched");
-            return;
-        }
-        self.listeners.push((socket, listener.tls));
-        // Clients may wait there since before it was watched.
-        self.accept(cx, self.listeners.len() - 1);
     }
 
     fn welcome(&mut self, cx: &mut Cx<'_>, new: NewConnection) {
@@ -87,7 +65,7 @@ impl Net {
                     Some(tls) => Stream::Tls(TlsStream::new(socket, tls)),
                     None => Stream::Tcp(socket),
                 };
-                Transport::WebSocket(Box::new(WebSocketStream::new(stream, new.already_read.clone())))
+                Transport::WebSocket(Box::new(WebSocketStream::new(stream, &new.already_read)))
             }),
         };
         match made {
@@ -102,12 +80,20 @@ impl Net {
     }
 
     /// A new connection: its CONNECT is awaited.
-    pub(super) fn greet(&mut self, cx: &mut Cx<'_>, transport: Transport, input: Vec<u8>) {
+    pub(super) fn greet(&mut self, cx: &mut Cx<'_>, mut transport: Transport, input: Vec<u8>) {
         if self.stopping {
             return;
         }
-        let conn = Box::new(Conn::new(transport, input, self.now_ms, GREETING_MS));
-        let until = conn.greeting_until_ms;
+        let most = i64::from(self.config.max_connections);
+        if most > 0 && self.metrics.connections.get() >= most {
+            // Dropped, so that it learns at once; the descriptors left are the store's.
+            self.metrics.count_refused("too_many");
+            return;
+        }
+        // Without it small packets wait for each other; a socket that refuses it is gone and will say so.
+        let _ = transport.socket().set_nodelay(true);
+        let until = self.now + GREETING_SECONDS + 1;
+        let conn = Box::new(Conn::new(transport, input, self.now, until));
         if let Some(id) = self.add(cx, conn) {
             self.look_at(id, until);
             self.again.push(id);
@@ -121,7 +107,7 @@ impl Net {
             .is_none_or(|first| first >> 4 != codec::kind::CONNECT)
         {
             self.metrics.protocol_errors.inc();
-            self.remove(None, id);
+            self.drop_silently(id, "not_mqtt");
             return;
         }
         let mut connect = match codec::decode_connect(frame) {
@@ -132,7 +118,7 @@ impl Net {
                 match (codec::answer_version(frame), self.get(id)) {
                     (Some(version), Some(conn)) => conn.answer_in(version),
                     _ => {
-                        self.remove(None, id);
+                        self.drop_silently(id, "not_mqtt");
                         return;
                     }
                 }
@@ -147,10 +133,6 @@ impl Net {
             return;
         }
         if connect.client_id.is_empty() {
-            if connect.version == Version::V311 && !connect.clean_start {
-                self.refuse(id, reason::CLIENT_ID);
-                return;
-            }
             connect.client_id = SessionId::fresh().to_string().into();
             connect.client_id_assigned = true;
         }
@@ -183,6 +165,7 @@ impl Net {
                     connect,
                     user,
                     principal: Some(principal),
+                    nobody: false,
                 }),
             );
             return;
@@ -195,6 +178,7 @@ impl Net {
                     connect,
                     user,
                     principal: None,
+                    nobody: false,
                 }),
             );
             return;
@@ -208,6 +192,7 @@ impl Net {
                 connect,
                 user: UserId(uuid::Uuid::nil()),
                 principal: None,
+                    nobody: false,
             }));
         }
         let key = bytes::Bytes::copy_from_slice(name.as_bytes());
@@ -234,7 +219,12 @@ impl Net {
                 }
                 None => self.refuse(id, reason::SERVER_UNAVAILABLE),
             },
-            Some([ReadAnswer::Fact(None)]) => self.refuse(id, reason::BAD_CREDENTIAL),
+            Some([ReadAnswer::Fact(None)]) => {
+                // Nobody has such an id: the answer is made like that to a wrong password.
+                arrival.user = UserId::anonymous(arrival.connect.username.as_deref().unwrap_or_default());
+                arrival.nobody = true;
+                self.to_its_worker(cx, id, arrival);
+            }
             _ => self.refuse(id, reason::SERVER_UNAVAILABLE),
         }
     }
@@ -248,37 +238,20 @@ impl Net {
         let Some(conn) = self.remove(Some(cx), id) else {
             return;
         };
-        let Conn {
-            transport,
-            input,
-            greeting_until_ms,
-            ..
-        } = *conn;
-        let left = greeting_until_ms.saturating_sub(self.now_ms);
-        cx.hand_over(
-            worker,
-            Box::new(Moved {
-                transport,
-                input,
-                arrival,
-                greeting_until_ms: left,
-            }),
-        );
+        let Conn { transport, input, until, ended, .. } = *conn;
+        let seconds = until.saturating_sub(self.now);
+        cx.hand_over(worker, Box::new(Moved { transport, input, arrival, seconds, ended }));
     }
 
     fn arrive(&mut self, cx: &mut Cx<'_>, moved: Moved) {
         if self.stopping {
             return;
         }
-        let Moved {
-            transport,
-            input,
-            arrival,
-            greeting_until_ms,
-        } = moved;
-        let mut conn = Box::new(Conn::new(transport, input, self.now_ms, greeting_until_ms));
+        let Moved { transport, input, arrival, seconds, ended } = moved;
+        let until = self.now + seconds;
+        let mut conn = Box::new(Conn::new(transport, input, self.now, until));
         conn.connected_by(&arrival.connect);
-        let until = conn.greeting_until_ms;
+        conn.ended = ended;
         if let Some(id) = self.add(cx, conn) {
             self.look_at(id, until);
             self.judge(cx, id, arrival);
@@ -315,6 +288,7 @@ impl Net {
             return;
         };
         match answer {
+            _ if arrival.nobody => self.refuse(id, reason::BAD_CREDENTIAL),
             Answer::Account(answer) => match *answer {
                 AccountAnswer::Principal(principal) if principal.scopes.chat || principal.scopes.topics => {
                     arrival.principal = Some(principal);
@@ -350,39 +324,45 @@ impl Net {
         } = *conn.arrival.take()?;
         let principal = principal?;
         conn.owned = true;
-        conn.ends_at = principal.expires_at;
+        // Rounded up, so that 0 stays "never"; seconds of 32 bits last until 2106.
+        conn.ends_at = u32::try_from(principal.expires_at.div_ceil(1_000)).unwrap_or(0);
         Some((id, connect, principal))
     }
 
     /// The home of a connection that waits at the door could not be loaded.
     pub(crate) fn not_entered(&mut self, user: UserId) {
         let waiting = |conn: &Conn| conn.arrival.as_ref().is_some_and(|arrival| arrival.user == user);
-        let ids: Vec<ConnId> = (0..self.slots.len())
-            .filter(|index| self.slots[*index].conn.as_deref().is_some_and(waiting))
-            .map(|index| ConnId {
-                index: index as u32,
-                generation: self.slots[index].generation,
-            })
-            .collect();
-        for id in ids {
-            self.refuse(id, reason::SERVER_UNAVAILABLE);
+        for index in 0..self.slots.len() {
+            if let Some(id) = self.in_slot(index)
+                && self.peek(id).is_some_and(waiting)
+            {
+                self.refuse(id, reason::SERVER_UNAVAILABLE);
+            }
+        }
+    }
+
+    /// No CONNACK came in time: the store or a home does not answer.
+    pub(super) fn judged_too_late(&mut self, cx: &mut Cx<'_>, id: ConnId, up: &mut Up<'_>) {
+        let owned = self.get(id).is_some_and(|conn| std::mem::take(&mut conn.owned));
+        self.refuse(id, reason::SERVER_UNAVAILABLE);
+        if owned {
+            let closed = Closed { reason: CloseReason::Gone, pubacks_unwritten: 0 };
+            up(cx, self, id, Event::Closed(closed));
         }
     }
 
     /// A CONNACK that says no, and the end of the connection.
     pub(super) fn refuse(&mut self, id: ConnId, reason: u8) {
-        self.metrics.refused.inc();
-        let asked = self.peek(id).is_some_and(|conn| conn.stage == Stage::Judging);
-        let connack = Connack {
-            reason,
-            ..Connack::default()
-        };
-        // Before a readable CONNECT there is nobody to answer, but for a version that is not served.
-        let answer = asked
-            || matches!(
-                reason,
-                codec::reason::UNSUPPORTED_VERSION | codec::reason::TOO_LARGE
-            );
-        self.close(id, answer.then(|| Outgoing::Connack(Box::new(connack))));
+        self.metrics.count_refused(match reason {
+            codec::reason::BAD_CREDENTIAL | codec::reason::NOT_AUTHORIZED => "credential",
+            codec::reason::SERVER_UNAVAILABLE => "unavailable",
+            codec::reason::UNSUPPORTED_VERSION => "version",
+            codec::reason::TOO_LARGE => "too_large",
+            codec::reason::CLIENT_ID => "client_id",
+            codec::reason::BAD_AUTH_METHOD => "auth_method",
+            _ => "malformed",
+        });
+        let connack = Connack { reason, ..Connack::default() };
+        self.close(id, Some(Outgoing::Connack(Box::new(connack))));
     }
 }
