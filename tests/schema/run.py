@@ -256,7 +256,7 @@ def judge(command, folder, node, options):
         ending += ["--include-name", name]
     seed = ["--seed", str(options.seed)]
     with_token = ["--header", f"Authorization: Bearer {token}"]
-    share = options.seconds / 12
+    share = options.seconds / 13
     helped = {
         "SCHEMATHESIS_HOOKS": "hooks",
         "PYTHONPATH": str(HERE),
@@ -264,7 +264,6 @@ def judge(command, folder, node, options):
         "SCHEMA_API": node.base,
         "SCHEMA_LOGIN": json.dumps({"username": "ending", "password": PASSWORD}),
         "SCHEMA_KNOWN": json.dumps(known),
-        "SCHEMA_SEED": str(options.seed),
     }
     plan = [
         # Anything at all: mostly refusals.
@@ -274,7 +273,7 @@ def judge(command, folder, node, options):
          known),
         # What one answer names, asked of the next operation.
         ("chains", [*unending, *with_token, "--phases", "stateful"], 2, None, None),
-        ("ending", [*ending, "--phases", "examples,coverage,fuzzing", "--max-examples", "20"], 1,
+        ("ending", [*ending, "--phases", "examples,coverage,fuzzing", "--max-examples", "20"], 2,
          {**helped, "SCHEMA_ENDING": "1"}, None),
         ("nobody", ["--phases", "fuzzing", "--max-examples", "3"], 1, None, None),
     ]
