@@ -50,7 +50,15 @@ pub struct Broker {
     net: Net,
     users: Users,
     topics: Topics,
+    /// When (worker's milliseconds) a shutdown waits no longer for the answers of what was read.
+    drain_until: Option<u64>,
 }
+
+/// How long a shutdown waits for the answers to what clients have sent, before they are told to go. The loop waits 8 s
+/// in all.
+const DRAIN_MS: u64 = 2_000;
+/// The timer of its end: the tag of no connection.
+const TIMER_DRAINED: u64 = (1 << 54) - 4;
 
 impl Broker {
     /// A broker without connections; homes are loaded as they are spoken to.
@@ -59,6 +67,7 @@ impl Broker {
             net: Net::new(config.net.clone(), metrics.net.clone()),
             users: Users::new(config.users.clone(), metrics.users.clone()),
             topics: Topics::new(metrics.topics.clone()),
+            drain_until: None,
         }
     }
 }
@@ -161,6 +170,10 @@ impl Role for Broker {
         self.users.given_up(&mut self.net, shards);
     }
 
+    fn io_ended(&mut self, _cx: &mut Cx<'_>, token: mio::Token) {
+        self.net.io_ended(token);
+    }
+
     fn io(&mut self, cx: &mut Cx<'_>, token: mio::Token, readable: bool, writable: bool) {
         self.net
             .io(cx, token, readable, writable, &mut up(&mut self.users));
@@ -173,14 +186,22 @@ impl Role for Broker {
     fn end_of_turn(&mut self, cx: &mut Cx<'_>) {
         self.users.end_of_turn(cx, &mut self.net);
         self.net.end_of_turn(cx, &mut up(&mut self.users));
+        let over = |until| cx.now().mono_ms >= until || self.users.quiet();
+        if self.drain_until.is_some_and(over) {
+            self.drain_until = None;
+            self.net.shut_down(cx, &mut up(&mut self.users));
+            self.users.shut_down(cx, &mut self.net);
+        }
     }
 
+    /// Nothing more is read; what was read is answered; then clients are told and what is lazy is stored.
     fn shut_down(&mut self, cx: &mut Cx<'_>) {
-        self.net.shut_down(cx, &mut up(&mut self.users));
-        self.users.shut_down(cx, &mut self.net);
+        self.net.stop_reading();
+        self.drain_until = Some(cx.now().mono_ms + DRAIN_MS);
+        cx.after(DRAIN_MS, Part::Net.tag(TIMER_DRAINED));
     }
 
     fn quiet(&self) -> bool {
-        self.users.quiet() && self.topics.quiet()
+        self.drain_until.is_none() && self.users.quiet() && self.topics.quiet()
     }
 }

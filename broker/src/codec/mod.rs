@@ -47,6 +47,7 @@ pub(crate) mod reason {
     pub(crate) const TOPIC_NAME: u8 = 0x90;
     pub(crate) const TOPIC_ALIAS: u8 = 0x94;
     pub(crate) const TOO_LARGE: u8 = 0x95;
+    pub(crate) const QUOTA: u8 = 0x97;
     pub(crate) const CREDENTIAL_ENDED: u8 = 0xA0;
 }
 

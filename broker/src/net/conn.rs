@@ -1,12 +1,10 @@
 //! One connection. Small, since there are many: an idle one holds no buffer.
 
-use std::collections::VecDeque;
-
 use godwit_wire::account::Principal;
 use godwit_wire::ids::UserId;
 
 use super::transport::Transport;
-use crate::codec::{self, Peer};
+use crate::codec::{self, Frame, Peer, kind};
 use crate::packet::{Connect, Outgoing, Version};
 
 /// How far a connection is.
@@ -18,6 +16,8 @@ pub(super) enum Stage {
     Judging,
     /// A home has answered its CONNECT.
     Open,
+    /// Everything was said; what it still sends is thrown away, so that what was said arrives.
+    Closing,
 }
 
 /// What is known of a client before its CONNACK.
@@ -25,6 +25,8 @@ pub(super) struct Arrival {
     pub(super) connect: Box<Connect>,
     pub(super) user: UserId,
     pub(super) principal: Option<Principal>,
+    /// Its user name is nobody's: it is judged like any other, so that the answer takes the same time.
+    pub(super) nobody: bool,
 }
 
 /// A connection.
@@ -40,29 +42,42 @@ pub(super) struct Conn {
     pub(super) paused: bool,
     /// The socket may have more.
     pub(super) unread: bool,
+    /// The other side will send no more than what is there: it is read to its end.
+    pub(super) ended: bool,
     pub(super) dirty: bool,
     pub(super) wants_room: bool,
+    /// What is left of a packet that was written in part was a PUBACK.
+    partial_is_puback: bool,
     /// Seconds; 0: none.
     keep_alive: u16,
     /// Largest packet that the client takes.
     max_out: u32,
-    pub(super) last_in_ms: u64,
-    pub(super) greeting_until_ms: u64,
-    /// When its credential ends, milliseconds since 1970; 0: never.
-    pub(super) ends_at: u64,
+    /// Second (of the worker's time) in which something came last.
+    pub(super) last_in: u32,
+    /// Before it is open, and while it closes: the second at which it is closed.
+    pub(super) until: u32,
+    /// When its credential ends, seconds since 1970; 0: never.
+    pub(super) ends_at: u32,
+    /// The second at which its deadline is looked at; other entries of the wheel are old.
+    pub(super) looked_at: u32,
+    /// PUBACKs in `out`, one written in part included.
+    pubacks: u32,
+    /// Bytes at the start of `out` that end a packet which was written in part.
+    partial: u32,
+    /// What of `out` is in the gauge of kept bytes.
+    pub(super) counted: u32,
     /// An incomplete packet, or what was read and may not be given up now.
     pub(super) input: Vec<u8>,
     /// To be written.
     pub(super) out: Vec<u8>,
-    /// Ends of the PUBACKs in `out`.
-    pubacks: VecDeque<u32>,
     pub(super) arrival: Option<Box<Arrival>>,
 }
 
-const _: () = assert!(std::mem::size_of::<Conn>() <= 192, "an idle connection is small");
+const _: () = assert!(std::mem::size_of::<Conn>() <= 128, "an idle connection is small");
 
 impl Conn {
-    pub(super) fn new(transport: Transport, input: Vec<u8>, now_ms: u64, greeting_ms: u64) -> Self {
+    /// A connection whose CONNECT must have come, and been answered, by the second `until`.
+    pub(super) fn new(transport: Transport, input: Vec<u8>, now: u32, until: u32) -> Self {
         Self {
             transport,
             stage: Stage::Greeting,
@@ -71,16 +86,21 @@ impl Conn {
             owned: false,
             paused: false,
             unread: true,
+            ended: false,
             dirty: false,
             wants_room: false,
+            partial_is_puback: false,
             keep_alive: 0,
             max_out: u32::MAX,
-            last_in_ms: now_ms,
-            greeting_until_ms: now_ms + greeting_ms,
+            last_in: now,
+            until,
             ends_at: 0,
+            looked_at: 0,
+            pubacks: 0,
+            partial: 0,
+            counted: 0,
             input,
             out: Vec::new(),
-            pubacks: VecDeque::new(),
             arrival: None,
         }
     }
@@ -102,46 +122,123 @@ impl Conn {
 
     /// Whether no packet may be given up now.
     pub(super) fn held(&self) -> bool {
-        self.paused || self.stage == Stage::Judging
+        self.paused || matches!(self.stage, Stage::Judging | Stage::Closing)
     }
 
-    /// When it is closed unless something comes: 1.5 times its keep-alive.
-    pub(super) fn silent_until(&self) -> Option<u64> {
-        (self.keep_alive != 0).then(|| self.last_in_ms + u64::from(self.keep_alive) * 1_500)
+    /// The second from which on it has been silent for 1.5 times its keep-alive (MQTT-3.1.2-24).
+    pub(super) fn silent_until(&self) -> Option<u32> {
+        // The second in which something came counts whole, so nobody is closed early.
+        (self.keep_alive != 0).then(|| self.last_in + (u32::from(self.keep_alive) * 3).div_ceil(2) + 1)
     }
 
     /// Appends a packet to what is to be written. `false`: larger than the client takes.
     pub(super) fn encode(&mut self, packet: &Outgoing) -> bool {
-        let peer = Peer { version: self.version, max: self.max_out, problem_information: self.problems };
-        if !codec::encode(peer, packet, &mut self.out) {
-            return false;
+        let peer = Peer {
+            version: self.version,
+            max: self.max_out,
+            problem_information: self.problems,
+        };
+        let taken = codec::encode(peer, packet, &mut self.out);
+        if taken && matches!(packet, Outgoing::Puback(_)) {
+            self.pubacks += 1;
         }
-        if matches!(packet, Outgoing::Puback(_)) {
-            // Bounded by the hard cap of what is kept for a connection.
-            self.pubacks.push_back(self.out.len() as u32);
-        }
-        true
+        taken
     }
 
     /// The first `done` bytes went to the operating system.
     pub(super) fn wrote(&mut self, done: usize) {
-        if done == 0 {
+        if done == self.out.len() {
+            self.out.clear();
+            (self.pubacks, self.partial) = (0, 0);
             return;
         }
+        let mut at = self.partial as usize;
+        if done < at {
+            // `done` is below a number of 32 bits.
+            self.partial -= done as u32;
+        } else {
+            if at > 0 && self.partial_is_puback {
+                self.pubacks -= 1;
+            }
+            self.partial = 0;
+            while at < done {
+                let Some(packet) = self.out.get(at..) else { break };
+                let Frame::Whole { len } = codec::frame(packet, usize::MAX) else { break };
+                let is_puback = packet.first().is_some_and(|first| first >> 4 == kind::PUBACK);
+                at += len;
+                if at > done {
+                    // No packet of ours is near 4 GiB.
+                    self.partial = (at - done) as u32;
+                    self.partial_is_puback = is_puback;
+                } else if is_puback {
+                    self.pubacks -= 1;
+                }
+            }
+        }
         self.out.drain(..done);
-        let done = done as u32;
-        while self.pubacks.front().is_some_and(|end| *end <= done) {
-            self.pubacks.pop_front();
-        }
-        if self.pubacks.is_empty() {
-            self.pubacks = VecDeque::new();
-        }
-        for end in &mut self.pubacks {
-            *end -= done;
-        }
     }
 
     pub(super) fn pubacks_unwritten(&self) -> u32 {
-        self.pubacks.len() as u32
+        self.pubacks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::{Ack, PublishOut};
+
+    fn conn() -> Conn {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        Conn::new(Transport::Tcp(mio::net::TcpStream::from_std(stream)), Vec::new(), 0, 5)
+    }
+
+    fn publish(bytes: usize) -> Outgoing {
+        Outgoing::Publish(Box::new(PublishOut {
+            topic: "t".into(),
+            payload: vec![0x40; bytes].into(),
+            qos: 0,
+            retain: false,
+            dup: false,
+            packet_id: 0,
+            message_expiry: None,
+            subscription_ids: Vec::new(),
+            properties: None,
+        }))
+    }
+
+    /// However the writes fall, the count is that of the PUBACKs whose last byte was not written.
+    #[test]
+    fn pubacks_not_wholly_written_are_counted_at_every_cut() {
+        for step in 1..9 {
+            let mut conn = conn();
+            let mut ends = Vec::new();
+            for id in 1..6 {
+                assert!(conn.encode(&publish(usize::from(id) * 3)));
+                assert!(conn.encode(&Outgoing::Puback(Ack::success(id))));
+                ends.push(conn.out.len());
+            }
+            let (whole, mut written) = (conn.out.len(), 0);
+            while written < whole {
+                let done = step.min(whole - written);
+                conn.wrote(done);
+                written += done;
+                let expected = ends.iter().filter(|end| **end > written).count();
+                assert_eq!(conn.pubacks_unwritten() as usize, expected, "step {step}, written {written}");
+                assert_eq!(conn.out.len(), whole - written);
+            }
+        }
+    }
+
+    #[test]
+    fn silence_is_counted_from_the_end_of_the_second_in_which_something_came() {
+        let mut conn = conn();
+        assert_eq!(conn.silent_until(), None);
+        (conn.keep_alive, conn.last_in) = (1, 10);
+        assert_eq!(conn.silent_until(), Some(13));
+        conn.keep_alive = u16::MAX;
+        assert_eq!(conn.silent_until(), Some(10 + 98_303 + 1));
     }
 }

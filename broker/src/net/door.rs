@@ -12,7 +12,7 @@ use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::{Key, SessionId, UserId};
 use godwit_wire::topic::is_user_name;
 
-use super::conn::{Arrival, Conn, Stage};
+use super::conn::{Arrival, Conn};
 use super::transport::{Stream, TlsStream, Transport, WebSocketStream};
 use super::{Event, GREETING_SECONDS, Listener, Net, NewConnection, NewTransport, Up};
 use crate::codec::{self, reason};

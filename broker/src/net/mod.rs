@@ -131,8 +131,6 @@ pub(crate) struct Net {
     /// Seconds of the worker's time, and since 1970.
     now: u32,
     unix: u32,
-    /// What this worker added to the gauge of kept bytes.
-    kept: i64,
     accept_paused: bool,
     stopping: bool,
 }
@@ -154,7 +152,6 @@ impl Net {
             wheel: BTreeMap::new(),
             now: 0,
             unix: 0,
-            kept: 0,
             accept_paused: false,
             stopping: false,
         }
@@ -231,6 +228,9 @@ impl Net {
             let _ = cx.registry().deregister(conn.transport.socket());
         }
         self.metrics.connections.dec();
+        if conn.counted > 0 {
+            self.metrics.kept_bytes.dec_by(i64::from(conn.counted));
+        }
         Some(conn)
     }
 
@@ -296,21 +296,12 @@ impl Net {
             TIMER_TICK => {
                 cx.after(1_000, Part::Net.tag(TIMER_TICK));
                 self.tick(cx, up);
-                self.count_kept();
             }
             TIMER_ACCEPT => self.accept_again(cx),
             // The end of this turn reads them.
-            _ => self.again_timer = false,
+            TIMER_AGAIN => self.again_timer = false,
+            _ => {}
         }
-    }
-
-    /// How much is kept for clients that do not take it.
-    fn count_kept(&mut self) {
-        let conns = self.slots.iter().filter_map(|slot| slot.conn.as_deref());
-        // What memory holds fits.
-        let kept = conns.map(|conn| conn.out.len() as i64).sum::<i64>();
-        self.metrics.kept_bytes.inc_by(kept - self.kept);
-        self.kept = kept;
     }
 
     /// Accepts and reads no more; what is not open yet is turned away.

@@ -18,6 +18,12 @@ impl TlsStream {
         Self { socket, tls }
     }
 
+    /// Says that nothing more will come, as far as the socket takes it now.
+    fn end(&mut self) {
+        self.tls.send_close_notify();
+        let _ = self.push();
+    }
+
     fn push(&mut self) -> io::Result<()> {
         while self.tls.wants_write() {
             self.tls.write_tls(&mut self.socket)?;
@@ -121,14 +127,14 @@ const FRAME_BYTES: usize = 1 << 20;
 const WAITING_BYTES: usize = 64 << 10;
 
 impl WebSocketStream {
-    pub(crate) fn new(stream: Stream, already_read: Vec<u8>) -> Self {
+    pub(crate) fn new(stream: Stream, already_read: &[u8]) -> Self {
         let config = WebSocketConfig::default()
             .max_message_size(Some(FRAME_BYTES))
             .max_frame_size(Some(FRAME_BYTES))
             .read_buffer_size(4 << 10)
             .write_buffer_size(0)
             .max_write_buffer_size(WAITING_BYTES);
-        let socket = WebSocket::from_partially_read(stream, already_read, Role::Server, Some(config));
+        let socket = WebSocket::from_partially_read(stream, already_read.to_vec(), Role::Server, Some(config));
         Self {
             socket: Box::new(socket),
             rest: bytes::Bytes::new(),
@@ -196,6 +202,22 @@ impl Transport {
             Self::Tls(stream) => &mut stream.socket,
             Self::WebSocket(stream) => stream.socket.get_mut().socket(),
         }
+    }
+
+    /// Says that nothing more will come, as far as the socket takes it now. Failures mean that the other side is gone.
+    pub(crate) fn end(&mut self) {
+        match self {
+            Self::Tcp(_) => {}
+            Self::Tls(stream) => stream.end(),
+            Self::WebSocket(stream) => {
+                let _ = stream.socket.close(None);
+                let _ = stream.socket.flush();
+                if let Stream::Tls(tls) = stream.socket.get_mut() {
+                    tls.end();
+                }
+            }
+        }
+        let _ = self.socket().shutdown(std::net::Shutdown::Write);
     }
 
     /// Whether a read that did not fill the buffer emptied the socket: then no further one is needed until the next

@@ -1,0 +1,97 @@
+//! Deadlines of connections on a wheel of seconds: a CONNECT in time, keep-alive, the end of a credential, the end of a
+//! close. A packet costs no timer: an entry looks whether the deadline has moved, and goes where it is now.
+
+use godwit_cluster::Cx;
+
+use super::conn::Stage;
+use super::{Net, Up};
+use crate::codec::reason;
+use crate::packet::Outgoing;
+use crate::wire_trait::{CloseReason, ConnId};
+
+/// Longest time between two looks at the end of a credential: the wall clock may be set meanwhile, and it is to be
+/// noticed within 5 s.
+const CREDENTIAL_LOOK_SECONDS: u32 = 600;
+
+impl Net {
+    /// Looks at a connection at this second; an entry that it has elsewhere is void.
+    pub(super) fn look_at(&mut self, id: ConnId, second: u32) {
+        // Never in the second that was looked at already.
+        let second = second.max(self.now + 1);
+        if let Some(conn) = self.get(id) {
+            conn.looked_at = second;
+            self.wheel.entry(second).or_default().push(id);
+        }
+    }
+
+    /// Looks at an open connection when its next deadline may be; not at all if it has none.
+    pub(super) fn look_for(&mut self, id: ConnId) {
+        let (now, unix) = (self.now, self.unix);
+        let Some(conn) = self.get(id) else { return };
+        let ends = (conn.ends_at != 0)
+            .then(|| now + conn.ends_at.saturating_sub(unix).clamp(1, CREDENTIAL_LOOK_SECONDS));
+        match [conn.silent_until(), ends].into_iter().flatten().min() {
+            Some(second) => self.look_at(id, second),
+            None => conn.looked_at = 0,
+        }
+    }
+
+    /// A second has passed.
+    pub(super) fn tick(&mut self, cx: &mut Cx<'_>, up: &mut Up<'_>) {
+        let later = self.wheel.split_off(&(self.now + 1));
+        for (second, ids) in std::mem::replace(&mut self.wheel, later) {
+            for id in ids {
+                if self.peek(id).is_some_and(|conn| conn.looked_at == second) {
+                    self.look(cx, id, up);
+                }
+            }
+        }
+    }
+
+    fn look(&mut self, cx: &mut Cx<'_>, id: ConnId, up: &mut Up<'_>) {
+        let Some(conn) = self.get(id) else { return };
+        let (stage, until) = (conn.stage, conn.until);
+        if stage == Stage::Open {
+            self.look_at_open(cx, id, up);
+        } else if self.now < until {
+            self.look_at(id, until);
+        } else {
+            match stage {
+                Stage::Judging => self.judged_too_late(cx, id, up),
+                Stage::Greeting => {
+                    self.metrics.greeting_timeouts.inc();
+                    self.drop_silently(id, "no_connect");
+                }
+                _ => drop(self.remove(None, id)),
+            }
+        }
+    }
+
+    fn look_at_open(&mut self, cx: &mut Cx<'_>, id: ConnId, up: &mut Up<'_>) {
+        let (now, unix, stopping) = (self.now, self.unix, self.stopping);
+        let Some(conn) = self.get(id) else { return };
+        if conn.ends_at != 0 && unix >= conn.ends_at {
+            let last = Outgoing::Disconnect(reason::CREDENTIAL_ENDED, Vec::new());
+            self.end(cx, id, CloseReason::CredentialEnded, Some(&last), up);
+            return;
+        }
+        if conn.silent_until().is_some_and(|until| now >= until) {
+            if conn.paused || cx.congested() || stopping {
+                // It is we who do not read: what it sent may wait in the socket.
+                conn.last_in = now;
+            } else {
+                // After a standstill of the process the clock runs before the sockets are looked at.
+                conn.unread = true;
+                self.read(cx, id, up);
+            }
+        }
+        let Some(conn) = self.get(id) else { return };
+        if conn.silent_until().is_some_and(|until| now >= until) {
+            self.metrics.keep_alive_timeouts.inc();
+            let last = Outgoing::Disconnect(reason::KEEP_ALIVE, Vec::new());
+            self.end(cx, id, CloseReason::KeepAlive, Some(&last), up);
+        } else {
+            self.look_for(id);
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! From a readable socket to packets: reads into the worker's buffer, cuts frames, keeps only what is incomplete or may
+//! not be given up now.
+
+use std::io::{self, Read as _};
+
+use godwit_cluster::Cx;
+use godwit_wire::limits::PACKET_BYTES;
+
+use super::conn::{Conn, Stage};
+use super::{Event, GREETING_BYTES, Net, ROOM, Up};
+use crate::codec::{self, DecodeError, Frame};
+use crate::packet::{Incoming, Outgoing};
+use crate::wire_trait::{CloseReason, ConnId, Wire};
+
+/// Most reads of one connection before the others get their turn.
+const READS_A_TURN: usize = 4;
+
+/// What became of one read.
+enum Got {
+    Bytes(usize),
+    Nothing,
+    Ended,
+}
+
+impl Net {
+    /// Reads what is there, as far as the connection may be read now.
+    pub(super) fn read(&mut self, cx: &mut Cx<'_>, id: ConnId, up: &mut Up<'_>) {
+        // What was kept while it was not read comes first.
+        if let Some(conn) = self.get(id)
+            && !conn.held()
+            && !conn.input.is_empty()
+        {
+            let input = std::mem::take(&mut conn.input);
+            self.take(cx, id, &input, up);
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for _ in 0..READS_A_TURN {
+            if !self.may_read(cx, id) {
+                break;
+            }
+            match self.read_once(id, &mut scratch) {
+                Got::Bytes(len) => self.arrived(cx, id, scratch.get(..len).unwrap_or_default(), up),
+                Got::Nothing => break,
+                Got::Ended => {
+                    self.gone(cx, id, CloseReason::Gone, up);
+                    break;
+                }
+            }
+        }
+        self.scratch = scratch;
+        if self.peek(id).is_some_and(|conn| conn.unread && !conn.held() && conn.out.len() < ROOM) {
+            self.again.push(id);
+        }
+    }
+
+    fn may_read(&mut self, cx: &Cx<'_>, id: ConnId) -> bool {
+        let Some(conn) = self.get(id) else { return false };
+        // A client that takes nothing is not read either: it comes back when it has taken what is kept for it.
+        if !conn.unread || conn.held() || conn.out.len() >= ROOM {
+            return false;
+        }
+        if conn.stage == Stage::Open && (cx.congested() || self.stopping) {
+            self.metrics.congested.inc();
+            return false;
+        }
+        true
+    }
+
+    fn read_once(&mut self, id: ConnId, scratch: &mut [u8]) -> Got {
+        let now = self.now;
+        let Some(conn) = self.get(id) else { return Got::Nothing };
+        // Before it is authenticated no more is read than may be kept.
+        let most = if conn.stage == Stage::Open {
+            scratch.len()
+        } else {
+            GREETING_BYTES.saturating_sub(conn.input.len()).clamp(1, scratch.len())
+        };
+        let into = scratch.get_mut(..most).unwrap_or_default();
+        let read = loop {
+            match conn.transport.read(into) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        match read {
+            Ok(0) => Got::Ended,
+            Ok(len) => {
+                conn.unread = conn.ended || !conn.transport.short_read_is_empty() || len == most;
+                conn.last_in = now;
+                self.tally.bytes_in += len as u64;
+                Got::Bytes(len)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                conn.unread = false;
+                Got::Nothing
+            }
+            Err(_) => Got::Ended,
+        }
+    }
+
+    /// Bytes came; before them stands what of an incomplete packet is kept.
+    fn arrived(&mut self, cx: &mut Cx<'_>, id: ConnId, bytes: &[u8], up: &mut Up<'_>) {
+        let Some(conn) = self.get(id) else { return };
+        if conn.input.is_empty() {
+            self.take(cx, id, bytes, up);
+            return;
+        }
+        conn.input.extend_from_slice(bytes);
+        // Looked at by its header: one that is sent in crumbs is copied once, when it is whole.
+        let max = most_of(conn);
+        if !matches!(codec::frame(&conn.input, max), Frame::Incomplete { .. }) {
+            let input = std::mem::take(&mut conn.input);
+            self.take(cx, id, &input, up);
+        }
+    }
+
+    /// Cuts packets out of `bytes` and gives them up; keeps the rest.
+    fn take(&mut self, cx: &mut Cx<'_>, id: ConnId, bytes: &[u8], up: &mut Up<'_>) {
+        let mut rest = bytes;
+        loop {
+            let Some(conn) = self.get(id) else { return };
+            if conn.held() || rest.is_empty() {
+                break;
+            }
+            let len = match codec::frame(rest, most_of(conn)) {
+                Frame::Incomplete { .. } => break,
+                Frame::Whole { len } => len,
+                Frame::Bad(error) => {
+                    self.offend(cx, id, error, rest, up);
+                    return;
+                }
+            };
+            let (frame, after) = rest.split_at(len);
+            rest = after;
+            if conn.stage == Stage::Open {
+                let decoded = codec::decode(conn.version, frame);
+                self.open_packet(cx, id, decoded, up);
+            } else {
+                self.first_packet(cx, id, frame);
+            }
+        }
+        if let Some(conn) = self.get(id)
+            && conn.stage != Stage::Closing
+            && !rest.is_empty()
+        {
+            conn.input = rest.to_vec();
+        }
+    }
+
+    fn open_packet(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: ConnId,
+        decoded: Result<Incoming, DecodeError>,
+        up: &mut Up<'_>,
+    ) {
+        self.tally.packets_in += 1;
+        let error = match decoded {
+            Ok(Incoming::Pingreq) => {
+                let _ = self.send(id, &Outgoing::Pingresp);
+                return;
+            }
+            Ok(Incoming::Connect(_)) => DecodeError::protocol("a second CONNECT"),
+            Ok(Incoming::Auth) => DecodeError::protocol("AUTH without an authentication method"),
+            Ok(packet) => {
+                up(cx, self, id, Event::Packet(packet));
+                return;
+            }
+            Err(error) => error,
+        };
+        self.offend(cx, id, error, &[], up);
+    }
+
+    /// The client broke the protocol: it is told why where its version can be, and closed.
+    fn offend(&mut self, cx: &mut Cx<'_>, id: ConnId, error: DecodeError, greeting: &[u8], up: &mut Up<'_>) {
+        self.metrics.protocol_errors.inc();
+        tracing::debug!(%error, "a client broke the protocol");
+        let Some(conn) = self.get(id) else { return };
+        if conn.stage != Stage::Open {
+            // A CONNECT over the size limit is answered if its version has come; 3.1.1 has no code for it.
+            let is_connect = greeting.first() == Some(&(codec::kind::CONNECT << 4));
+            if is_connect && codec::answer_version(greeting) == Some(crate::packet::Version::V5) {
+                conn.answer_in(crate::packet::Version::V5);
+                self.refuse(id, error.reason);
+            } else {
+                self.drop_silently(id, "not_mqtt");
+            }
+            return;
+        }
+        let last = Outgoing::Disconnect(error.reason, Vec::new());
+        self.end(cx, id, CloseReason::Protocol(error.reason), Some(&last), up);
+    }
+
+    /// Reads and throws away what a closing connection still sends; lets it go at its end.
+    pub(super) fn discard(&mut self, id: ConnId) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for _ in 0..READS_A_TURN {
+            let Some(conn) = self.get(id) else { break };
+            match conn.transport.socket().read(&mut scratch) {
+                Ok(len) if len > 0 => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                _ => {
+                    self.remove(None, id);
+                    break;
+                }
+            }
+        }
+        self.scratch = scratch;
+    }
+}
+
+/// The largest packet that is taken from a connection now.
+fn most_of(conn: &Conn) -> usize {
+    if conn.stage == Stage::Open { PACKET_BYTES } else { GREETING_BYTES }
+}

@@ -1,0 +1,218 @@
+//! To the socket: what gathered in a turn, what did not fit, and the ends of connections. What homes call is at the end.
+
+use std::io::{self, Write as _};
+
+use godwit_cluster::Cx;
+
+use super::conn::{Conn, Stage};
+use super::{Event, KEPT_MOST, LINGER_SECONDS, Net, ROOM, SPARE_BUFFERS, SPARE_BYTES, Up};
+use crate::codec::reason;
+use crate::packet::{Outgoing, Version};
+use crate::wire_trait::{CloseReason, Closed, ConnId, Sent, Wire};
+
+impl Net {
+    fn give_back(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() > 0 && buffer.capacity() <= SPARE_BYTES && self.spare.len() < SPARE_BUFFERS {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+
+    /// Writes what the socket takes. `false`: the connection is broken.
+    fn write_out(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.get(id) else { return true };
+        let mut done = 0;
+        let alive = loop {
+            let rest = conn.out.get(done..).unwrap_or_default();
+            if rest.is_empty() {
+                break !matches!(conn.transport.flush(), Err(error) if error.kind() != io::ErrorKind::WouldBlock);
+            }
+            match conn.transport.write(rest) {
+                Ok(0) => break false,
+                Ok(written) => done += written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break false,
+            }
+        };
+        if done > 0 {
+            conn.wrote(done);
+        }
+        // Far below 4 GiB: see `KEPT_MOST`.
+        let (kept, counted) = (conn.out.len() as u32, conn.counted);
+        conn.counted = kept;
+        if conn.out.is_empty() {
+            let buffer = std::mem::take(&mut conn.out);
+            self.give_back(buffer);
+        }
+        self.tally.bytes_out += done as u64;
+        if kept != counted {
+            self.metrics.kept_bytes.inc_by(i64::from(kept) - i64::from(counted));
+        }
+        alive
+    }
+
+    /// Writes what gathered for a connection, and tells its home when there is room again.
+    pub(super) fn flush(&mut self, cx: &mut Cx<'_>, id: ConnId, up: &mut Up<'_>) {
+        let Some(conn) = self.get(id) else { return };
+        conn.dirty = false;
+        if conn.stage == Stage::Closing {
+            return;
+        }
+        if !self.write_out(id) {
+            self.gone(cx, id, CloseReason::Gone, up);
+            return;
+        }
+        let Some(conn) = self.get(id) else { return };
+        if conn.out.len() > KEPT_MOST {
+            let last = Outgoing::Disconnect(reason::QUOTA, Vec::new());
+            self.end(cx, id, CloseReason::TooSlow, Some(&last), up);
+            return;
+        }
+        if conn.out.len() >= ROOM / 2 {
+            return;
+        }
+        let (wanted, unread) = (std::mem::take(&mut conn.wants_room), conn.unread && !conn.held());
+        if unread {
+            self.again.push(id);
+        }
+        if wanted {
+            up(cx, self, id, Event::Drained);
+        }
+    }
+
+    /// The other side is gone, or not worth a word: closes, and its home hears of it.
+    pub(super) fn gone(&mut self, cx: &mut Cx<'_>, id: ConnId, reason: CloseReason, up: &mut Up<'_>) {
+        self.end(cx, id, reason, None, up);
+    }
+
+    /// Says `last`, closes, and its home hears of it.
+    pub(super) fn end(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: ConnId,
+        reason: CloseReason,
+        last: Option<&Outgoing>,
+        up: &mut Up<'_>,
+    ) {
+        let Some(conn) = self.get(id) else { return };
+        let owned = std::mem::take(&mut conn.owned);
+        self.metrics.count_closed(name(reason));
+        let pubacks_unwritten = self.finish(id, last);
+        if owned {
+            up(cx, self, id, Event::Closed(Closed { reason, pubacks_unwritten }));
+        }
+    }
+
+    /// Closes a connection that never was one.
+    pub(super) fn drop_silently(&mut self, id: ConnId, why: &'static str) {
+        self.metrics.count_refused(why);
+        self.remove(None, id);
+    }
+
+    /// Writes what the socket takes now, `last` behind it, and closes: at once without a last word, else when the
+    /// client has closed too or after [`LINGER_SECONDS`], since closing on unread bytes would destroy what was said.
+    /// Says how many PUBACKs were not written.
+    fn finish(&mut self, id: ConnId, last: Option<&Outgoing>) -> u32 {
+        if let Some(last) = last {
+            let _ = self.send(id, last);
+        }
+        self.write_out(id);
+        let until = self.now + LINGER_SECONDS;
+        let Some(conn) = self.get(id) else { return 0 };
+        let unwritten = conn.pubacks_unwritten();
+        conn.transport.end();
+        if last.is_none() || conn.ended {
+            self.remove(None, id);
+            return unwritten;
+        }
+        conn.stage = Stage::Closing;
+        conn.owned = false;
+        conn.until = until;
+        (conn.input, conn.out, conn.arrival) = (Vec::new(), Vec::new(), None);
+        self.look_at(id, until);
+        self.discard(id);
+        unwritten
+    }
+}
+
+/// Its name in metrics.
+fn name(reason: CloseReason) -> &'static str {
+    match reason {
+        CloseReason::Gone => "gone",
+        CloseReason::KeepAlive => "keep_alive",
+        CloseReason::Protocol(_) => "protocol",
+        CloseReason::TooSlow => "too_slow",
+        CloseReason::CredentialEnded => "credential_ended",
+        CloseReason::Shutdown => "shutdown",
+    }
+}
+
+impl Wire for Net {
+    fn send(&mut self, id: ConnId, packet: &Outgoing) -> Sent {
+        let opened = matches!(packet, Outgoing::Connack(connack) if connack.reason == 0);
+        let needs_buffer = match self.peek(id) {
+            Some(conn) if conn.stage != Stage::Closing => conn.out.capacity() == 0,
+            _ => return Sent::Taken,
+        };
+        let spare = if needs_buffer { self.spare.pop() } else { None };
+        let Some(conn) = self.get(id) else { return Sent::Taken };
+        if let Some(spare) = spare {
+            conn.out = spare;
+        }
+        let taken = conn.encode(packet);
+        // Also when nothing was written: the flush gives the buffer back.
+        let newly_dirty = !std::mem::replace(&mut conn.dirty, true);
+        if opened && taken {
+            conn.stage = Stage::Open;
+            self.look_for(id);
+            self.again.push(id);
+        }
+        if newly_dirty {
+            self.dirty.push(id);
+        }
+        if !taken {
+            return Sent::TooLarge;
+        }
+        self.tally.packets_out += 1;
+        Sent::Taken
+    }
+
+    fn close(&mut self, id: ConnId, last: Option<Outgoing>) -> u32 {
+        match self.get(id) {
+            Some(conn) if conn.stage != Stage::Closing => conn.owned = false,
+            _ => return 0,
+        }
+        self.metrics.count_closed(if last.is_some() { "told" } else { "disconnected" });
+        self.finish(id, last.as_ref())
+    }
+
+    fn pause(&mut self, id: ConnId, paused: bool) {
+        if let Some(conn) = self.get(id) {
+            let before = std::mem::replace(&mut conn.paused, paused);
+            if before && !paused {
+                self.again.push(id);
+            } else if !before && paused {
+                self.metrics.paused.inc();
+            }
+        }
+    }
+
+    fn room(&mut self, id: ConnId) -> bool {
+        match self.get(id) {
+            Some(conn) if conn.out.len() >= ROOM => {
+                conn.wants_room = true;
+                false
+            }
+            _ => true,
+        }
+    }
+
+    fn version(&self, id: ConnId) -> Version {
+        self.peek(id).map_or(Version::V5, |conn| conn.version)
+    }
+
+    fn pubacks_unwritten(&self, id: ConnId) -> u32 {
+        self.peek(id).map_or(0, Conn::pubacks_unwritten)
+    }
+}
