@@ -10,6 +10,7 @@ use godwit_wire::topic::{PublishTopic, classify_publish};
 
 use super::env::{Env, What};
 use super::home::Home;
+use super::queue::Queue;
 use super::retries::GIVEN;
 use super::session::Phase;
 use super::waiter::Waiter;
@@ -195,7 +196,7 @@ impl Home {
         }
         let unwritten = env.wire.pubacks_unwritten(conn) as usize;
         if unwritten == 0 {
-            live.given = std::collections::VecDeque::new();
+            live.given = Queue::default();
         }
     }
 }

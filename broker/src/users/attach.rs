@@ -10,6 +10,7 @@ use super::detach::Leave;
 use super::due;
 use super::env::{Env, What};
 use super::home::Home;
+use super::queue::Queue;
 use super::rows::Name;
 use super::session::{Live, Session};
 use super::waiter::Waiter;
@@ -126,10 +127,10 @@ impl Home {
             assigned_client_id: connect.client_id_assigned,
             paused: 0,
             ack_timer: false,
-            inbound: std::collections::VecDeque::new(),
+            inbound: Queue::default(),
             first_serial: 0,
             asked0: 0,
-            given: std::collections::VecDeque::new(),
+            given: Queue::default(),
             parked: None,
             requests: Vec::new(),
         }));

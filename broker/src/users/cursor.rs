@@ -1,10 +1,9 @@
 //! How far one session got in one log: the prefix that is wholly acknowledged, what is in flight above it, and packet
 //! identifiers computed from positions (decision 0004). Knows no entries and no packets.
 
-use std::collections::VecDeque;
-
 use godwit_wire::ids::ConversationId;
 
+use super::queue::Queue;
 use crate::packet::PacketId;
 
 /// Packet identifiers of one log: half of the 65,535, less one.
@@ -75,7 +74,7 @@ pub(crate) struct Cursor {
     sent: u64,
     /// Highest position that may have been given before: repeats carry DUP.
     repeated_to: u64,
-    slots: VecDeque<Slot>,
+    slots: Queue<Slot>,
     in_flight: u16,
 }
 
@@ -236,16 +235,14 @@ impl Cursor {
 
     fn positions(&self, state: State) -> impl Iterator<Item = u64> + '_ {
         (self.acked + 1..)
-            .zip(&self.slots)
+            .zip(self.slots.iter())
             .filter(move |(_, slot)| slot.state == state)
             .map(|(position, _)| position)
     }
 
     /// Gives memory back while nothing is in flight.
     pub(crate) fn rest(&mut self) {
-        if self.slots.is_empty() && self.slots.capacity() > 0 {
-            self.slots = VecDeque::new();
-        }
+        self.slots.rest();
     }
 }
 

@@ -143,6 +143,15 @@ impl Due {
         }
     }
 
+    /// It could not be looked at: it is read again.
+    pub(crate) fn again(&mut self, look: &Look) {
+        let shard = usize::from(Key::User(look.user).shard());
+        if let Some(Some(shard)) = self.shards.get_mut(shard) {
+            shard.done = shard.done.min(look.at.saturating_sub(1));
+            shard.next = shard.next.min(look.at);
+        }
+    }
+
     /// Reads of the shards whose time has come.
     pub(crate) fn tick(&mut self, mono_ms: u64, unix_ms: u64) -> Vec<(u16, Read)> {
         if mono_ms < self.not_before_ms {

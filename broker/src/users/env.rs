@@ -135,6 +135,26 @@ impl Tickets {
         self.slots.len() as u64 - 1
     }
 
+    /// Takes back what was to be looked at of a user whose home could not be loaded.
+    pub(crate) fn take_looks(&mut self, user: UserId) -> Vec<Look> {
+        let is_look = |slot: &Option<Ticket>| {
+            slot.as_ref()
+                .is_some_and(|ticket| ticket.user == user && matches!(ticket.what, What::Look(_)))
+        };
+        let numbers: Vec<u64> = (0..)
+            .zip(&self.slots)
+            .filter(|(_, slot)| is_look(slot))
+            .map(|(n, _)| n)
+            .collect();
+        let taken = numbers.into_iter().filter_map(|number| self.take(number));
+        taken
+            .filter_map(|ticket| match ticket.what {
+                What::Look(look) => Some(look),
+                _ => None,
+            })
+            .collect()
+    }
+
     /// Takes a ticket that has come back.
     pub(crate) fn take(&mut self, number: u64) -> Option<Ticket> {
         let index = u32::try_from(number).ok()?;

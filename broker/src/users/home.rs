@@ -376,9 +376,8 @@ impl Session {
             feed.rest();
         }
         if let Some(live) = self.live.as_deref_mut() {
-            if live.inbound.is_empty() && live.inbound.capacity() > 0 {
-                live.inbound = std::collections::VecDeque::new();
-            }
+            live.inbound.rest();
+            live.given.rest();
             if live.requests.is_empty() {
                 live.requests = Vec::new();
             }

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use godwit_store::Head;
 
 use super::cursor::Cursor;
+use super::queue::Queue;
 use super::waiter::Waiter;
 
 /// Most entries that are submitted and not yet confirmed: a log whose store stands still refuses beyond it.
@@ -23,7 +24,7 @@ pub(crate) const PAGE_BYTES: u32 = 64 * 1024;
 pub(crate) const HEAD_EVERY: u64 = 1_024;
 
 /// What is in a log, shared by all who are to get it.
-pub(crate) trait Entry: Clone {
+pub(crate) trait Entry: Clone + 'static {
     /// About how many bytes it keeps alive.
     fn weight(&self) -> usize;
 }
@@ -51,13 +52,13 @@ struct Pending<T> {
 ///  ───┼──────────────┼───────────[ tail ]┼── pending ───┼───▶ number
 /// ```
 /// SEQ: a number is given once, to one entry; an entry is confirmed when its batch and all before it are stored.
-pub(crate) struct Log<T> {
+pub(crate) struct Log<T: 'static> {
     last: u64,
     confirmed: u64,
     /// As stored, or on its way.
     head: Head,
-    pending: VecDeque<Pending<T>>,
-    tail: VecDeque<T>,
+    pending: Queue<Pending<T>>,
+    tail: Queue<T>,
     tail_bytes: usize,
 }
 
@@ -69,8 +70,8 @@ impl<T: Entry> Log<T> {
             last: confirmed,
             confirmed,
             head,
-            pending: VecDeque::new(),
-            tail: VecDeque::new(),
+            pending: Queue::default(),
+            tail: Queue::default(),
             tail_bytes: 0,
         }
     }
@@ -162,7 +163,7 @@ impl<T: Entry> Log<T> {
 
     /// Nobody wants the newest entries from memory.
     pub(crate) fn forget_tail(&mut self) {
-        self.tail.clear();
+        self.tail = Queue::default();
         self.tail_bytes = 0;
     }
 
@@ -196,12 +197,8 @@ impl<T: Entry> Log<T> {
 
     /// Gives memory back that is not needed now.
     pub(crate) fn rest(&mut self) {
-        if self.pending.is_empty() && self.pending.capacity() > 0 {
-            self.pending = VecDeque::new();
-        }
-        if self.tail.is_empty() && self.tail.capacity() > 0 {
-            self.tail = VecDeque::new();
-        }
+        self.pending.rest();
+        self.tail.rest();
     }
 }
 
@@ -221,10 +218,10 @@ pub(crate) enum Next<T> {
 }
 
 /// One session's way through a log.
-pub(crate) struct Feed<T> {
+pub(crate) struct Feed<T: 'static> {
     /// How far it is.
     pub(crate) cursor: Cursor,
-    page: VecDeque<(u64, T)>,
+    page: Queue<(u64, T)>,
     reading: bool,
     /// Grows when the connection goes: a page read for an earlier one is not taken.
     generation: u32,
@@ -235,7 +232,7 @@ impl<T: Entry> Feed<T> {
     pub(crate) fn new(cursor: Cursor) -> Self {
         Self {
             cursor,
-            page: VecDeque::new(),
+            page: Queue::default(),
             reading: false,
             generation: 0,
         }
@@ -277,7 +274,7 @@ impl<T: Entry> Feed<T> {
             return false;
         }
         self.reading = false;
-        self.page = page;
+        self.page = page.into();
         true
     }
 
@@ -291,7 +288,7 @@ impl<T: Entry> Feed<T> {
     /// The connection is gone.
     pub(crate) fn detach(&mut self) {
         self.cursor.detach();
-        self.page = VecDeque::new();
+        self.page = Queue::default();
         self.reading = false;
         self.generation = self.generation.wrapping_add(1);
     }
@@ -299,8 +296,9 @@ impl<T: Entry> Feed<T> {
     /// Gives memory back that is not needed now.
     pub(crate) fn rest(&mut self) {
         self.cursor.rest();
-        if self.page.front().is_none_or(|(at, _)| *at <= self.cursor.sent()) && self.page.capacity() > 0 {
-            self.page = VecDeque::new();
+        let sent = self.cursor.sent();
+        if self.page.back().is_none_or(|(at, _)| *at <= sent) {
+            self.page = Queue::default();
         }
     }
 }

@@ -19,6 +19,7 @@ mod mail;
 mod mailbox;
 mod owed;
 mod publish_in;
+mod queue;
 mod receipts;
 mod retention;
 mod retries;
@@ -95,8 +96,9 @@ impl Users {
             Loaded::More(reads) => Loading::More(reads),
             Loaded::Home(home) => {
                 self.loading.remove(&user);
-                self.homes.insert(user, home);
-                self.common.metrics.homes.set(self.homes.len() as i64);
+                if self.homes.insert(user, home).is_none() {
+                    self.common.metrics.homes.inc();
+                }
                 // Nothing may come of what it was loaded for.
                 let tag = Part::Users.tag(self.common.tickets.issue(Ticket {
                     user,
@@ -115,6 +117,9 @@ impl Users {
     /// A load failed.
     pub(crate) fn load_failed(&mut self, user: UserId) {
         self.loading.remove(&user);
+        for look in self.common.tickets.take_looks(user) {
+            self.common.due.again(&look);
+        }
     }
 
     fn with(
@@ -291,7 +296,7 @@ impl Users {
         self.with_quietly(cx, wire, user, |home, env| left = home.settle(env));
         if left {
             self.homes.remove(&user);
-            self.common.metrics.homes.set(self.homes.len() as i64);
+            self.common.metrics.homes.dec();
             if self.homes.capacity() > 1_024 && self.homes.len() < self.homes.capacity() / 4 {
                 self.homes.shrink_to_fit();
             }
@@ -367,6 +372,7 @@ impl Users {
         self.homes.retain(|user, home| {
             let stays = !shards.contains(&Key::User(*user).shard());
             if !stays {
+                self.common.metrics.homes.dec();
                 for live in home.sessions.iter().filter_map(|session| session.live.as_deref()) {
                     conns.remove(&live.conn);
                     wire.close(live.conn, None);

@@ -1,8 +1,6 @@
 //! A session: its subscriptions, its own log and feed, its place in the mailbox, and, while it has one, its connection.
 //! The flows over it are in the files named after them.
 
-use std::collections::VecDeque;
-
 use godwit_store::{Head, LogId, Op};
 use godwit_wire::account::Principal;
 use godwit_wire::command::Route;
@@ -14,6 +12,7 @@ use super::log::{Feed, Log};
 use super::mail::Mail;
 use super::owed::Owed;
 use super::publish_in::Inbound;
+use super::queue::Queue;
 use super::retries::Retry;
 use super::rows::{InboxRow, Name, OutRow, SessionRow, SubscriptionRow};
 use super::subscribe::Request;
@@ -44,7 +43,7 @@ pub(crate) struct Session {
     /// QoS 2 messages from the client that are not ended.
     pub(crate) in2: Vec<In2>,
     /// QoS 2 messages that were appended to the log last.
-    pub(crate) recent: VecDeque<u64>,
+    pub(crate) recent: Queue<u64>,
     /// `recent` or a PUBREC has changed since [`OutRow`] was written.
     pub(crate) out_dirty: bool,
     /// PUBRECs that wait for a row that is on its way to be written first.
@@ -75,13 +74,13 @@ pub(crate) struct Live {
     /// A timer for held PUBLISHes is set.
     pub(crate) ack_timer: bool,
     /// QoS 1 and 2 publishes from the client that are not acknowledged, in order.
-    pub(crate) inbound: VecDeque<Inbound>,
+    pub(crate) inbound: Queue<Inbound>,
     /// Number of the first of them.
     pub(crate) first_serial: u32,
     /// QoS 0 publishes that were asked and not answered.
     pub(crate) asked0: u16,
     /// Publishes without an id whose PUBACK was given and may not be written yet, the latest last.
-    pub(crate) given: VecDeque<Retry>,
+    pub(crate) given: Queue<Retry>,
     /// A publish that waits for the user behind the name in its topic.
     pub(crate) parked: Option<Box<crate::packet::PublishIn>>,
     /// SUBSCRIBEs that are not answered.
@@ -274,7 +273,7 @@ impl Session {
             log: Log::restored(Head::default(), 0),
             feed: Feed::new(Cursor::default()),
             in2: Vec::new(),
-            recent: VecDeque::new(),
+            recent: Queue::default(),
             out_dirty: false,
             out_waiting: Vec::new(),
             out_writing: false,

@@ -158,7 +158,11 @@ fn a_completed_qos_2_delivery_is_not_given_again_after_a_crash_whatever_was_stor
     for (id, payload) in [(1, "a"), (2, "b"), (3, "c"), (4, "d")] {
         rig.packet(publisher, publish("iot/alice/t", payload, 2, id));
     }
-    let got: Vec<u16> = rig.publishes(sub).iter().map(|publish| publish.packet_id).collect();
+    let got: Vec<u16> = rig
+        .publishes(sub)
+        .iter()
+        .map(|publish| publish.packet_id)
+        .collect();
     // The first and the third are complete, the second is not, when the PUBREC of the fourth is stored.
     for id in [got[0], got[2]] {
         rig.packet(sub, Incoming::Pubrec(id, 0));
