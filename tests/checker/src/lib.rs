@@ -14,7 +14,7 @@
 //! | PHANTOM | something was delivered that history does not hold |
 //! | SCOPE | a message was delivered to a user who was no member at its position |
 //! | REFUSED | a send that was only ever refused is in history |
-//! | DUP | more than the allowed share of deliveries were repeats without a kill or a reconnect of that session since |
+//! | DUP | more than the allowed share of deliveries were repeats without a kill or a reconnect of that session since; repeats of a publish below QoS 2 that was in flight at a kill or reconnect of its publisher are explained by that |
 //! | TOPIC_LOSS, TOPIC_ORDER, TOPIC_ONCE, TOPIC_PHANTOM | the same for publishes on ordinary topics: loss in a drained session that was subscribed; first deliveries of one publisher and topic out of order; a QoS 2 publish twice at QoS 2; an id that nobody published |
 
 mod read;

@@ -20,7 +20,7 @@ struct Loose {
     fails: Vec<(Key, bool, u64, At)>,
     attempts: HashMap<Key, u32>,
     publishes: HashMap<Key, u32>,
-    topic_acks: Vec<(Key, At)>,
+    topic_acks: Vec<(Key, u64, At)>,
     topic_ids: Vec<Key>,
 }
 
@@ -236,10 +236,11 @@ impl Run {
                     topic,
                     qos: publish.qos,
                     acked: false,
+                    answered: u64::MAX,
                     at,
                 });
             }
-            Record::TopicAck { id, .. } => loose.topic_acks.push((key(&id), at)),
+            Record::TopicAck { id, t } => loose.topic_acks.push((key(&id), t, at)),
             Record::TopicRecv(recv) => {
                 let session = self.session(&recv.session, None, at)?;
                 self.dup_flags += u64::from(recv.dup);
@@ -310,9 +311,13 @@ impl Run {
                 sent.answered = sent.answered.min(t);
             }
         }
-        for (id, at) in loose.topic_acks {
+        for (id, t, at) in loose.topic_acks {
             match loose.publishes.get(&id) {
-                Some(&index) => self.publishes[index as usize].acked = true,
+                Some(&index) => {
+                    let publish = &mut self.publishes[index as usize];
+                    publish.acked = true;
+                    publish.answered = publish.answered.min(t);
+                }
                 None => return Err(self.bad(at, "a topic_ack for a publish that nobody recorded".to_owned())),
             }
         }

@@ -174,6 +174,8 @@ pub(crate) struct Publish {
     pub(crate) topic: u32,
     pub(crate) qos: u8,
     pub(crate) acked: bool,
+    /// When it was acknowledged; `u64::MAX` if never.
+    pub(crate) answered: u64,
     pub(crate) at: At,
 }
 

@@ -330,6 +330,52 @@ fn bare_text_deliveries_are_told_apart_by_content() {
 }
 
 #[test]
+fn a_repeat_of_bare_text_that_stands_twice_is_not_taken_for_the_later_one() {
+    // The fifth text (position 7) stands once more at 9, with another message between; after a reconnect the session gets
+    // 7 again, then 8, then 9.
+    only(&[], |records| {
+        page(records, 1).push(json!({"seq":8,"message_id":"m8","sender":"ann","hash":"h8"}));
+        page(records, 1).push(json!({"seq":9,"message_id":"m9","sender":"ann","hash":"h5"}));
+        find(records, "ack", "id", "try-5")["t"] = json!(720);
+        records.push(recv(781, "ann-1", "ann", 8, 8));
+        let mut ninth = recv(782, "ann-1", "ann", 9, 9);
+        ninth["hash"] = json!("h5");
+        records.push(ninth);
+        for (t, hash) in [(781, "h8"), (782, "h5")] {
+            records.push(
+                json!({"kind":"recv","t":t,"session":"bob-1","user":"bob","conversation":"c","hash":hash}),
+            );
+        }
+        for record in records
+            .iter_mut()
+            .filter(|r| r["kind"] == "recv" && r["session"] == "bob-1")
+        {
+            for field in ["sequence_number", "message_id", "inbox_seq", "sender"] {
+                record.as_object_mut().unwrap().remove(field);
+            }
+        }
+        records.retain(|r| r["kind"] != "event" || r["session"] != "bob-1");
+    });
+}
+
+#[test]
+fn a_publish_below_qos_2_in_flight_at_a_kill_or_reconnect_may_come_twice() {
+    let twice = |records: &mut Records| {
+        records.push(json!({"kind":"topic_recv","t":870,"session":"lamp","id":"p1","topic":"iot/ann/on"}));
+        find(records, "topic_ack", "id", "p1")["t"] = json!(880);
+    };
+    only(&["DUP"], twice);
+    only(&[], |records| {
+        twice(records);
+        records.push(json!({"kind":"kill","t":815}));
+    });
+    only(&[], |records| {
+        twice(records);
+        records.push(json!({"kind":"connect","t":815,"session":"switch"}));
+    });
+}
+
+#[test]
 fn a_run_that_shows_too_little_is_not_judged() {
     let refused = |change: &dyn Fn(&mut Records)| {
         let mut records = green();

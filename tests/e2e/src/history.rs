@@ -1,7 +1,7 @@
 //! Reads every conversation's history over REST at the end of a run, writes it down, and says from it who was a member
 //! when and how many messages each user is owed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -19,7 +19,8 @@ const LINE: usize = 5_000;
 pub struct Histories {
     /// Messages in all conversations.
     pub messages: u64,
-    /// User's index → messages at positions where it was a member.
+    /// User's index → different messages at positions where it was a member; one without an id that stands twice counts
+    /// once, as bare text cannot tell the two apart.
     pub owed: Vec<u64>,
 }
 
@@ -61,11 +62,7 @@ pub fn read(shared: &Shared, world: &World, api: &Api) -> Result<Histories> {
             .iter()
             .map(|&user| world.users[user].id.clone());
         let stays = stays(members.collect(), &served);
-        let messages: Vec<u64> = entries
-            .iter()
-            .filter(|entry| entry.form == "message")
-            .map(|entry| entry.seq)
-            .collect();
+        let messages: Vec<&Entry> = entries.iter().filter(|entry| entry.form == "message").collect();
         found.messages += messages.len() as u64;
         for stay in stays {
             shared.recorder.write(&Line::Members {
@@ -75,9 +72,11 @@ pub fn read(shared: &Shared, world: &World, api: &Api) -> Result<Histories> {
                 joined: stay.joined,
                 left: stay.left,
             });
-            let inside = |seq: &&u64| **seq > stay.joined && stay.left.is_none_or(|left| **seq < left);
+            let inside =
+                |entry: &&&Entry| entry.seq > stay.joined && stay.left.is_none_or(|left| entry.seq < left);
             if let Some(&user) = by_id.get(&*stay.user) {
-                found.owed[user] += messages.iter().filter(inside).count() as u64;
+                let different: HashSet<_> = messages.iter().filter(inside).map(|entry| &entry.hash).collect();
+                found.owed[user] += different.len() as u64;
             }
         }
     }

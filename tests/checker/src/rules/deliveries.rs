@@ -109,9 +109,14 @@ impl<'a> Group<'a> {
         found
     }
 
-    /// Without any id: the first entry of that content that is due next, else one that was seen.
+    /// Without any id. Of a content that stands twice (an excused double) the one not seen yet is meant only if it is
+    /// what comes next; otherwise it is a repeat of the one that was seen.
     fn by_content(&self, conversation: &'a Conversation, delivery: &Delivery) -> Option<&'a Stored> {
         let highest = self.highest();
+        let after = conversation.history.partition_point(|entry| entry.seq <= highest);
+        let due = conversation.history[after..]
+            .iter()
+            .find(|entry| entry.is_message);
         let mut entries = self
             .index
             .text(self.number, delivery.hash)
@@ -122,11 +127,14 @@ impl<'a> Group<'a> {
                 .binary_search_by_key(&entry.seq, |(seq, _)| *seq)
                 .is_ok()
         };
-        entries
-            .clone()
-            .find(|entry| entry.seq > highest)
-            .or_else(|| entries.clone().find(seen))
-            .or_else(|| entries.next())
+        let fresh = entries.clone().find(|entry| entry.seq > highest);
+        let known = entries.clone().find(seen);
+        match (fresh, known) {
+            (Some(fresh), Some(_)) if due.is_some_and(|due| due.seq == fresh.seq) => Some(fresh),
+            (_, Some(known)) => Some(known),
+            (Some(fresh), None) => Some(fresh),
+            (None, None) => entries.next(),
+        }
     }
 
     fn highest(&self) -> u32 {

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::Repeats;
-use crate::run::{Run, Session, Subscription, TopicDelivery};
+use crate::run::{Publish, Run, Session, Subscription, TopicDelivery};
 use crate::verdict::Verdict;
 use crate::{BadInput, Limits};
 
@@ -50,6 +50,8 @@ fn arrived(
                 verdict.broken("TOPIC_ONCE", &[publish.at, delivery.at], || {
                     format!("a QoS 2 publish on {topic} came twice")
                 });
+            } else if was_sent_again(run, publish) {
+                repeats.explained += 1;
             } else {
                 repeats.add(&run.kills, session, before, delivery.t);
             }
@@ -66,6 +68,17 @@ fn arrived(
         *newest = place.max(*newest);
     }
     last_time.into_keys().collect()
+}
+
+/// In flight at a kill, or when its publisher connected again: the publisher sent it once more, and below QoS 2 it may
+/// stand twice.
+fn was_sent_again(run: &Run, publish: &Publish) -> bool {
+    let within = |times: &[u64]| {
+        let first = times.partition_point(|t| *t < publish.t);
+        times.get(first).is_some_and(|t| *t <= publish.answered)
+    };
+    let publisher = run.sessions.get(&publish.publisher);
+    within(&run.kills) || publisher.is_some_and(|publisher| within(&publisher.connects))
 }
 
 fn owed(run: &Run, seen: &HashMap<u32, HashSet<u32>>, verdict: &mut Verdict) -> Result<(), BadInput> {
