@@ -3,88 +3,17 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
+use common::disk::{Call, Disk};
 use common::{fill, killed, seqs};
-use godwit_store::embedded::{Embedded, Faults, Options};
+use godwit_store::embedded::{Embedded, Options};
 use godwit_store::testsuite::{Port, append, rows, submit};
 use godwit_store::{Batch, Completion, Health, Outcome, Store, Submission};
 use tempfile::TempDir;
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Call {
-    Create,
-    Write,
-    Sync,
-    Ingest,
-}
-
-/// A disk that fails by plan.
-#[derive(Default)]
-struct Disk {
-    calls: Mutex<Vec<(Call, bool)>>,
-    /// The next this many calls of the kind fail.
-    plan: Mutex<Vec<(Call, i32)>>,
-    broken: AtomicBool,
-    tree_broken: AtomicBool,
-    /// Chance of failure of every call, of 1,000; and the state of the dice.
-    chance: AtomicU64,
-    dice: AtomicU64,
-}
-
-impl Disk {
-    fn fail_next(&self, call: Call, errno: i32) {
-        self.plan.lock().expect("lock").push((call, errno));
-    }
-
-    fn roll(&self) -> u64 {
-        let x = self.dice.fetch_add(0x9E37_79B9_7F4A_7C15, SeqCst);
-        let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        (x ^ (x >> 27)) >> 11
-    }
-
-    fn check(&self, call: Call) -> io::Result<()> {
-        let mut plan = self.plan.lock().expect("lock");
-        let planned = plan
-            .iter()
-            .position(|(c, _)| *c == call)
-            .map(|i| plan.remove(i).1);
-        let broken = if call == Call::Ingest {
-            &self.tree_broken
-        } else {
-            &self.broken
-        };
-        let errno = planned.or_else(|| broken.load(SeqCst).then_some(5)).or_else(|| {
-            (self.roll() % 1000 < self.chance.load(SeqCst)).then_some(if self.roll().is_multiple_of(2) {
-                5
-            } else {
-                28
-            })
-        });
-        self.calls.lock().expect("lock").push((call, errno.is_none()));
-        errno.map_or(Ok(()), |e| Err(io::Error::from_raw_os_error(e)))
-    }
-}
-
-impl Faults for Disk {
-    fn create(&self) -> io::Result<()> {
-        self.check(Call::Create)
-    }
-    fn write(&self, len: usize) -> Result<(), (usize, io::Error)> {
-        let part = self.roll() as usize % (len + 1);
-        self.check(Call::Write).map_err(|e| (part, e))
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.check(Call::Sync)
-    }
-    fn ingest(&self) -> io::Result<()> {
-        self.check(Call::Ingest)
-    }
-}
 
 fn open(dir: &Path, disk: &Arc<Disk>, segment_bytes: u64) -> Arc<dyn Store> {
     let options = Options {
@@ -248,6 +177,41 @@ fn closing_while_the_disk_is_broken_says_unknown() {
             }
         ),
         "{completion:?}"
+    );
+}
+
+#[test]
+fn when_one_batch_is_unknown_at_closing_none_behind_it_is_written() {
+    let (dir, disk) = (TempDir::new().expect("folder"), Arc::new(Disk::default()));
+    let store = open(dir.path(), &disk, 64 << 20);
+    let done = Port::register(&*store, 2);
+    let send = |seq: u64| {
+        let ops = vec![append(1, seq, "x")];
+        let (port, ticket) = (2, seq);
+        submit(&*store, Batch { port, ticket, ops });
+    };
+    // One write fails and no segment can be made; a write to the old file would succeed.
+    (0..1000).for_each(|_| disk.fail_next(Call::Create, 28));
+    disk.fail_next(Call::Write, 5);
+    send(1);
+    std::thread::sleep(Duration::from_millis(100));
+    send(2);
+    store.close().expect("closed");
+    for seq in 1..=2u64 {
+        let completion = done.recv_timeout(Duration::from_secs(5)).expect("completed");
+        assert!(
+            matches!(completion, Completion::Written { ticket, outcome: Outcome::Unknown } if ticket == seq),
+            "{completion:?}"
+        );
+    }
+    let calls = disk.calls.lock().expect("lock").clone();
+    let failed = calls
+        .iter()
+        .position(|c| *c == (Call::Write, false))
+        .expect("failed");
+    assert!(
+        calls[failed + 1..].iter().all(|(c, _)| *c != Call::Write),
+        "{calls:?}"
     );
 }
 

@@ -32,6 +32,9 @@ pub(super) struct Committer {
     /// The largest view seen; a small row of a lower one is compared with what is stored before it is written.
     high_view: View,
     done: Vec<(PortId, Ticket, Outcome)>,
+    /// A batch was completed `Unknown`, because the engine was closed while the disk failed. Nothing is written any more:
+    /// a later batch must not be stored without it, the segment may have had a failed write, and its successor may exist.
+    dead: bool,
     /// Length of the last record, for the next one's capacity.
     usual: usize,
 }
@@ -44,6 +47,7 @@ impl Committer {
             active,
             high_view: start_view,
             done: Vec::new(),
+            dead: false,
             usual: 4096,
         }
     }
@@ -87,15 +91,18 @@ impl Committer {
             .any(|op| matches!(op, Op::Claim { .. }) || view_of(op).is_some_and(|v| v < self.high_view))
     }
 
+    fn look_up(&self, pkey: &[u8], rest: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let fault = self.core.faults.look_up();
+        fault.map_err(|e| StoreError::Unavailable(e.to_string()))?;
+        self.core.snapshot().get(pkey, rest)
+    }
+
     fn encode(&mut self, record: &mut Vec<u8>, batch: &Batch) -> Result<Outcome, StoreError> {
         let mut outcome = Outcome::Stored;
         for op in &batch.ops {
             match op {
                 Op::Claim { table, key, value } => {
-                    let found = self
-                        .core
-                        .snapshot()
-                        .get(&table_pkey(kind::FACTS, table, key), b"")?;
+                    let found = self.look_up(&table_pkey(kind::FACTS, table, key), b"")?;
                     match found {
                         None => push_op(record, op),
                         Some(found) if found == *value => {}
@@ -110,7 +117,7 @@ impl Committer {
                     ..
                 } if *view < self.high_view => {
                     let pkey = table_pkey(kind::ROWS, table, partition);
-                    let found = self.core.snapshot().get(&pkey, &clustering(name))?;
+                    let found = self.look_up(&pkey, &clustering(name))?;
                     let stored = found.and_then(|v| stored_view(name, v));
                     if stored.is_none_or(|stored| stored <= *view) {
                         push_op(record, op);
@@ -138,10 +145,11 @@ impl Committer {
                     .meters
                     .commit(self.done.len(), record.len(), begun.elapsed());
                 self.active.apply(&Bytes::from(record));
-            } else {
-                for (.., outcome) in &mut self.done {
-                    *outcome = Outcome::Unknown;
-                }
+            }
+        }
+        if self.dead {
+            for (.., outcome) in &mut self.done {
+                *outcome = Outcome::Unknown;
             }
         }
         self.complete();
@@ -166,8 +174,11 @@ impl Committer {
     }
 
     /// Writes the record to this segment, or as the first of the next. False only when the engine is closed while the
-    /// disk fails.
+    /// disk fails, and from then on.
     fn write(&mut self, record: &mut Vec<u8>) -> bool {
+        if self.dead {
+            return false;
+        }
         if self.journal.has_room(record.len()) {
             match self.journal.append(record) {
                 Ok(()) => return true,
@@ -183,6 +194,9 @@ impl Committer {
     }
 
     fn next_segment(&mut self, first: &mut [Vec<u8>]) -> bool {
+        if self.dead {
+            return false;
+        }
         let mut pause = FIRST_PAUSE;
         loop {
             match self.journal.follow(first) {
@@ -200,6 +214,10 @@ impl Committer {
                 }
             }
             if self.core.queue.is_closed() {
+                tracing::error!(
+                    "closed while the journal cannot be written; the outcome of what waits is unknown"
+                );
+                self.dead = true;
                 return false;
             }
             self.core.queue.pause(pause);

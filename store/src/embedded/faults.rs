@@ -1,8 +1,8 @@
-//! The tests' hand on the journal's disk calls. The product uses [`NoFaults`].
+//! The tests' hand on the engine's disk calls. The product uses [`NoFaults`].
 
 use std::io;
 
-/// Consulted before each disk call of the journal.
+/// Consulted before the disk calls of the journal, and before the larger ones of the tree.
 pub trait Faults: Send + Sync {
     /// Before a file is created.
     fn create(&self) -> io::Result<()> {
@@ -23,6 +23,14 @@ pub trait Faults: Send + Sync {
     }
     /// Before a bulk load of the tree.
     fn ingest(&self) -> io::Result<()> {
+        Ok(())
+    }
+    /// Before the tree's runs are looked at for a merge.
+    fn merge(&self) -> io::Result<()> {
+        Ok(())
+    }
+    /// Before the committer reads what a write rests on.
+    fn look_up(&self) -> io::Result<()> {
         Ok(())
     }
 }

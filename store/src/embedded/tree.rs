@@ -225,8 +225,9 @@ impl Tree {
     }
 
     /// Does one merge if one is due; whether more may be.
-    pub(super) fn merge(&self) -> Result<bool, StoreError> {
+    pub(super) fn merge(&self, faults: &dyn Faults) -> Result<bool, StoreError> {
         let _changing = self.changing();
+        faults.merge().map_err(|e| failed(&lsm_tree::Error::Io(e)))?;
         let tree = self.now();
         guarded(|| {
             let before = tree.current_version().id();

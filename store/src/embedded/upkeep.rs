@@ -83,7 +83,7 @@ pub(super) fn merge_loop(core: &Arc<Core>) {
     // On Linux this is the thread's own. Messages come first; without the right to it, merging is only less polite.
     let _ = rustix::process::setpriority_process(None, NICE);
     while !core.stopping() {
-        match core.tree.merge() {
+        match core.tree.merge(&*core.faults) {
             Ok(true) => core.notify(),
             Ok(false) => core.wait_until(TICK, || core.stopping()),
             Err(e) => heal(core, &e),

@@ -1,6 +1,8 @@
 //! What the engine's tests share: small stores, rows, and folders as a killed process leaves them.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod disk;
+
 use std::path::Path;
 use std::sync::Arc;
 
