@@ -58,17 +58,11 @@ impl DataFolder {
     /// Another process has it, it is damaged or of a newer format, or the disk fails.
     pub fn open_store(&self, cache_mb: u32) -> Result<Arc<dyn Store>, StartError> {
         make_private(&self.0)?;
-        let cache_bytes = u64::from(cache_mb) << 20;
-        #[cfg_attr(not(feature = "planted-bugs"), expect(unused_mut))]
-        let mut options = embedded::Options {
-            cache_bytes,
+        let options = embedded::Options {
+            cache_bytes: u64::from(cache_mb) << 20,
             ..embedded::Options::default()
         };
-        #[cfg(feature = "planted-bugs")]
-        if let Some(faults) = crate::planted::of_store()? {
-            options.faults = faults;
-        }
-        Ok(Arc::new(Embedded::open(&self.store(), options)?))
+        open_engine(&self.store(), options)
     }
 
     /// Reads the signing key, or makes it.
@@ -148,6 +142,24 @@ impl DataFolder {
         embedded::restore(&from.join("store"), &self.store())?;
         sync(&self.0).map_err(|error| at(&self.0, error))
     }
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+fn open_engine(folder: &Path, options: embedded::Options) -> Result<Arc<dyn Store>, StartError> {
+    Ok(Arc::new(Embedded::open(folder, options)?))
+}
+
+#[cfg(feature = "planted-bugs")]
+fn open_engine(folder: &Path, mut options: embedded::Options) -> Result<Arc<dyn Store>, StartError> {
+    let bug = crate::planted::Bug::named()?;
+    if let Some(faults) = bug.as_ref().and_then(crate::planted::Bug::faults) {
+        options.faults = faults;
+    }
+    let engine: Arc<dyn Store> = Arc::new(Embedded::open(folder, options)?);
+    Ok(match bug {
+        Some(bug) => bug.before(engine),
+        None => engine,
+    })
 }
 
 fn at(path: &Path, error: io::Error) -> StartError {

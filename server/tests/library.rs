@@ -43,3 +43,30 @@ fn a_start_that_fails_leaves_nothing_running() {
     let node = serve(config, Some(Listeners::any_port().unwrap()), Shutdown::default()).unwrap();
     node.stop();
 }
+
+#[test]
+fn the_crates_mean_the_same_table_by_the_same_number_and_share_no_other() {
+    use godwit_accounts::tables as accounts;
+    use godwit_broker::tables as broker;
+    use godwit_ingest as ingest;
+    assert_eq!(broker::CONVERSATION_LOG, ingest::CONVERSATION_LOG);
+    let tables = [
+        accounts::USER_NAMES,
+        accounts::USER_EMAILS,
+        accounts::USERS,
+        accounts::DEVICE_TOKENS,
+        accounts::USER_CONVERSATIONS,
+        broker::MAILBOX,
+        broker::SESSION_LOG,
+        broker::USER_ROWS,
+        broker::DUE,
+        ingest::CONVERSATION_LOG,
+        ingest::CLIENT_IDS,
+        ingest::CONVERSATION_ROWS,
+        ingest::MESSAGE_IDS,
+        ingest::OPEN_TAILS,
+        ingest::CONVERSATIONS,
+    ];
+    let ids: std::collections::HashSet<u16> = tables.iter().map(|table| table.id).collect();
+    assert_eq!(ids.len(), tables.len());
+}
