@@ -1,6 +1,8 @@
 //! The REST door as a client uses it: registration, tokens, conversations, groups, messages. Blocking; one agent keeps
 //! its connections for all callers.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -43,6 +45,7 @@ type Answer = Result<(u16, Value), Refused>;
 pub struct Api {
     base: String,
     agent: ureq::Agent,
+    busy: Arc<AtomicU64>,
 }
 
 impl Api {
@@ -56,6 +59,7 @@ impl Api {
         Self {
             base: format!("{http}/api/v1"),
             agent: config.into(),
+            busy: Arc::default(),
         }
     }
 
@@ -67,6 +71,29 @@ impl Api {
         let request = self.agent.get(format!("{}{path}", self.base));
         let request = request.header("authorization", format!("Bearer {token}"));
         Self::judge(request.call())
+    }
+
+    /// As [`Api::get`], again for a while when the door is busy.
+    ///
+    /// # Errors
+    /// The last refusal.
+    pub fn get_patiently(&self, path: &str, token: &str) -> Answer {
+        let mut pause = Duration::from_millis(20);
+        loop {
+            match self.get(path, token) {
+                Err(refused) if refused.is_unknown() && pause < Duration::from_secs(5) => {
+                    self.busy.fetch_add(1, Ordering::Relaxed);
+                    std::thread::sleep(pause);
+                    pause *= 2;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// How often reads were told to come again.
+    pub fn busy(&self) -> u64 {
+        self.busy.load(Ordering::Relaxed)
     }
 
     /// POST.
@@ -201,7 +228,7 @@ impl Api {
                 .last()
                 .map_or(0, |entry| entry["sequence_number"].as_u64().unwrap_or(0));
             let path = format!("/conversations/{conversation}/messages?limit={PAGE}&after={after}");
-            let (_, mut page) = self.get(&path, token)?;
+            let (_, mut page) = self.get_patiently(&path, token)?;
             let Value::Array(more) = page["messages"].take() else {
                 return Err(odd(&page, "messages"));
             };

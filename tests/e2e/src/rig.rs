@@ -78,6 +78,8 @@ pub struct Outcome {
     pub told_no: std::collections::BTreeMap<String, u64>,
     /// What no client should ever see.
     pub problems: Vec<String>,
+    /// How often a read of history was told to come again.
+    pub busy_reads: u64,
     /// The checker's.
     pub verdict: Verdict,
     /// How long sessions took to get what they were owed, ms.
@@ -379,6 +381,7 @@ impl Rig {
             messages: histories.messages,
             told_no: self.shared.failures(),
             problems: self.shared.problems(),
+            busy_reads: self.api.busy(),
             verdict,
             drain_ms: drain.as_millis() as u64,
             stop_ms,
