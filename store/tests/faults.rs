@@ -216,6 +216,22 @@ fn when_one_batch_is_unknown_at_closing_none_behind_it_is_written() {
 }
 
 #[test]
+fn an_idle_engine_serves_again_after_a_failed_merge() {
+    let (dir, disk) = (TempDir::new().expect("folder"), Arc::new(Disk::default()));
+    let store = open(dir.path(), &disk, 64 << 20);
+    let waits_for = |health| {
+        let begun = Instant::now();
+        while store.health() != health {
+            assert!(begun.elapsed() < Duration::from_secs(10), "never {health:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    disk.fail_next(Call::Merge, 5);
+    waits_for(Health::Failing);
+    waits_for(Health::Serving);
+}
+
+#[test]
 fn a_tree_that_cannot_be_written_holds_writers_back_and_loses_nothing() {
     let (dir, disk) = (TempDir::new().expect("folder"), Arc::new(Disk::default()));
     let store = open(dir.path(), &disk, 1 << 20);

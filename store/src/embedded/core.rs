@@ -60,8 +60,10 @@ pub(super) struct Core {
     changed: (Mutex<()>, Condvar),
     /// The journal cannot be written.
     pub(super) journal_failing: AtomicBool,
-    /// The tree cannot be written.
+    /// The tree cannot be loaded; cleared by a load that succeeds.
     pub(super) tree_failing: AtomicBool,
+    /// The tree cannot be merged; cleared by a merge that succeeds.
+    pub(super) merge_failing: AtomicBool,
     /// The committer is done for good.
     pub(super) ended: AtomicBool,
     /// No more work is begun.
@@ -86,6 +88,7 @@ impl Core {
             changed: Default::default(),
             journal_failing: AtomicBool::new(false),
             tree_failing: AtomicBool::new(false),
+            merge_failing: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         }
@@ -181,7 +184,8 @@ impl Core {
     }
 
     pub(super) fn health(&self) -> Health {
-        if self.journal_failing.load(Relaxed) || self.tree_failing.load(Relaxed) {
+        let failing = [&self.journal_failing, &self.tree_failing, &self.merge_failing];
+        if failing.iter().any(|flag| flag.load(Relaxed)) {
             return Health::Failing;
         }
         let (free, total) = (

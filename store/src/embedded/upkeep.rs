@@ -2,7 +2,7 @@
 //! Neither is ever waited for by a commit, unless the overlay is full. Not here: how a load is done (`tree`).
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,7 @@ pub(super) fn load_loop(core: &Arc<Core>) {
                     }
                 }
                 Err(e) => {
-                    heal(core, &e);
+                    heal(core, &core.tree_failing, &e);
                     if core.committed_all() {
                         // Closed: what is not in the tree stays in the journal.
                         return;
@@ -83,17 +83,22 @@ pub(super) fn merge_loop(core: &Arc<Core>) {
     // On Linux this is the thread's own. Messages come first; without the right to it, merging is only less polite.
     let _ = rustix::process::setpriority_process(None, NICE);
     while !core.stopping() {
-        match core.tree.merge(&*core.faults) {
+        let merged = core.tree.merge(&*core.faults);
+        if merged.is_ok() {
+            core.merge_failing.store(false, Relaxed);
+        }
+        match merged {
             Ok(true) => core.notify(),
             Ok(false) => core.wait_until(TICK, || core.stopping()),
-            Err(e) => heal(core, &e),
+            Err(e) => heal(core, &core.merge_failing, &e),
         }
     }
 }
 
-/// After an error nothing is known of the tree's state in memory: it is opened anew, and what was to be done is done again.
-fn heal(core: &Core, e: &crate::StoreError) {
-    if !core.tree_failing.swap(true, Relaxed) {
+/// After an error nothing is known of the tree's state in memory: it is opened anew, and what was to be done is done again
+/// by the caller, who clears `failing` when that succeeds.
+fn heal(core: &Core, failing: &AtomicBool, e: &crate::StoreError) {
+    if !failing.swap(true, Relaxed) {
         tracing::error!(error = %e, "the tree cannot be written; trying again until the disk is back");
     }
     core.wait_until(PAUSE, || core.stopping());
