@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use common::disk::{Call, Disk};
 use common::{fill, killed, seqs};
+use godwit_store::blocking::Client;
 use godwit_store::embedded::{Embedded, Options};
-use godwit_store::testsuite::{Port, append, rows, submit};
-use godwit_store::{Batch, Completion, Health, Outcome, Store, Submission};
+use godwit_store::testsuite::{Port, append, rows, submit, tables};
+use godwit_store::{Batch, Completion, Health, Op, Outcome, Store, Submission};
 use tempfile::TempDir;
 
 fn open(dir: &Path, disk: &Arc<Disk>, segment_bytes: u64) -> Arc<dyn Store> {
@@ -213,6 +214,59 @@ fn when_one_batch_is_unknown_at_closing_none_behind_it_is_written() {
         calls[failed + 1..].iter().all(|(c, _)| *c != Call::Write),
         "{calls:?}"
     );
+}
+
+fn claim(value: &'static str) -> Op {
+    Op::Claim {
+        table: tables::FACTS,
+        key: "name".into(),
+        value: value.into(),
+    }
+}
+
+#[test]
+fn a_claim_whose_look_up_fails_waits_until_it_can_be_decided() {
+    let (dir, disk) = (TempDir::new().expect("folder"), Arc::new(Disk::default()));
+    let store = open(dir.path(), &disk, 64 << 20);
+    (0..3).for_each(|_| disk.fail_next(Call::LookUp, 5));
+    let client = Client::new(store.clone(), 2);
+    assert_eq!(client.write(vec![claim("a")]).expect("answered"), Outcome::Stored);
+    disk.fail_next(Call::LookUp, 5);
+    let taken = client
+        .write(vec![append(1, 1, "x"), claim("b")])
+        .expect("answered");
+    assert_eq!(taken, Outcome::Taken("a".into()));
+    assert_eq!(store.health(), Health::Serving);
+}
+
+#[test]
+fn a_claim_that_cannot_be_decided_at_closing_is_unknown_and_so_is_what_follows() {
+    let (dir, disk) = (TempDir::new().expect("folder"), Arc::new(Disk::default()));
+    let store = open(dir.path(), &disk, 64 << 20);
+    let done = Port::register(&*store, 2);
+    (0..1000).for_each(|_| disk.fail_next(Call::LookUp, 5));
+    for (ticket, ops) in [
+        (1, vec![append(1, 1, "x")]),
+        (2, vec![claim("a")]),
+        (3, vec![append(1, 2, "x")]),
+    ] {
+        submit(&*store, Batch { port: 2, ticket, ops });
+    }
+    let next = |time| match done.recv_timeout(time) {
+        Ok(Completion::Written { ticket, outcome }) => Some((ticket, outcome)),
+        _ => None,
+    };
+    let long = Duration::from_secs(5);
+    assert_eq!(
+        next(long),
+        Some((1, Outcome::Stored)),
+        "what came before does not wait"
+    );
+    assert_eq!(next(Duration::from_millis(300)), None);
+    assert_eq!(store.health(), Health::Failing);
+    store.close().expect("closed");
+    assert_eq!(next(long), Some((2, Outcome::Unknown)));
+    assert_eq!(next(long), Some((3, Outcome::Unknown)));
 }
 
 #[test]

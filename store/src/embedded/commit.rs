@@ -73,15 +73,39 @@ impl Committer {
                 // What it is compared with must be visible first.
                 self.flush(std::mem::replace(&mut record, new_record(0)));
             }
-            let start = record.len();
-            let outcome = self.encode(&mut record, &batch).unwrap_or_else(|e| {
-                record.truncate(start);
-                tracing::warn!(error = %e, "a write that rests on a read cannot be decided now");
-                Outcome::Unknown
-            });
+            let outcome = self.decide(&mut record, &batch);
             self.done.push((batch.port, batch.ticket, outcome));
         }
         self.flush(record);
+    }
+
+    /// Encodes a batch; while what it rests on cannot be read, again and again. `Unknown` only when the engine is closed.
+    fn decide(&mut self, record: &mut Vec<u8>, batch: &Batch) -> Outcome {
+        let mut pause = FIRST_PAUSE;
+        while !self.dead {
+            let start = record.len();
+            match self.encode(record, batch) {
+                Ok(outcome) => {
+                    self.core.look_up_failing.store(false, Relaxed);
+                    return outcome;
+                }
+                Err(e) => {
+                    record.truncate(start);
+                    if !self.core.look_up_failing.swap(true, Relaxed) {
+                        tracing::error!(error = %e, "what a write rests on cannot be read; trying again until it can");
+                    }
+                }
+            }
+            // What came before does not wait for it.
+            self.flush(std::mem::replace(record, new_record(0)));
+            if self.core.queue.is_closed() {
+                self.dead = true;
+            } else {
+                self.core.queue.pause(pause);
+                pause = (pause * 2).min(LAST_PAUSE);
+            }
+        }
+        Outcome::Unknown
     }
 
     fn needs_lookup(&self, batch: &Batch) -> bool {

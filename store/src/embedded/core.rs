@@ -64,6 +64,8 @@ pub(super) struct Core {
     pub(super) tree_failing: AtomicBool,
     /// The tree cannot be merged; cleared by a merge that succeeds.
     pub(super) merge_failing: AtomicBool,
+    /// What a write rests on cannot be read, and the committer waits for it.
+    pub(super) look_up_failing: AtomicBool,
     /// The committer is done for good.
     pub(super) ended: AtomicBool,
     /// No more work is begun.
@@ -89,6 +91,7 @@ impl Core {
             journal_failing: AtomicBool::new(false),
             tree_failing: AtomicBool::new(false),
             merge_failing: AtomicBool::new(false),
+            look_up_failing: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         }
@@ -184,7 +187,12 @@ impl Core {
     }
 
     pub(super) fn health(&self) -> Health {
-        let failing = [&self.journal_failing, &self.tree_failing, &self.merge_failing];
+        let failing = [
+            &self.journal_failing,
+            &self.tree_failing,
+            &self.merge_failing,
+            &self.look_up_failing,
+        ];
         if failing.iter().any(|flag| flag.load(Relaxed)) {
             return Health::Failing;
         }
