@@ -102,6 +102,9 @@ pub struct Embedded {
     threads: Mutex<Threads>,
 }
 
+/// Name of the thread without which nothing that was taken is ever completed.
+const COMMITTER: &str = "store-commit";
+
 #[derive(Default)]
 struct Threads {
     committer: Option<JoinHandle<()>>,
@@ -110,7 +113,7 @@ struct Threads {
 }
 
 fn spawn(
-    name: &str,
+    thread: &'static str,
     core: &Arc<Core>,
     work: impl FnOnce() + Send + 'static,
 ) -> Result<JoinHandle<()>, StoreError> {
@@ -118,15 +121,25 @@ fn spawn(
     let run = move || {
         // A bug must not look like success: nothing more is taken, health says so.
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
-            tracing::error!("a thread of the store has failed; no more writes are taken");
             core.journal_failing.store(true, Relaxed);
             core.queue.close();
+            if thread == COMMITTER {
+                // What it had taken would never be completed. Everything here survives a kill.
+                tracing::error!(
+                    "the store's committer has panicked: ending the process; nothing acknowledged is lost"
+                );
+                std::process::abort();
+            }
+            tracing::error!(
+                thread,
+                "a thread of the store has failed; no more writes are taken"
+            );
         }
     };
     std::thread::Builder::new()
-        .name(name.into())
+        .name(thread.into())
         .spawn(run)
-        .map_err(|e| StoreError::Unavailable(format!("cannot start thread {name}: {e}")))
+        .map_err(|e| StoreError::Unavailable(format!("cannot start thread {thread}: {e}")))
 }
 
 impl Embedded {
@@ -204,7 +217,7 @@ impl Embedded {
         // From here on an error drops `store`, which ends what was started.
         let mut threads = store.threads.lock().unwrap_or_else(PoisonError::into_inner);
         threads.lock = Some(lock);
-        threads.committer = Some(spawn("store-commit", &core, move || committer.run())?);
+        threads.committer = Some(spawn(COMMITTER, &core, move || committer.run())?);
         threads
             .upkeep
             .push(spawn("store-load", &core, move || upkeep::load_loop(&loader))?);
@@ -227,7 +240,7 @@ impl Embedded {
         }
         self.core.queue.close();
         if let Some(thread) = threads.committer.take() {
-            // A panic in it was logged by itself.
+            // A panic in it has ended the process.
             let _ = thread.join();
         }
         self.core.ended.store(true, Relaxed);
