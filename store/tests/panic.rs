@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use godwit_store::embedded::{Embedded, Faults, Options};
 use godwit_store::testsuite::{Port, append, submit};
-use godwit_store::{Batch, Store};
+use godwit_store::Batch;
 use tempfile::TempDir;
 
 const DATA: &str = "GODWIT_STORE_TEST_DATA";
