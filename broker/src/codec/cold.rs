@@ -16,8 +16,8 @@ pub(crate) fn answer_version(frame: &[u8]) -> Option<Version> {
     match checks::version(frame) {
         Ok(version) => Some(version),
         Err(error) if error.reason == super::reason::UNSUPPORTED_VERSION => {
-            // A later version is answered in MQTT 5, an earlier one in 3.1.1; level 6 and up is later.
-            let later = super::body(frame).get(6).is_some_and(|level| *level > 5 && *level < 0x80);
+            // A later version is answered in MQTT 5, an earlier one in 3.1.1.
+            let later = matches!(super::body(frame), [0, 4, _, _, _, _, 6..0x80, ..]);
             Some(if later { Version::V5 } else { Version::V311 })
         }
         Err(_) => None,

@@ -115,12 +115,18 @@ impl Net {
             Err(error) => {
                 self.metrics.protocol_errors.inc();
                 // Nothing is said to what is no CONNECT at all.
-                match (codec::answer_version(frame), self.get(id)) {
-                    (Some(version), Some(conn)) => conn.answer_in(version),
-                    _ => {
-                        self.drop_silently(id, "not_mqtt");
-                        return;
-                    }
+                let Some(version) = codec::answer_version(frame) else {
+                    self.drop_silently(id, "not_mqtt");
+                    return;
+                };
+                // 3.1.1 has no code for a malformed CONNECT: it is closed without a word (MQTT-3.1.4-1).
+                let told = matches!(error.reason, reason::UNSUPPORTED_VERSION | reason::CLIENT_ID | reason::TOO_LARGE);
+                if version == Version::V311 && !told {
+                    self.drop_silently(id, "malformed");
+                    return;
+                }
+                if let Some(conn) = self.get(id) {
+                    conn.answer_in(version);
                 }
                 self.refuse(id, error.reason);
                 return;
@@ -158,7 +164,7 @@ impl Net {
                 scopes,
                 admin: false,
             };
-            self.to_its_worker(
+            self.bring_home(
                 cx,
                 id,
                 Box::new(Arrival {
@@ -171,7 +177,7 @@ impl Net {
             return;
         };
         if let Ok(user) = name.parse::<UserId>() {
-            self.to_its_worker(
+            self.bring_home(
                 cx,
                 id,
                 Box::new(Arrival {
@@ -215,7 +221,7 @@ impl Net {
             Some([ReadAnswer::Fact(Some(user))]) => match UserId::from_slice(user) {
                 Some(user) => {
                     arrival.user = user;
-                    self.to_its_worker(cx, id, arrival);
+                    self.bring_home(cx, id, arrival);
                 }
                 None => self.refuse(id, reason::SERVER_UNAVAILABLE),
             },
@@ -223,13 +229,13 @@ impl Net {
                 // Nobody has such an id: the answer is made like that to a wrong password.
                 arrival.user = UserId::anonymous(arrival.connect.username.as_deref().unwrap_or_default());
                 arrival.nobody = true;
-                self.to_its_worker(cx, id, arrival);
+                self.bring_home(cx, id, arrival);
             }
             _ => self.refuse(id, reason::SERVER_UNAVAILABLE),
         }
     }
 
-    fn to_its_worker(&mut self, cx: &mut Cx<'_>, id: ConnId, arrival: Box<Arrival>) {
+    fn bring_home(&mut self, cx: &mut Cx<'_>, id: ConnId, arrival: Box<Arrival>) {
         let worker = cx.worker_of(&Key::User(arrival.user));
         if worker == cx.worker() {
             self.judge(cx, id, arrival);

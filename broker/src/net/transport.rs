@@ -172,6 +172,8 @@ impl Read for WebSocketStream {
 
 impl Write for WebSocketStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // What waits goes first: a full WebSocket does not try by itself.
+        self.flush()?;
         let taken = bytes.len().min(WAITING_BYTES / 2);
         let message = Message::Binary(bytes::Bytes::copy_from_slice(&bytes[..taken]));
         match self.socket.write(message) {
