@@ -16,7 +16,7 @@ use super::conn::{Arrival, Conn};
 use super::transport::{Stream, TlsStream, Transport, WebSocketStream};
 use super::{Event, GREETING_SECONDS, Listener, Net, NewConnection, NewTransport, Up};
 use crate::codec::{self, reason};
-use crate::packet::{Connack, Connect, Outgoing};
+use crate::packet::{Connack, Connect, Outgoing, Version};
 use crate::part::Part;
 use crate::wire_trait::{CloseReason, Closed, ConnId, Wire};
 

@@ -13,10 +13,13 @@ use godwit_wire::proto::stored::MailboxEntry;
 use super::attach::EndedSession;
 use super::config::{UsersConfig, UsersMetrics};
 use super::due::{Due, Look};
+use super::suback::Unsubscribed;
 use super::target::Target;
 use crate::part::Part;
 use crate::wire_trait::{ConnId, Wire};
 
+/// Tickets whose memory is kept for the next burst.
+const KEPT_SLOTS: usize = 1_024;
 /// Most user names whose ids are remembered: names are immutable, so an entry is never wrong, only forgotten.
 const NAMES: usize = 8 * 1024;
 
@@ -38,12 +41,7 @@ pub(crate) enum What {
     /// Stored: subscription rows of a SUBSCRIBE.
     Subscribed(SessionId, u64),
     /// Stored: the rows that end subscriptions.
-    Unsubscribed {
-        conn: ConnId,
-        packet_id: u16,
-        codes: Vec<u8>,
-        routes: Vec<Route>,
-    },
+    Unsubscribed(ConnId, Box<Unsubscribed>),
     /// Stored: a QoS 2 publish has its message id; it goes on now.
     In2 {
         conn: ConnId,
@@ -70,11 +68,8 @@ pub(crate) enum What {
     /// Read: a page of the mailbox.
     MailPage(SessionId, u32),
     /// Read: the conversations' rows that a page of the mailbox refers to.
-    MailRows {
-        session: SessionId,
-        generation: u32,
-        rows: Vec<(u64, MailboxEntry)>,
-    },
+    #[expect(clippy::box_collection, reason = "tickets are many: the largest decides their size")]
+    MailRows(SessionId, u32, Box<Vec<(u64, MailboxEntry)>>),
     /// Read: the user behind a name in a topic.
     Name(ConnId),
     /// Read: due rows of a shard.
@@ -107,7 +102,7 @@ pub(crate) enum What {
     /// Timer: look at due rows.
     Tick,
     /// Entered: something of this user is due.
-    Look(Look),
+    Look(Box<Look>),
 }
 
 /// A thing under way.
@@ -135,6 +130,20 @@ impl Tickets {
         self.slots.len() as u64 - 1
     }
 
+    /// Gives memory back after a burst.
+    pub(crate) fn rest(&mut self) {
+        if self.slots.len() < KEPT_SLOTS || self.free.len() < self.slots.len() / 4 * 3 {
+            return;
+        }
+        while self.slots.last().is_some_and(Option::is_none) {
+            self.slots.pop();
+        }
+        self.slots.shrink_to_fit();
+        // Numbers of tickets fit: they were given as such.
+        let free = (0..).zip(&self.slots).filter(|(_, slot)| slot.is_none());
+        self.free = free.map(|(number, _)| number).collect();
+    }
+
     /// Takes back what was to be looked at of a user whose home could not be loaded.
     pub(crate) fn take_looks(&mut self, user: UserId) -> Vec<Look> {
         let is_look = |slot: &Option<Ticket>| {
@@ -149,7 +158,7 @@ impl Tickets {
         let taken = numbers.into_iter().filter_map(|number| self.take(number));
         taken
             .filter_map(|ticket| match ticket.what {
-                What::Look(look) => Some(look),
+                What::Look(look) => Some(*look),
                 _ => None,
             })
             .collect()
@@ -160,9 +169,6 @@ impl Tickets {
         let index = u32::try_from(number).ok()?;
         let ticket = self.slots.get_mut(index as usize)?.take()?;
         self.free.push(index);
-        if self.free.len() == self.slots.len() && self.slots.capacity() > 64 * 1024 {
-            *self = Self::default();
-        }
         Some(ticket)
     }
 }

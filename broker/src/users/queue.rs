@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 
 /// A [`VecDeque`] on the heap, made when something is first put in, given back by [`Queue::rest`].
 #[derive(Clone, Debug)]
+#[expect(clippy::box_collection, reason = "one pointer while empty is what it is for")]
 pub(crate) struct Queue<T: 'static>(Option<Box<VecDeque<T>>>);
 
 impl<T> Queue<T> {
