@@ -77,18 +77,10 @@ impl Home {
             .map(|row| (row.seq, mailbox::decode_row(row.row).unwrap_or_default()))
             .collect();
         let reads = conversation_reads(rows.iter().filter_map(|(_, row)| mailbox::reference(row)));
-        let session = id;
         if reads.is_empty() {
-            self.mail_rows(env, session, generation, rows, Some(Vec::new()));
+            self.mail_rows(env, id, generation, rows, Some(Vec::new()));
         } else {
-            env.read(
-                What::MailRows {
-                    session,
-                    generation,
-                    rows,
-                },
-                reads,
-            );
+            env.read(What::MailRows(id, generation, Box::new(rows)), reads);
         }
     }
 

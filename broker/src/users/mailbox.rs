@@ -1,6 +1,7 @@
 //! A user's mailbox: takes offers of conversations' homes in order and without doubles, and events of its own; keeps the
 //! marks by which repeats are known. Knows no MQTT and no session.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -33,6 +34,9 @@ pub(crate) fn log_id(user: UserId) -> LogId {
     }
 }
 
+/// Entries on their way by conversation: `(sequence number, number in the mailbox)`, ascending.
+type OnTheWay = HashMap<ConversationId, VecDeque<(u64, u64)>>;
+
 /// A mailbox.
 pub(crate) struct Mailbox {
     pub(crate) log: Log<Mail>,
@@ -40,8 +44,8 @@ pub(crate) struct Mailbox {
     pub(crate) ever: bool,
     /// Conversation → highest sequence number whose entry is confirmed; sorted by conversation.
     marks: Vec<(ConversationId, u64)>,
-    /// Entries on their way: conversation → (sequence number, number in the mailbox), ascending.
-    on_the_way: HashMap<ConversationId, VecDeque<(u64, u64)>>,
+    /// `None` while there are none.
+    on_the_way: Option<Box<OnTheWay>>,
     /// Buckets with marks that are not stored.
     dirty: u16,
     /// Marks are on their way to the store.
@@ -60,7 +64,7 @@ impl Mailbox {
             log: Log::restored(head, last),
             ever,
             marks: Vec::new(),
-            on_the_way: HashMap::new(),
+            on_the_way: None,
             dirty: 0,
             storing: false,
             ages: Ages::new(),
@@ -102,7 +106,7 @@ impl Mailbox {
             env.cx.answer(reply, Answer::Kept { gone: Vec::new() });
             return;
         }
-        let under_way = self.on_the_way.get(&conversation);
+        let under_way = self.on_the_way.as_ref().and_then(|all| all.get(&conversation));
         let covering = under_way.and_then(|entries| entries.iter().find(|(at, _)| *at >= sequence));
         if let Some((_, number)) = covering.copied() {
             // It is on its way already, or was not this user's when a later one was taken.
@@ -125,7 +129,8 @@ impl Mailbox {
         };
         let row = mailbox_entry::Entry::Reference(reference);
         let number = self.append(env, Mail::Entry(entry), row, Waiter::Reply(reply));
-        self.on_the_way
+        let on_the_way = self.on_the_way.get_or_insert_default();
+        on_the_way
             .entry(conversation)
             .or_default()
             .push_back((sequence, number));
@@ -167,10 +172,11 @@ impl Mailbox {
         let (number, mail, waiter) = self.log.confirm(keep)?;
         if let Mail::Entry(entry) = &mail {
             let conversation = entry.conversation;
-            if let Some(entries) = self.on_the_way.get_mut(&conversation) {
-                entries.pop_front();
-                if entries.is_empty() {
-                    self.on_the_way.remove(&conversation);
+            let on_the_way = self.on_the_way.get_or_insert_default();
+            if let Entry::Occupied(mut entries) = on_the_way.entry(conversation) {
+                entries.get_mut().pop_front();
+                if entries.get().is_empty() {
+                    entries.remove();
                 }
             }
             self.mark(conversation, entry.sequence_number);
@@ -223,8 +229,8 @@ impl Mailbox {
     /// Gives memory back that is not needed now.
     pub(crate) fn rest(&mut self) {
         self.log.rest();
-        if self.on_the_way.is_empty() && self.on_the_way.capacity() > 0 {
-            self.on_the_way = HashMap::new();
+        if self.on_the_way.as_ref().is_some_and(|all| all.is_empty()) {
+            self.on_the_way = None;
         }
     }
 }

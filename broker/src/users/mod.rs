@@ -304,6 +304,7 @@ impl Users {
     }
 
     fn tick(&mut self, cx: &mut Cx<'_>) {
+        self.common.tickets.rest();
         let now = cx.now();
         for (shard, read) in self.common.due.tick(now.mono_ms, now.unix_ms) {
             let ticket = Ticket {
@@ -326,7 +327,7 @@ impl Users {
         for look in self.common.due.read(shard, cx.now().unix_ms, answer) {
             let ticket = Ticket {
                 user: look.user,
-                what: What::Look(look),
+                what: What::Look(Box::new(look)),
             };
             let tag = Part::Users.tag(self.common.tickets.issue(ticket));
             cx.enter(Key::User(look.user), tag);
@@ -349,7 +350,7 @@ impl Users {
             ..
         }) = self.take(number)
         {
-            self.with(cx, wire, user, |home, env| home.look(env, look));
+            self.with(cx, wire, user, |home, env| home.look(env, *look));
         }
         None
     }

@@ -55,14 +55,7 @@ impl Users {
             What::Ended(ended) => home.session_ended(env, *ended),
             What::Unrouted(routes) => subscribe::unroute(env, routes),
             What::Subscribed(session, request) => home.subscribed(env, session, request),
-            What::Unsubscribed {
-                conn,
-                packet_id,
-                codes,
-                routes,
-            } => {
-                home.unsubscribed(env, conn, packet_id, codes, routes);
-            }
+            What::Unsubscribed(conn, done) => home.unsubscribed(env, conn, *done),
             What::In2 { conn, serial, target } => home.in2_stored(env, conn, serial, *target),
             What::In2Ended {
                 session,
@@ -97,11 +90,9 @@ impl Users {
         self.with(cx, wire, user, |home, env| match what {
             What::OwedPage(session, generation) => home.owed_page(env, session, generation, answers),
             What::MailPage(session, generation) => home.mail_page(env, session, generation, answers),
-            What::MailRows {
-                session,
-                generation,
-                rows,
-            } => home.mail_rows(env, session, generation, rows, answers),
+            What::MailRows(session, generation, rows) => {
+                home.mail_rows(env, session, generation, *rows, answers);
+            }
             What::Name(conn) => home.name_read(env, conn, answers),
             _ => {}
         });

@@ -17,6 +17,14 @@ use crate::wire_trait::ConnId;
 /// UNSUBACK: no subscription existed.
 const NONE_EXISTED: u8 = 0x11;
 
+/// An UNSUBSCRIBE whose rows are on their way.
+pub(crate) struct Unsubscribed {
+    packet_id: PacketId,
+    codes: Vec<u8>,
+    /// They go once the rows are durable.
+    routes: Vec<Route>,
+}
+
 impl Home {
     /// SUBACK, if everything has come, then the retained messages.
     pub(crate) fn answer_subscribe(&mut self, env: &mut Env<'_, '_>, id: SessionId, request: u64) {
@@ -116,34 +124,26 @@ impl Home {
             };
             codes.push(if existed { 0 } else { NONE_EXISTED });
         }
+        let done = Unsubscribed {
+            packet_id,
+            codes,
+            routes,
+        };
         if ops.is_empty() {
-            self.unsubscribed(env, conn, packet_id, codes, routes);
+            self.unsubscribed(env, conn, done);
         } else {
-            env.store(
-                What::Unsubscribed {
-                    conn,
-                    packet_id,
-                    codes,
-                    routes,
-                },
-                ops,
-            );
+            env.store(What::Unsubscribed(conn, Box::new(done)), ops);
         }
     }
 
     /// The rows of an UNSUBSCRIBE are durable.
-    pub(crate) fn unsubscribed(
-        &mut self,
-        env: &mut Env<'_, '_>,
-        conn: ConnId,
-        packet_id: PacketId,
-        codes: Vec<u8>,
-        routes: Vec<Route>,
-    ) {
-        unroute(env, routes);
+    pub(crate) fn unsubscribed(&mut self, env: &mut Env<'_, '_>, conn: ConnId, done: Unsubscribed) {
+        unroute(env, done.routes);
         if self.session_at(conn).is_some() {
             // An acknowledgement is always taken.
-            let _ = env.wire.send(conn, &Outgoing::Unsuback(packet_id, codes));
+            let _ = env
+                .wire
+                .send(conn, &Outgoing::Unsuback(done.packet_id, done.codes));
         }
     }
 }

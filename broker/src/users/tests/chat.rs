@@ -2,46 +2,16 @@
 
 use bytes::Bytes;
 use godwit_wire::code::{Code, Refusal};
-use godwit_wire::command::{ConversationCommand, UserCommand, Watermark};
+use godwit_wire::command::UserCommand;
 use godwit_wire::ids::ConversationId;
 use godwit_wire::proto::chat;
-use prost::Message as _;
 
+use super::clients::*;
 use super::rig::*;
-use crate::packet::{Incoming, Outgoing, PublishOut, Version};
-use crate::wire_trait::ConnId;
+use crate::packet::{Incoming, Outgoing, Version};
 
 const V3: Version = Version::V311;
 const V5: Version = Version::V5;
-
-fn send(conversation: ConversationId, payload: &str, packet_id: u16) -> Incoming {
-    publish(&format!("c/{conversation}/send/text"), payload, 1, packet_id)
-}
-
-fn seqs(publishes: &[PublishOut]) -> Vec<u64> {
-    let decode = |publish: &PublishOut| {
-        chat::InboxEvent::decode(publish.payload.clone())
-            .unwrap()
-            .inbox_seq
-    };
-    publishes.iter().map(decode).collect()
-}
-
-fn ack_all(rig: &mut Rig, conn: ConnId) -> Vec<PublishOut> {
-    let mut all = Vec::new();
-    loop {
-        let got = rig.publishes(conn);
-        if got.is_empty() {
-            return all;
-        }
-        for publish in got {
-            if publish.qos > 0 {
-                rig.packet(conn, Incoming::Puback(publish.packet_id, 0));
-            }
-            all.push(publish);
-        }
-    }
-}
 
 #[test]
 fn a_message_is_acknowledged_with_its_place_and_pushed_to_everybody_in_their_encodings() {
@@ -102,38 +72,6 @@ fn puback_waits_for_the_mailbox_of_every_recipient() {
     rig.run();
     assert_eq!(rig.out(a).len(), 1);
     assert_eq!(rig.store.log_len(200, bob.user.0), 1);
-}
-
-#[test]
-fn an_offline_session_gets_its_messages_after_a_crash_in_order_and_acknowledging_ends_it() {
-    let mut rig = Rig::new();
-    let (alice, bob) = (user("alice"), user("bob"));
-    let conversation = rig.make_conversation(&[alice.user, bob.user]);
-    let b = rig.connect(&bob, persistent(V5, "b"));
-    rig.subscribe(b, "me/inbox", 1);
-    rig.vanish(b);
-    let a = rig.connect(&alice, clean(V5, "a"));
-    for n in 1..=300 {
-        rig.packet(a, send(conversation, &n.to_string(), n));
-    }
-    rig.crash();
-    let b = rig.connect(&bob, persistent(V5, "b"));
-    let got = ack_all(&mut rig, b);
-    assert_eq!(seqs(&got), (1..=300).collect::<Vec<_>>());
-    rig.pass(2_000);
-    let delivered: Vec<u64> = rig
-        .told
-        .iter()
-        .filter_map(|(id, command)| match command {
-            ConversationCommand::Delivered { up_to, .. } if *id == conversation => Some(*up_to),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(delivered.last(), Some(&300), "the PUBACK is the receipt");
-    assert!(delivered.len() <= 5, "and it is coalesced: {delivered:?}");
-    rig.crash();
-    let b = rig.connect(&bob, persistent(V5, "b"));
-    assert!(ack_all(&mut rig, b).is_empty(), "the cursor was kept");
 }
 
 #[test]
@@ -208,100 +146,6 @@ fn an_offer_after_one_that_never_came_is_refused() {
         2,
         "the repeat waited for the one in flight"
     );
-}
-
-#[test]
-fn the_first_cursor_begins_at_the_oldest_entry_and_later_ones_at_the_end() {
-    let mut rig = Rig::new();
-    let (alice, bob) = (user("alice"), user("bob"));
-    let conversation = rig.make_conversation(&[alice.user, bob.user]);
-    let a = rig.connect(&alice, clean(V5, "a"));
-    rig.packet(a, send(conversation, "before", 1));
-    let clean_one = rig.connect(&bob, clean(V5, "clean"));
-    rig.subscribe(clean_one, "me/inbox", 1);
-    assert!(
-        rig.publishes(clean_one).is_empty(),
-        "a clean session begins at the end"
-    );
-    let first = rig.connect(&bob, persistent(V5, "first"));
-    rig.packet(first, subscribe(7, "me/inbox", 1));
-    assert_eq!(seqs(&rig.publishes(first)), [1]);
-    let second = rig.connect(&bob, persistent(V5, "second"));
-    rig.subscribe(second, "me/inbox", 1);
-    assert!(rig.publishes(second).is_empty());
-    rig.packet(a, send(conversation, "after", 2));
-    for conn in [clean_one, first, second] {
-        assert_eq!(seqs(&rig.publishes(conn)), [2]);
-    }
-}
-
-#[test]
-fn the_cursor_stays_over_unsubscribe_and_one_encoding_at_a_time_is_taken() {
-    let mut rig = Rig::new();
-    let (alice, bob) = (user("alice"), user("bob"));
-    let conversation = rig.make_conversation(&[alice.user, bob.user]);
-    let a = rig.connect(&alice, clean(V5, "a"));
-    let b = rig.connect(&bob, persistent(V5, "b"));
-    rig.subscribe(b, "me/inbox", 1);
-    assert_eq!(rig.subscribe(b, "me/inbox/json", 1), [0x83]);
-    rig.packet(
-        b,
-        Incoming::Unsubscribe {
-            packet_id: 2,
-            filters: vec!["me/inbox".into()],
-        },
-    );
-    rig.packet(a, send(conversation, "meanwhile", 1));
-    rig.out(b);
-    rig.packet(b, subscribe(3, "me/inbox/text", 1));
-    let got = rig.publishes(b);
-    assert_eq!(got.iter().map(text).collect::<Vec<_>>(), ["alice: meanwhile"]);
-}
-
-#[test]
-fn no_local_keeps_own_messages_away_and_moves_on() {
-    let mut rig = Rig::new();
-    let alice = user("alice");
-    let conversation = rig.make_conversation(&[alice.user]);
-    let a = rig.connect(&alice, persistent(V5, "a"));
-    let Incoming::Subscribe {
-        packet_id,
-        mut filters,
-        subscription_id,
-    } = subscribe(7, "me/inbox", 1)
-    else {
-        unreachable!()
-    };
-    filters[0].no_local = true;
-    rig.packet(
-        a,
-        Incoming::Subscribe {
-            packet_id,
-            filters,
-            subscription_id,
-        },
-    );
-    rig.packet(a, send(conversation, "mine", 1));
-    assert!(rig.publishes(a).is_empty());
-}
-
-#[test]
-fn a_qos_0_inbox_is_a_live_feed_without_cursor() {
-    let mut rig = Rig::new();
-    let (alice, bob) = (user("alice"), user("bob"));
-    let conversation = rig.make_conversation(&[alice.user, bob.user]);
-    let a = rig.connect(&alice, clean(V5, "a"));
-    rig.packet(a, send(conversation, "before", 1));
-    let b = rig.connect(&bob, persistent(V5, "b"));
-    assert_eq!(rig.subscribe(b, "me/inbox", 0), [0]);
-    rig.packet(a, send(conversation, "live", 2));
-    let got = rig.publishes(b);
-    assert_eq!((seqs(&got), got[0].qos), (vec![2], 0));
-    rig.vanish(b);
-    let b = rig.connect(&bob, persistent(V5, "b"));
-    assert!(rig.publishes(b).is_empty());
-    rig.packet(a, send(conversation, "again", 3));
-    assert_eq!(seqs(&rig.publishes(b)), [3], "the subscription stays");
 }
 
 #[test]
@@ -466,89 +310,6 @@ fn a_client_message_id_in_a_user_property_names_the_message() {
         panic!("{out:?}")
     };
     assert!(ack.properties.contains(&("duplicate".into(), "true".into())));
-}
-
-#[test]
-fn a_read_goes_to_the_conversation_and_receipts_are_told_live_without_a_place() {
-    let mut rig = Rig::new();
-    let (alice, bob) = (user("alice"), user("bob"));
-    let conversation = rig.make_conversation(&[alice.user, bob.user]);
-    let a = rig.connect(&alice, persistent(V5, "a"));
-    rig.subscribe(a, "me/inbox/json", 1);
-    rig.out(a);
-    rig.packet(
-        a,
-        publish(&format!("c/{conversation}/read/json"), r#"{"up_to":7}"#, 1, 1),
-    );
-    assert!(matches!(
-        rig.told[..],
-        [(_, ConversationCommand::Read { up_to: 7, .. })]
-    ));
-    assert!(matches!(&rig.out(a)[..], [Outgoing::Puback(ack)] if ack.reason == 0));
-    let watermark = Watermark {
-        user: bob.user,
-        delivered_up_to: 7,
-        read_up_to: 3,
-    };
-    drop(rig.ask_user(
-        alice.user,
-        UserCommand::Receipt {
-            conversation,
-            watermark,
-        },
-    ));
-    let got = rig.publishes(a);
-    assert_eq!(got[0].qos, 0);
-    assert!(text(&got[0]).contains("\"receipt\"") && !text(&got[0]).contains("inbox_seq"));
-}
-
-#[test]
-fn an_error_puback_moves_the_cursor_and_is_no_receipt() {
-    let mut rig = Rig::new();
-    let (alice, bob) = (user("alice"), user("bob"));
-    let conversation = rig.make_conversation(&[alice.user, bob.user]);
-    let a = rig.connect(&alice, clean(V5, "a"));
-    let b = rig.connect(&bob, persistent(V5, "b"));
-    rig.subscribe(b, "me/inbox", 1);
-    rig.packet(a, send(conversation, "x", 1));
-    let got = rig.publishes(b);
-    rig.packet(b, Incoming::Puback(got[0].packet_id, 0x80));
-    rig.pass(3_000);
-    assert!(rig.told.is_empty());
-    rig.crash();
-    let b = rig.connect(&bob, persistent(V5, "b"));
-    assert!(rig.publishes(b).is_empty());
-}
-
-#[test]
-fn what_memory_no_longer_has_is_read_from_the_store() {
-    let mut rig = Rig::new();
-    let (alice, bob) = (user("alice"), user("bob"));
-    let conversation = rig.make_conversation(&[alice.user, bob.user]);
-    let mut connect = persistent(V5, "b");
-    connect.receive_maximum = 2;
-    let b = rig.connect(&bob, connect);
-    rig.subscribe(b, "me/inbox", 1);
-    let a = rig.connect(&alice, clean(V5, "a"));
-    for n in 1..=600 {
-        rig.packet(a, send(conversation, &n.to_string(), n));
-    }
-    let got = ack_all(&mut rig, b);
-    assert_eq!(seqs(&got), (1..=600).collect::<Vec<_>>());
-    assert_eq!(rig.metrics.missing.get(), 0);
-}
-
-#[test]
-fn sessions_of_a_revoked_credential_are_closed_and_stay() {
-    let mut rig = Rig::new();
-    let alice = user("alice");
-    let conn = rig.connect(&alice, persistent(V5, "a"));
-    rig.out(conn);
-    let credential = alice.credential.unwrap();
-    drop(rig.ask_user(alice.user, UserCommand::CredentialEnded { credential }));
-    assert!(matches!(rig.out(conn)[..], [Outgoing::Disconnect(0x87, _)]));
-    let conn = rig.connect(&alice, persistent(V5, "a"));
-    assert!(matches!(&rig.out(conn)[..], [Outgoing::Connack(c)] if c.session_present));
 }
 
 #[test]

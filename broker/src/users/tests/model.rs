@@ -8,6 +8,7 @@ use godwit_wire::account::Principal;
 use godwit_wire::ids::ConversationId;
 use proptest::prelude::*;
 
+use super::clients::*;
 use super::rig::*;
 use crate::packet::{Incoming, Outgoing, Version};
 use crate::wire_trait::ConnId;

@@ -1,5 +1,6 @@
 //! QoS 2 both ways, over lost connections and crashes.
 
+use super::clients::*;
 use super::rig::*;
 use crate::packet::{Incoming, Outgoing, Version};
 use crate::wire_trait::ConnId;

@@ -1,29 +1,23 @@
 //! Users' homes on a store in memory, with a recording [`Wire`] and naive homes of topics and conversations, stepped by
 //! the test: nothing happens but what it runs.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use godwit_cluster::harness::Harness;
 use godwit_cluster::{Flow, Loading, Reply, RoleId};
 use godwit_store::{Completion, Store};
-use godwit_wire::account::{Principal, Scopes};
-use godwit_wire::command::{
-    Answer, Command, ConversationCommand, LoggedEntry, Publish, Route, Send, SendIdentity, Sent as Stored,
-    Target, TopicCommand, UserCommand,
-};
-use godwit_wire::entry::RetryKeys;
-use godwit_wire::ids::{ConversationId, Key, MessageId, UserId};
-use godwit_wire::proto::chat;
-use godwit_wire::topic;
+use godwit_wire::account::Principal;
+use godwit_wire::command::{Answer, Command, ConversationCommand, Publish, Route, UserCommand};
+use godwit_wire::ids::{ConversationId, Key, UserId};
 use tokio::sync::oneshot::Receiver;
-use uuid::Uuid;
 
 use super::super::{Users, UsersConfig, UsersMetrics};
+use super::clients::subscribe;
+use super::homes::{Conversation, Waiting};
 use super::store::{MemStore, State};
-use crate::packet::{Connect, FilterIn, Incoming, Outgoing, PublishIn, PublishOut, Version};
+use crate::packet::{Connect, Incoming, Outgoing, PublishOut, Version};
 use crate::part::Part;
 use crate::wire_trait::{CloseReason, Closed, ConnId, Sent, Wire};
 
@@ -81,30 +75,16 @@ impl Wire for Recorder {
     }
 }
 
-/// A naive conversation: its entries and members.
-#[derive(Default)]
-struct Conversation {
-    members: Vec<UserId>,
-    entries: Vec<(SendIdentity, Stored, Arc<LoggedEntry>)>,
-    /// Taken up by a new start: everything is offered again before anything new.
-    stale: bool,
-}
-
-enum Waiting {
-    Published(Reply, Vec<Receiver<Answer>>),
-    Sent(Reply, Stored, Vec<Receiver<Answer>>),
-}
-
 pub(super) struct Rig {
     pub(super) store: Arc<MemStore>,
     pub(super) harness: Harness,
     pub(super) users: Users,
     pub(super) wire: Recorder,
     pub(super) metrics: UsersMetrics,
-    routes: Vec<Route>,
-    retained: BTreeMap<String, Arc<Publish>>,
-    conversations: HashMap<ConversationId, Conversation>,
-    waiting: Vec<Waiting>,
+    pub(super) routes: Vec<Route>,
+    pub(super) retained: BTreeMap<String, Arc<Publish>>,
+    pub(super) conversations: HashMap<ConversationId, Conversation>,
+    pub(super) waiting: Vec<Waiting>,
     /// What was told to conversations besides sends.
     pub(super) told: Vec<(ConversationId, ConversationCommand)>,
     /// Publishes that topics' homes got.
@@ -292,184 +272,8 @@ impl Rig {
         }
     }
 
-    fn answer(&mut self, reply: Reply, answer: Answer) {
+    pub(super) fn answer(&mut self, reply: Reply, answer: Answer) {
         self.harness.with(RoleId::Broker, |cx| cx.answer(reply, answer));
-    }
-
-    fn topic(&mut self, command: TopicCommand, reply: Reply) {
-        match command {
-            TopicCommand::Subscribe { route, retained } => {
-                self.routes
-                    .retain(|old| (old.session, &old.filter) != (route.session, &route.filter));
-                let matching = self
-                    .retained
-                    .iter()
-                    .filter(|(name, _)| retained && topic::matches(&route.filter, name));
-                let found = matching.map(|(_, publish)| publish.clone()).collect();
-                self.routes.push(route);
-                self.answer(reply, Answer::Retained(found));
-            }
-            TopicCommand::Unsubscribe { route } => {
-                self.routes.retain(|old| {
-                    (old.session, &old.filter, old.route_id) != (route.session, &route.filter, route.route_id)
-                });
-                self.answer(reply, Answer::Done);
-            }
-            TopicCommand::Retained { .. } => self.answer(reply, Answer::Retained(Vec::new())),
-            TopicCommand::Publish(publish) => {
-                self.published.push(publish.clone());
-                if publish.retain {
-                    self.retained.insert(publish.topic.to_string(), publish.clone());
-                }
-                let mut by_user: BTreeMap<UserId, Vec<Target>> = BTreeMap::new();
-                for route in self
-                    .routes
-                    .iter()
-                    .filter(|route| topic::matches(&route.filter, &publish.topic))
-                {
-                    if route.no_local && publish.from == Some(route.session) {
-                        continue;
-                    }
-                    let targets = by_user.entry(route.user).or_default();
-                    match targets.iter_mut().find(|target| target.session == route.session) {
-                        Some(target) => target.qos = target.qos.max(route.qos),
-                        None => targets.push(Target {
-                            session: route.session,
-                            qos: route.qos,
-                            retain_as_published: route.retain_as_published,
-                            subscription_ids: route.subscription_id.into_iter().collect(),
-                        }),
-                    }
-                }
-                let deliver = |(user, targets)| {
-                    let publish = publish.clone();
-                    self.ask_user(user, UserCommand::Deliver { publish, targets })
-                };
-                let answers = by_user.into_iter().map(deliver).collect();
-                self.waiting.push(Waiting::Published(reply, answers));
-            }
-        }
-    }
-
-    fn send(&mut self, id: ConversationId, send: Send, reply: Reply) {
-        if let Some(refusal) = self.refuse_sends.clone() {
-            self.answer(reply, Answer::Refused(refusal));
-            return;
-        }
-        let now = self.harness.now().unix_ms;
-        let store = self.store.clone();
-        let conversation = self.conversations.entry(id).or_default();
-        let repeat = std::mem::take(&mut conversation.stale);
-        let mut offers: Vec<Arc<LoggedEntry>> = Vec::new();
-        if repeat {
-            offers.extend(conversation.entries.iter().map(|(_, _, entry)| entry.clone()));
-        }
-        let known = conversation
-            .entries
-            .iter()
-            .find(|(identity, ..)| *identity == send.identity);
-        if let Some((_, stored, entry)) = known {
-            let stored = Stored {
-                duplicate: true,
-                ..*stored
-            };
-            if !repeat {
-                offers.push(entry.clone());
-            }
-            self.offer(id, offers, stored, reply);
-            return;
-        }
-        let sequence_number = conversation.entries.len() as u64 + 1;
-        let message_id = MessageId::fresh();
-        let stored = Stored {
-            message_id,
-            sequence_number,
-            created_at: now,
-            duplicate: false,
-        };
-        let chat::send_request::Content::Text(text) = send.content else {
-            panic!("texts only")
-        };
-        let entry = LoggedEntry::message(chat::Message {
-            conversation_id: id.to_bytes(),
-            sequence_number,
-            message_id: message_id.to_bytes(),
-            sender_id: send.sender.user.to_bytes(),
-            sender_name: send.sender.name.to_string(),
-            content_type: chat::ContentType::Text as i32,
-            content: Some(chat::message::Content::Text(text)),
-            created_at: now,
-            ..chat::Message::default()
-        });
-        let entry = Arc::new(entry.unwrap());
-        store.put_log_row(300, id.0, sequence_number, entry.to_stored(&RetryKeys::default()));
-        if let Some(conversation) = self.conversations.get_mut(&id) {
-            conversation.entries.push((send.identity, stored, entry.clone()));
-        }
-        offers.push(entry);
-        self.offer(id, offers, stored, reply);
-    }
-
-    fn offer(&mut self, id: ConversationId, entries: Vec<Arc<LoggedEntry>>, stored: Stored, reply: Reply) {
-        let members = self
-            .conversations
-            .get(&id)
-            .map(|found| found.members.clone())
-            .unwrap_or_default();
-        let mut answers = Vec::new();
-        for entry in entries {
-            for member in &members {
-                let after = entry.sequence_number - 1;
-                answers.push(self.ask_user(
-                    *member,
-                    UserCommand::Offer {
-                        entry: entry.clone(),
-                        after,
-                    },
-                ));
-            }
-        }
-        self.waiting.push(Waiting::Sent(reply, stored, answers));
-    }
-
-    fn answer_waiting(&mut self) -> bool {
-        let mut busy = false;
-        for waiting in std::mem::take(&mut self.waiting) {
-            let (Waiting::Published(reply, answers) | Waiting::Sent(reply, _, answers)) = &waiting;
-            let _ = reply;
-            let ready = answers.iter().all(|answer| !answer.is_empty());
-            if !ready {
-                self.waiting.push(waiting);
-                continue;
-            }
-            busy = true;
-            match waiting {
-                Waiting::Published(reply, mut answers) => {
-                    let matched = !answers.is_empty();
-                    let mut gone = HashSet::new();
-                    let mut refused = None;
-                    for answer in &mut answers {
-                        match answer.try_recv().unwrap() {
-                            Answer::Kept { gone: some } => gone.extend(some),
-                            Answer::Refused(refusal) => refused = Some(refusal),
-                            other => panic!("{other:?} to a delivery"),
-                        }
-                    }
-                    self.routes.retain(|route| !gone.contains(&route.session));
-                    self.answer(
-                        reply,
-                        refused.map_or(Answer::Published { matched }, Answer::Refused),
-                    );
-                }
-                Waiting::Sent(reply, stored, mut answers) => {
-                    for answer in &mut answers {
-                        assert!(matches!(answer.try_recv().unwrap(), Answer::Kept { .. }));
-                    }
-                    self.answer(reply, Answer::Sent(stored));
-                }
-            }
-        }
-        busy
     }
 
     /// Time passes, timers fire.
@@ -492,31 +296,6 @@ impl Rig {
         if !on {
             self.store.commit(usize::MAX);
         }
-    }
-
-    pub(super) fn make_conversation(&mut self, members: &[UserId]) -> ConversationId {
-        let id = ConversationId::fresh();
-        let made = Conversation {
-            members: members.to_vec(),
-            ..Conversation::default()
-        };
-        self.conversations.insert(id, made);
-        id
-    }
-
-    /// A conversation under an id of the caller's.
-    pub(super) fn make_conversation_as(&mut self, id: ConversationId, members: &[UserId]) {
-        let made = Conversation {
-            members: members.to_vec(),
-            ..Conversation::default()
-        };
-        self.conversations.insert(id, made);
-    }
-
-    pub(super) fn entries(&self, id: ConversationId) -> usize {
-        self.conversations
-            .get(&id)
-            .map_or(0, |conversation| conversation.entries.len())
     }
 
     pub(super) fn routes(&self) -> usize {
@@ -631,81 +410,4 @@ fn number(tag: u64) -> u64 {
     let (part, number) = Part::of(tag);
     assert_eq!(part, Part::Users);
     number
-}
-
-pub(super) fn subscribe(packet_id: u16, filter: &str, qos: u8) -> Incoming {
-    let filter = FilterIn {
-        filter: filter.into(),
-        qos,
-        no_local: false,
-        retain_as_published: false,
-        retain_handling: 0,
-    };
-    Incoming::Subscribe {
-        packet_id,
-        filters: vec![filter],
-        subscription_id: None,
-    }
-}
-
-pub(super) fn user(name: &str) -> Principal {
-    Principal {
-        user: UserId::fresh(),
-        name: name.into(),
-        credential: Some(Uuid::now_v7()),
-        expires_at: 0,
-        scopes: Scopes {
-            chat: true,
-            topics: true,
-            rest: true,
-        },
-        admin: false,
-    }
-}
-
-/// A persistent session.
-pub(super) fn persistent(version: Version, client_id: &str) -> Connect {
-    Connect {
-        version,
-        client_id: client_id.into(),
-        client_id_assigned: false,
-        clean_start: false,
-        keep_alive: 0,
-        session_expiry: 3_600,
-        receive_maximum: 65_535,
-        maximum_packet_size: u32::MAX,
-        topic_alias_maximum: 0,
-        request_problem_information: true,
-        will: None,
-        username: None,
-        password: None,
-        authentication_method: None,
-    }
-}
-
-/// A session that ends with its connection.
-pub(super) fn clean(version: Version, client_id: &str) -> Connect {
-    Connect {
-        clean_start: true,
-        session_expiry: 0,
-        ..persistent(version, client_id)
-    }
-}
-
-pub(super) fn publish(topic: &str, payload: &str, qos: u8, packet_id: u16) -> Incoming {
-    Incoming::Publish(Box::new(PublishIn {
-        topic: topic.into(),
-        topic_alias: None,
-        payload: Bytes::copy_from_slice(payload.as_bytes()),
-        qos,
-        retain: false,
-        dup: false,
-        packet_id,
-        message_expiry: None,
-        properties: None,
-    }))
-}
-
-pub(super) fn text(publish: &PublishOut) -> String {
-    String::from_utf8_lossy(&publish.payload).into_owned()
 }
