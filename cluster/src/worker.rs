@@ -106,7 +106,11 @@ impl Worker {
                     return;
                 }
             }
-            let sleep = if unfinished { Some(Duration::ZERO) } else { self.sleep(stop_at.is_some()) };
+            let sleep = if unfinished {
+                Some(Duration::ZERO)
+            } else {
+                self.sleep(stop_at.is_some())
+            };
             if let Err(error) = poll.poll(&mut events, sleep)
                 && error.kind() != io::ErrorKind::Interrupted
             {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
+use godwit_store::Batch;
 use godwit_store::embedded::{Embedded, Faults, Options};
 use godwit_store::testsuite::{Port, append, submit};
-use godwit_store::Batch;
 use tempfile::TempDir;
 
 const DATA: &str = "GODWIT_STORE_TEST_DATA";

@@ -87,7 +87,10 @@ pub(super) fn connect(frame: &[u8]) -> Result<ConnectChecked, DecodeError> {
         }
         let topic = rest.string()?;
         if topic.is_empty() || has_wildcard(topic) {
-            return Err(DecodeError { reason: reason::TOPIC_NAME, what: "a will topic that is no topic name" });
+            return Err(DecodeError {
+                reason: reason::TOPIC_NAME,
+                what: "a will topic that is no topic name",
+            });
         }
         rest.binary()?;
     }
@@ -103,11 +106,18 @@ pub(super) fn connect(frame: &[u8]) -> Result<ConnectChecked, DecodeError> {
     let mut pretend_clean = None;
     if client_id.is_empty() && flags & flag::CLEAN_START == 0 {
         if version == Version::V311 {
-            return Err(DecodeError { reason: reason::CLIENT_ID, what: "no client id for a kept session" });
+            return Err(DecodeError {
+                reason: reason::CLIENT_ID,
+                what: "no client id for a kept session",
+            });
         }
         pretend_clean = Some(at_flags);
     }
-    Ok(ConnectChecked { version, pretend_clean, zero_expiry })
+    Ok(ConnectChecked {
+        version,
+        pretend_clean,
+        zero_expiry,
+    })
 }
 
 fn check_flags(version: Version, flags: u8) -> Result<(), DecodeError> {
@@ -216,13 +226,20 @@ pub(super) fn disconnect(version: Version, frame: &[u8]) -> Result<(), DecodeErr
         return Err(DecodeError::malformed("a DISCONNECT with a body"));
     }
     rest.byte()?;
-    walk_properties(rest, &[property::SESSION_EXPIRY, property::REASON_STRING, property::USER])
+    walk_properties(
+        rest,
+        &[property::SESSION_EXPIRY, property::REASON_STRING, property::USER],
+    )
 }
 
 /// Walks over a whole AUTH frame.
 pub(super) fn auth(frame: &[u8]) -> Result<(), DecodeError> {
-    const PROPERTIES: &[u8] =
-        &[property::AUTH_METHOD, property::AUTH_DATA, property::REASON_STRING, property::USER];
+    const PROPERTIES: &[u8] = &[
+        property::AUTH_METHOD,
+        property::AUTH_DATA,
+        property::REASON_STRING,
+        property::USER,
+    ];
     let mut rest = Reader(body(frame));
     if rest.0.is_empty() {
         return Ok(());
@@ -239,5 +256,9 @@ fn walk_properties(mut rest: Reader<'_>, allowed: &'static [u8]) -> Result<(), D
     }
     let mut given = rest.properties(allowed)?;
     while given.next()?.is_some() {}
-    if rest.0.is_empty() { Ok(()) } else { Err(DecodeError::malformed("bytes after the end of a packet")) }
+    if rest.0.is_empty() {
+        Ok(())
+    } else {
+        Err(DecodeError::malformed("bytes after the end of a packet"))
+    }
 }

@@ -109,7 +109,10 @@ fn will_v5(will: &v5::LastWill) -> Will {
         user_properties: will
             .user_properties
             .iter()
-            .map(|(name, value)| UserProperty { name: name.to_string(), value: value.to_string() })
+            .map(|(name, value)| UserProperty {
+                name: name.to_string(),
+                value: value.to_string(),
+            })
             .collect(),
         content_type: will.content_type.as_deref().unwrap_or_default().to_owned(),
     };
@@ -130,7 +133,11 @@ pub(super) fn decode_subscribe(version: Version, frame: &[u8]) -> Result<Incomin
     let mut copy = BytesMut::from(frame);
     match version {
         Version::V311 => {
-            let v3::Packet::Subscribe { packet_id, topic_filters } = whole_v3(&mut copy)? else {
+            let v3::Packet::Subscribe {
+                packet_id,
+                topic_filters,
+            } = whole_v3(&mut copy)?
+            else {
                 return Err(OTHER);
             };
             let filter = |(filter, qos): &(ByteString, rmqtt_codec::types::QoS)| FilterIn {
@@ -141,7 +148,11 @@ pub(super) fn decode_subscribe(version: Version, frame: &[u8]) -> Result<Incomin
                 retain_handling: 0,
             };
             let filters = topic_filters.iter().map(filter).collect();
-            Ok(Incoming::Subscribe { packet_id: packet_id.get(), filters, subscription_id: None })
+            Ok(Incoming::Subscribe {
+                packet_id: packet_id.get(),
+                filters,
+                subscription_id: None,
+            })
         }
         Version::V5 => {
             let v5::Packet::Subscribe(given) = whole_v5(&mut copy)? else {
@@ -169,7 +180,10 @@ pub(super) fn decode_unsubscribe(version: Version, frame: &[u8]) -> Result<Incom
     let mut copy = BytesMut::from(frame);
     let (packet_id, filters) = match version {
         Version::V311 => match whole_v3(&mut copy)? {
-            v3::Packet::Unsubscribe { packet_id, topic_filters } => (packet_id, topic_filters),
+            v3::Packet::Unsubscribe {
+                packet_id,
+                topic_filters,
+            } => (packet_id, topic_filters),
             _ => return Err(OTHER),
         },
         Version::V5 => match whole_v5(&mut copy)? {
@@ -177,14 +191,20 @@ pub(super) fn decode_unsubscribe(version: Version, frame: &[u8]) -> Result<Incom
             _ => return Err(OTHER),
         },
     };
-    Ok(Incoming::Unsubscribe { packet_id: packet_id.get(), filters: filters.iter().map(text).collect() })
+    Ok(Incoming::Unsubscribe {
+        packet_id: packet_id.get(),
+        filters: filters.iter().map(text).collect(),
+    })
 }
 
 /// Decodes a whole DISCONNECT frame.
 pub(super) fn decode_disconnect(version: Version, frame: &[u8]) -> Result<Incoming, DecodeError> {
     checks::disconnect(version, frame)?;
     if version == Version::V311 {
-        return Ok(Incoming::Disconnect { reason: 0, session_expiry: None });
+        return Ok(Incoming::Disconnect {
+            reason: 0,
+            session_expiry: None,
+        });
     }
     let v5::Packet::Disconnect(given) = whole_v5(&mut BytesMut::from(frame))? else {
         return Err(OTHER);
@@ -224,7 +244,10 @@ fn refused(error: &rmqtt_codec::error::DecodeError) -> DecodeError {
     use rmqtt_codec::error::DecodeError as E;
     match error {
         E::InvalidTopicFilter | E::InvalidTopicName => DecodeError::protocol("a topic of no characters"),
-        E::InvalidClientId => DecodeError { reason: super::reason::CLIENT_ID, what: "a client id" },
+        E::InvalidClientId => DecodeError {
+            reason: super::reason::CLIENT_ID,
+            what: "a client id",
+        },
         _ => DecodeError::malformed("a packet that the codec refuses"),
     }
 }

@@ -25,7 +25,11 @@ pub(crate) struct Peer {
 impl Peer {
     /// A client of which no more is known.
     pub(crate) fn new(version: Version) -> Self {
-        Self { version, max: u32::MAX, problem_information: true }
+        Self {
+            version,
+            max: u32::MAX,
+            problem_information: true,
+        }
     }
 }
 
@@ -98,7 +102,11 @@ fn encode_publish(peer: Peer, publish: &PublishOut, out: &mut Vec<u8>) -> bool {
     let properties = if v5 { publish_properties_len(publish) } else { 0 };
     let remaining = binary_len(publish.topic.as_bytes())
         + if publish.qos > 0 { 2 } else { 0 }
-        + if v5 { variable_len(properties) + properties } else { 0 }
+        + if v5 {
+            variable_len(properties) + properties
+        } else {
+            0
+        }
         + publish.payload.len();
     let whole = 1 + variable_len(remaining) + remaining;
     if remaining > LONGEST || whole > peer.max as usize {
@@ -121,19 +129,32 @@ fn encode_publish(peer: Peer, publish: &PublishOut, out: &mut Vec<u8>) -> bool {
 }
 
 fn publish_properties_len(publish: &PublishOut) -> usize {
-    let ids = publish.subscription_ids.iter().map(|id| 1 + variable_len(*id as usize)).sum::<usize>();
+    let ids = publish
+        .subscription_ids
+        .iter()
+        .map(|id| 1 + variable_len(*id as usize))
+        .sum::<usize>();
     let expiry = if publish.message_expiry.is_some() { 5 } else { 0 };
     ids + expiry + publish.properties.as_deref().map_or(0, carried_len)
 }
 
 fn carried_len(carried: &PublishProperties) -> usize {
-    let text = |text: &str| if text.is_empty() { 0 } else { 1 + binary_len(text.as_bytes()) };
+    let text = |text: &str| {
+        if text.is_empty() {
+            0
+        } else {
+            1 + binary_len(text.as_bytes())
+        }
+    };
     let pairs = carried.user_properties.iter();
     let pairs = pairs.map(|pair| 1 + binary_len(pair.name.as_bytes()) + binary_len(pair.value.as_bytes()));
     (if carried.payload_is_utf8.is_some() { 2 } else { 0 })
         + text(&carried.content_type)
         + text(&carried.response_topic)
-        + carried.correlation_data.as_ref().map_or(0, |data| 1 + binary_len(data))
+        + carried
+            .correlation_data
+            .as_ref()
+            .map_or(0, |data| 1 + binary_len(data))
         + pairs.sum::<usize>()
 }
 
@@ -174,7 +195,9 @@ fn put_publish_properties(publish: &PublishOut, out: &mut Vec<u8>) {
 fn encode_ack(peer: Peer, first: u8, ack: &Ack, out: &mut Vec<u8>) {
     let v5 = peer.version == Version::V5;
     let pairs = ack.properties.iter();
-    let properties = pairs.map(|(name, value)| 1 + binary_len(name.as_bytes()) + binary_len(value.as_bytes())).sum();
+    let properties = pairs
+        .map(|(name, value)| 1 + binary_len(name.as_bytes()) + binary_len(value.as_bytes()))
+        .sum();
     let long = 3 + variable_len(properties) + properties;
     let with_properties = v5
         && peer.problem_information
@@ -208,12 +231,18 @@ fn encode_connack(peer: Peer, connack: &Connack, out: &mut Vec<u8>) {
         return;
     }
     let ok = connack.reason == 0;
-    let reason_code = connack.reason.try_into().unwrap_or(v5::ConnectAckReason::UnspecifiedError);
+    let reason_code = connack
+        .reason
+        .try_into()
+        .unwrap_or(v5::ConnectAckReason::UnspecifiedError);
     let given = v5::ConnectAck {
         session_present: connack.session_present && ok,
         reason_code,
         session_expiry_interval_secs: connack.session_expiry,
-        receive_max: connack.receive_maximum.try_into().unwrap_or(std::num::NonZeroU16::MAX),
+        receive_max: connack
+            .receive_maximum
+            .try_into()
+            .unwrap_or(std::num::NonZeroU16::MAX),
         max_packet_size: (connack.maximum_packet_size > 0).then_some(connack.maximum_packet_size),
         assigned_client_id: connack.assigned_client_id.as_deref().map(ByteString::from),
         topic_alias_max: connack.topic_alias_maximum,
@@ -247,12 +276,20 @@ fn encode_suback(peer: Peer, id: PacketId, codes: &[u8], out: &mut Vec<u8>) {
                 Ok(qos) => v3::SubscribeReturnCode::Success(qos),
                 Err(_) => v3::SubscribeReturnCode::Failure,
             });
-            put_v3(v3::Packet::SubscribeAck { packet_id, status: status.collect() }, out);
+            put_v3(
+                v3::Packet::SubscribeAck {
+                    packet_id,
+                    status: status.collect(),
+                },
+                out,
+            );
         }
         Version::V5 => {
-            let status = codes
-                .iter()
-                .map(|code| (*code).try_into().unwrap_or(v5::SubscribeAckReason::UnspecifiedError));
+            let status = codes.iter().map(|code| {
+                (*code)
+                    .try_into()
+                    .unwrap_or(v5::SubscribeAckReason::UnspecifiedError)
+            });
             let ack = v5::SubscribeAck {
                 packet_id,
                 properties: Vec::new(),
@@ -271,9 +308,11 @@ fn encode_unsuback(peer: Peer, id: PacketId, codes: &[u8], out: &mut Vec<u8>) {
     match peer.version {
         Version::V311 => put_v3(v3::Packet::UnsubscribeAck { packet_id }, out),
         Version::V5 => {
-            let status = codes
-                .iter()
-                .map(|code| (*code).try_into().unwrap_or(v5::UnsubscribeAckReason::UnspecifiedError));
+            let status = codes.iter().map(|code| {
+                (*code)
+                    .try_into()
+                    .unwrap_or(v5::UnsubscribeAckReason::UnspecifiedError)
+            });
             let ack = v5::UnsubscribeAck {
                 packet_id,
                 properties: Vec::new(),
@@ -290,7 +329,9 @@ fn encode_disconnect(peer: Peer, reason: u8, properties: &UserProperties, out: &
         return;
     }
     let given = v5::Disconnect {
-        reason_code: reason.try_into().unwrap_or(v5::DisconnectReasonCode::UnspecifiedError),
+        reason_code: reason
+            .try_into()
+            .unwrap_or(v5::DisconnectReasonCode::UnspecifiedError),
         session_expiry_interval_secs: None,
         server_reference: None,
         reason_string: None,

@@ -38,7 +38,10 @@ pub fn fuzz_one(bytes: &[u8]) -> Fuzzed {
                 rest = after;
             }
             Frame::Incomplete { need } => {
-                assert!(need > rest.len(), "a frame that is complete was called incomplete");
+                assert!(
+                    need > rest.len(),
+                    "a frame that is complete was called incomplete"
+                );
                 return fuzzed;
             }
             Frame::Bad(_) => return fuzzed,
@@ -66,15 +69,37 @@ fn again(version: Version, packet: &Incoming) {
                 panic!("a PUBLISH that was decoded is refused when encoded again");
             };
             assert_eq!(
-                (&first.topic, &first.payload, first.packet_id, first.qos, first.retain, first.dup),
-                (&second.topic, &second.payload, second.packet_id, second.qos, second.retain, second.dup)
+                (
+                    &first.topic,
+                    &first.payload,
+                    first.packet_id,
+                    first.qos,
+                    first.retain,
+                    first.dup
+                ),
+                (
+                    &second.topic,
+                    &second.payload,
+                    second.packet_id,
+                    second.qos,
+                    second.retain,
+                    second.dup
+                )
             );
-            assert_eq!((&first.properties, first.message_expiry), (&second.properties, second.message_expiry));
+            assert_eq!(
+                (&first.properties, first.message_expiry),
+                (&second.properties, second.message_expiry)
+            );
         }
         Incoming::Puback(id, reason) => {
-            let ack = Ack { packet_id: *id, reason: *reason, properties: Vec::new() };
+            let ack = Ack {
+                packet_id: *id,
+                reason: *reason,
+                properties: Vec::new(),
+            };
             assert!(encode(Peer::new(version), &Outgoing::Puback(ack), &mut bytes));
-            let same = matches!(decode(version, &bytes), Ok(Incoming::Puback(i, r)) if (i, r) == (*id, *reason));
+            let same =
+                matches!(decode(version, &bytes), Ok(Incoming::Puback(i, r)) if (i, r) == (*id, *reason));
             assert!(same, "a PUBACK changed on its way");
         }
         _ => {}

@@ -24,7 +24,10 @@ fn whole(first: u8, body: &[u8]) -> Vec<u8> {
 }
 
 fn reason(version: Version, first: u8, body: &[u8]) -> u8 {
-    decode(version, &whole(first, body)).map(|packet| format!("{packet:?}")).unwrap_err().reason
+    decode(version, &whole(first, body))
+        .map(|packet| format!("{packet:?}"))
+        .unwrap_err()
+        .reason
 }
 
 fn connect(flags: u8, rest: &[u8], level: u8) -> Vec<u8> {
@@ -41,13 +44,19 @@ fn a_frame_is_judged_by_its_header_alone() {
     assert_eq!(frame(&[0xc0], max), Frame::Incomplete { need: 2 });
     assert_eq!(frame(&[0xc0, 0], max), Frame::Whole { len: 2 });
     assert_eq!(frame(&[0x30, 0x80], max), Frame::Incomplete { need: 3 });
-    assert_eq!(frame(&[0x30, 0x80, 0x01, 0], max), Frame::Incomplete { need: 131 });
+    assert_eq!(
+        frame(&[0x30, 0x80, 0x01, 0], max),
+        Frame::Incomplete { need: 131 }
+    );
     for (bytes, reason) in [
         (&[0x30, 0x80, 0x00][..], 0x81),
         (&[0x30, 0xff, 0xff, 0xff, 0xff], 0x81),
         (&[0x30, 0xff, 0xff, 0xff, 0x7f], 0x95),
     ] {
-        assert!(matches!(frame(bytes, max), Frame::Bad(error) if error.reason == reason), "{bytes:?}");
+        assert!(
+            matches!(frame(bytes, max), Frame::Bad(error) if error.reason == reason),
+            "{bytes:?}"
+        );
     }
     assert!(matches!(frame(&[0x30, 0x10], 17), Frame::Bad(_)));
     assert_eq!(frame(&[0x30, 0x0f], 17), Frame::Incomplete { need: 17 });
@@ -80,7 +89,11 @@ fn a_publish_that_breaks_a_rule_is_refused_with_its_reason() {
         (V5, 0x30, b"\0\x01t\x07\x26\0\x01\0\0\x01b", 0x81),
         (V5, 0x30, b"\0\x01t\x7f\x26", 0x81),
     ] {
-        assert_eq!(reason(version, flags, body), expected, "{version:?} {flags:#x} {body:?}");
+        assert_eq!(
+            reason(version, flags, body),
+            expected,
+            "{version:?} {flags:#x} {body:?}"
+        );
     }
 }
 
@@ -97,12 +110,28 @@ fn an_acknowledgement_that_breaks_a_rule_is_refused() {
         (V5, 0x40, &[0, 1, 0, 0, 0], 0x81),
         (V5, 0x40, &[0, 1, 0, 2, 0x11, 0], 0x82),
     ] {
-        assert_eq!(reason(version, first, body), expected, "{version:?} {first:#x} {body:?}");
+        assert_eq!(
+            reason(version, first, body),
+            expected,
+            "{version:?} {first:#x} {body:?}"
+        );
     }
-    assert!(matches!(decode(V5, &[0x40, 3, 0, 9, 0x87]), Ok(Incoming::Puback(9, 0x87))));
-    assert!(matches!(decode(V5, &[0x50, 4, 0, 9, 0, 0]), Ok(Incoming::Pubrec(9, 0))));
-    assert!(matches!(decode(V3, &[0x62, 2, 1, 0]), Ok(Incoming::Pubrel(256, 0))));
-    assert!(matches!(decode(V5, &[0x70, 3, 0, 1, 0x92]), Ok(Incoming::Pubcomp(1, 0x92))));
+    assert!(matches!(
+        decode(V5, &[0x40, 3, 0, 9, 0x87]),
+        Ok(Incoming::Puback(9, 0x87))
+    ));
+    assert!(matches!(
+        decode(V5, &[0x50, 4, 0, 9, 0, 0]),
+        Ok(Incoming::Pubrec(9, 0))
+    ));
+    assert!(matches!(
+        decode(V3, &[0x62, 2, 1, 0]),
+        Ok(Incoming::Pubrel(256, 0))
+    ));
+    assert!(matches!(
+        decode(V5, &[0x70, 3, 0, 1, 0x92]),
+        Ok(Incoming::Pubcomp(1, 0x92))
+    ));
 }
 
 #[test]
@@ -112,26 +141,72 @@ fn a_connect_that_breaks_a_rule_is_refused_with_its_reason() {
         ("will QoS without will", connect(0x0a, b"\0\0\x01c", 5), 0x81),
         ("will retain without will", connect(0x22, b"\0\x01c", 4), 0x81),
         ("will QoS 3", connect(0x1e, b"\0\x01c\0\x01t\0\0", 4), 0x81),
-        ("password without user name", connect(0x42, b"\0\x01c\0\x01p", 4), 0x81),
+        (
+            "password without user name",
+            connect(0x42, b"\0\x01c\0\x01p", 4),
+            0x81,
+        ),
         ("bytes behind", connect(0x02, b"\0\x01cx", 4), 0x81),
         ("U+0000 in the client id", connect(0x02, b"\0\x01\0", 4), 0x81),
-        ("U+0000 in the user name", connect(0x82, b"\0\x01c\0\x01\0", 4), 0x81),
+        (
+            "U+0000 in the user name",
+            connect(0x82, b"\0\x01c\0\x01\0", 4),
+            0x81,
+        ),
         ("no client id for a kept session", connect(0x00, b"\0\0", 4), 0x85),
-        ("a wildcard in the will topic", connect(0x06, b"\0\x01c\0\x01#\0\0", 4), 0x90),
+        (
+            "a wildcard in the will topic",
+            connect(0x06, b"\0\x01c\0\x01#\0\0", 4),
+            0x90,
+        ),
         ("an empty will topic", connect(0x06, b"\0\x01c\0\0\0\0", 4), 0x90),
-        ("authentication data without method", connect(0x02, b"\x04\x16\0\x01x\0\x01c", 5), 0x82),
-        ("receive maximum 0", connect(0x02, b"\x03\x21\0\0\0\x01c", 5), 0x82),
-        ("maximum packet size 0", connect(0x02, b"\x05\x27\0\0\0\0\0\x01c", 5), 0x82),
-        ("a property twice", connect(0x02, b"\x06\x21\0\x01\x21\0\x01\0\x01c", 5), 0x82),
-        ("a PUBLISH property", connect(0x02, b"\x03\x23\0\x01\0\x01c", 5), 0x82),
-        ("U+0000 in a user property", connect(0x02, b"\x07\x26\0\x01\0\0\x01x\0\x01c", 5), 0x81),
-        ("flags of the header", [&[0x11][..], &connect(0x02, b"\0\x01c", 4)[1..]].concat(), 0x81),
+        (
+            "authentication data without method",
+            connect(0x02, b"\x04\x16\0\x01x\0\x01c", 5),
+            0x82,
+        ),
+        (
+            "receive maximum 0",
+            connect(0x02, b"\x03\x21\0\0\0\x01c", 5),
+            0x82,
+        ),
+        (
+            "maximum packet size 0",
+            connect(0x02, b"\x05\x27\0\0\0\0\0\x01c", 5),
+            0x82,
+        ),
+        (
+            "a property twice",
+            connect(0x02, b"\x06\x21\0\x01\x21\0\x01\0\x01c", 5),
+            0x82,
+        ),
+        (
+            "a PUBLISH property",
+            connect(0x02, b"\x03\x23\0\x01\0\x01c", 5),
+            0x82,
+        ),
+        (
+            "U+0000 in a user property",
+            connect(0x02, b"\x07\x26\0\x01\0\0\x01x\0\x01c", 5),
+            0x81,
+        ),
+        (
+            "flags of the header",
+            [&[0x11][..], &connect(0x02, b"\0\x01c", 4)[1..]].concat(),
+            0x81,
+        ),
         ("version 3", connect(0x02, b"\0\x01c", 3), 0x84),
         ("version 6", connect(0x02, b"\0\0\x01c", 6), 0x84),
-        ("another protocol", whole(0x10, b"\0\x04MQTX\x05\x02\0\0\0\0\x01c"), 0x81),
+        (
+            "another protocol",
+            whole(0x10, b"\0\x04MQTX\x05\x02\0\0\0\0\x01c"),
+            0x81,
+        ),
     ];
     for (what, packet, expected) in cases {
-        let error = decode_connect(packet).map(|connect| format!("{connect:?}")).unwrap_err();
+        let error = decode_connect(packet)
+            .map(|connect| format!("{connect:?}"))
+            .unwrap_err();
         assert_eq!(error.reason, *expected, "{what}");
     }
 }
@@ -142,7 +217,10 @@ fn a_refused_connect_is_answered_in_a_version_its_sender_knows() {
     assert_eq!(answer_version(&connect(0x02, b"\0\x01c", 3)), Some(V3));
     assert_eq!(answer_version(&connect(0x02, b"\0\0\x01c", 5)), Some(V5));
     assert_eq!(answer_version(&connect(0x02, b"\0\0\x01c", 7)), Some(V5));
-    assert_eq!(answer_version(&whole(0x10, b"\0\x06MQIsdp\x03\x02\0\0\0\x01c")), Some(V3));
+    assert_eq!(
+        answer_version(&whole(0x10, b"\0\x06MQIsdp\x03\x02\0\0\0\x01c")),
+        Some(V3)
+    );
     assert_eq!(answer_version(b"GET / HTTP/1.1"), None);
 }
 
@@ -164,18 +242,49 @@ fn a_connect_of_mqtt_5_is_read_whole() {
         5,
     );
     let connect = decode_connect(&packet).unwrap();
-    assert_eq!((&*connect.client_id, connect.clean_start, connect.session_expiry), ("dev", true, 60));
+    assert_eq!(
+        (&*connect.client_id, connect.clean_start, connect.session_expiry),
+        ("dev", true, 60)
+    );
     assert_eq!((connect.receive_maximum, connect.maximum_packet_size), (5, 4_096));
-    assert_eq!((connect.topic_alias_maximum, connect.request_problem_information), (7, false));
+    assert_eq!(
+        (connect.topic_alias_maximum, connect.request_problem_information),
+        (7, false)
+    );
     assert_eq!(connect.authentication_method.as_deref(), Some("m"));
-    assert_eq!((connect.username.as_deref(), connect.password.as_deref()), (Some("alice"), Some(&b"secret"[..])));
+    assert_eq!(
+        (connect.username.as_deref(), connect.password.as_deref()),
+        (Some("alice"), Some(&b"secret"[..]))
+    );
     let will = connect.will.unwrap();
-    assert_eq!((&*will.topic, &will.payload[..], will.qos, will.retain), ("will", &b"gone"[..], 2, true));
-    assert_eq!((will.delay, will.message_expiry), (9, Some(0)), "an expiry of 0 is legal");
+    assert_eq!(
+        (&*will.topic, &will.payload[..], will.qos, will.retain),
+        ("will", &b"gone"[..], 2, true)
+    );
+    assert_eq!(
+        (will.delay, will.message_expiry),
+        (9, Some(0)),
+        "an expiry of 0 is legal"
+    );
     let properties = will.properties.unwrap();
-    assert_eq!((properties.payload_is_utf8, &*properties.content_type), (Some(true), "j"));
-    assert_eq!((&*properties.response_topic, properties.correlation_data.as_deref()), ("r", Some(&b"d"[..])));
-    assert_eq!(properties.user_properties, [UserProperty { name: "a".into(), value: "b".into() }]);
+    assert_eq!(
+        (properties.payload_is_utf8, &*properties.content_type),
+        (Some(true), "j")
+    );
+    assert_eq!(
+        (
+            &*properties.response_topic,
+            properties.correlation_data.as_deref()
+        ),
+        ("r", Some(&b"d"[..]))
+    );
+    assert_eq!(
+        properties.user_properties,
+        [UserProperty {
+            name: "a".into(),
+            value: "b".into()
+        }]
+    );
 }
 
 #[test]
@@ -186,8 +295,18 @@ fn an_empty_client_id_with_a_kept_session_is_legal_in_mqtt_5() {
 
 #[test]
 fn a_kept_session_of_3_1_1_has_no_expiry_and_a_clean_one_ends_with_its_connection() {
-    assert_eq!(decode_connect(&connect(0x00, b"\0\x01c", 4)).unwrap().session_expiry, u32::MAX);
-    assert_eq!(decode_connect(&connect(0x02, b"\0\x01c", 4)).unwrap().session_expiry, 0);
+    assert_eq!(
+        decode_connect(&connect(0x00, b"\0\x01c", 4))
+            .unwrap()
+            .session_expiry,
+        u32::MAX
+    );
+    assert_eq!(
+        decode_connect(&connect(0x02, b"\0\x01c", 4))
+            .unwrap()
+            .session_expiry,
+        0
+    );
 }
 
 #[test]
@@ -212,10 +331,17 @@ fn a_subscribe_or_unsubscribe_that_breaks_a_rule_is_refused() {
         (V5, 0xa2, b"\0\x01\0", 0x82),
         (V5, 0xa2, b"\0\x01\x02\x0b\x01\0\x01a", 0x82),
     ] {
-        assert_eq!(reason(version, first, body), expected, "{version:?} {first:#x} {body:?}");
+        assert_eq!(
+            reason(version, first, body),
+            expected,
+            "{version:?} {first:#x} {body:?}"
+        );
     }
-    let Ok(Incoming::Subscribe { packet_id, filters, subscription_id }) =
-        decode(V5, &whole(0x82, b"\0\x07\x02\x0b\x09\0\x03a/#\x2d"))
+    let Ok(Incoming::Subscribe {
+        packet_id,
+        filters,
+        subscription_id,
+    }) = decode(V5, &whole(0x82, b"\0\x07\x02\x0b\x09\0\x03a/#\x2d"))
     else {
         panic!("a legal SUBSCRIBE");
     };
@@ -242,21 +368,53 @@ fn packets_without_a_body_have_none_and_unknown_ones_do_not_exist() {
         (V3, 0xb0, &[0, 1], 0x82),
         (V3, 0xd0, &[], 0x82),
     ] {
-        assert_eq!(reason(version, first, body), expected, "{version:?} {first:#x} {body:?}");
+        assert_eq!(
+            reason(version, first, body),
+            expected,
+            "{version:?} {first:#x} {body:?}"
+        );
     }
     assert!(matches!(decode(V5, &[0xf0, 0]), Ok(Incoming::Auth)));
     assert!(matches!(decode(V3, &[0xc0, 0]), Ok(Incoming::Pingreq)));
     let ended = decode(V5, &whole(0xe0, &[4, 5, 0x11, 0, 0, 0, 7]));
-    assert!(matches!(ended, Ok(Incoming::Disconnect { reason: 4, session_expiry: Some(7) })));
-    assert!(matches!(decode(V5, &[0xe0, 0]), Ok(Incoming::Disconnect { reason: 0, session_expiry: None })));
+    assert!(matches!(
+        ended,
+        Ok(Incoming::Disconnect {
+            reason: 4,
+            session_expiry: Some(7)
+        })
+    ));
+    assert!(matches!(
+        decode(V5, &[0xe0, 0]),
+        Ok(Incoming::Disconnect {
+            reason: 0,
+            session_expiry: None
+        })
+    ));
 }
 
 #[test]
 fn a_connack_says_what_each_version_can_say() {
     let mut out = Vec::new();
-    for (given, expected) in [(0, 0), (0x84, 1), (0x85, 2), (0x88, 3), (0x86, 4), (0x87, 5), (0x97, 3)] {
-        let connack = Connack { reason: given, session_present: true, ..Connack::default() };
-        assert!(encode(Peer::new(V3), &Outgoing::Connack(Box::new(connack)), &mut out));
+    for (given, expected) in [
+        (0, 0),
+        (0x84, 1),
+        (0x85, 2),
+        (0x88, 3),
+        (0x86, 4),
+        (0x87, 5),
+        (0x97, 3),
+    ] {
+        let connack = Connack {
+            reason: given,
+            session_present: true,
+            ..Connack::default()
+        };
+        assert!(encode(
+            Peer::new(V3),
+            &Outgoing::Connack(Box::new(connack)),
+            &mut out
+        ));
         assert_eq!(out, [0x20, 2, u8::from(given == 0), expected], "{given:#x}");
         out.clear();
     }
@@ -270,28 +428,56 @@ fn a_connack_says_what_each_version_can_say() {
         topic_alias_maximum: 8,
         ..Connack::default()
     };
-    assert!(encode(Peer::new(V5), &Outgoing::Connack(Box::new(connack)), &mut out));
-    let Some((v5::Packet::ConnectAck(read), _)) = v5::Codec::new(0, 0).decode(&mut BytesMut::from(&out[..])).unwrap()
+    assert!(encode(
+        Peer::new(V5),
+        &Outgoing::Connack(Box::new(connack)),
+        &mut out
+    ));
+    let Some((v5::Packet::ConnectAck(read), _)) = v5::Codec::new(0, 0)
+        .decode(&mut BytesMut::from(&out[..]))
+        .unwrap()
     else {
         panic!("a CONNACK");
     };
-    assert_eq!((read.session_present, read.session_expiry_interval_secs), (true, Some(60)));
-    assert_eq!((read.receive_max.get(), read.max_packet_size), (256, Some(262_144)));
-    assert_eq!((read.assigned_client_id.as_deref(), read.server_keepalive_sec), (Some("assigned"), Some(30)));
-    assert_eq!((read.topic_alias_max, read.shared_subscription_available), (8, false));
+    assert_eq!(
+        (read.session_present, read.session_expiry_interval_secs),
+        (true, Some(60))
+    );
+    assert_eq!(
+        (read.receive_max.get(), read.max_packet_size),
+        (256, Some(262_144))
+    );
+    assert_eq!(
+        (read.assigned_client_id.as_deref(), read.server_keepalive_sec),
+        (Some("assigned"), Some(30))
+    );
+    assert_eq!(
+        (read.topic_alias_max, read.shared_subscription_available),
+        (8, false)
+    );
     assert_eq!((read.retain_available, read.max_qos.value()), (true, 2));
 }
 
 #[test]
 fn a_client_gets_no_packet_larger_than_it_takes_and_no_properties_it_did_not_ask_for() {
     let properties = vec![("code".to_owned(), "unavailable".to_owned())];
-    let ack = Outgoing::Puback(Ack { packet_id: 5, reason: 0x83, properties });
+    let ack = Outgoing::Puback(Ack {
+        packet_id: 5,
+        reason: 0x83,
+        properties,
+    });
     let mut out = Vec::new();
     assert!(encode(Peer::new(V5), &ack, &mut out));
     assert!(out.len() > 10);
     for peer in [
-        Peer { max: 10, ..Peer::new(V5) },
-        Peer { problem_information: false, ..Peer::new(V5) },
+        Peer {
+            max: 10,
+            ..Peer::new(V5)
+        },
+        Peer {
+            problem_information: false,
+            ..Peer::new(V5)
+        },
     ] {
         let mut out = vec![1];
         assert!(encode(peer, &ack, &mut out));
@@ -312,27 +498,61 @@ fn a_client_gets_no_packet_larger_than_it_takes_and_no_properties_it_did_not_ask
         properties: None,
     }));
     let size = 2 + 3 + 2 + 1 + 100;
-    assert!(!encode(Peer { max: size - 1, ..Peer::new(V5) }, &publish, &mut out));
+    assert!(!encode(
+        Peer {
+            max: size - 1,
+            ..Peer::new(V5)
+        },
+        &publish,
+        &mut out
+    ));
     assert_eq!(out, [1, 0x40, 2, 0, 5], "nothing of it is left behind");
-    assert!(encode(Peer { max: size, ..Peer::new(V5) }, &publish, &mut out));
+    assert!(encode(
+        Peer {
+            max: size,
+            ..Peer::new(V5)
+        },
+        &publish,
+        &mut out
+    ));
     assert_eq!(out.len(), 5 + size as usize);
 }
 
 #[test]
 fn a_disconnect_to_3_1_1_is_nothing_and_subacks_say_failure() {
     let mut out = Vec::new();
-    assert!(encode(Peer::new(V3), &Outgoing::Disconnect(0x8b, Vec::new()), &mut out));
+    assert!(encode(
+        Peer::new(V3),
+        &Outgoing::Disconnect(0x8b, Vec::new()),
+        &mut out
+    ));
     assert!(out.is_empty());
-    assert!(encode(Peer::new(V3), &Outgoing::Suback(3, vec![0, 1, 2, 0x87]), &mut out));
+    assert!(encode(
+        Peer::new(V3),
+        &Outgoing::Suback(3, vec![0, 1, 2, 0x87]),
+        &mut out
+    ));
     assert_eq!(out, [0x90, 6, 0, 3, 0, 1, 2, 0x80]);
     out.clear();
-    assert!(encode(Peer::new(V5), &Outgoing::Suback(3, vec![1, 0x9e]), &mut out));
+    assert!(encode(
+        Peer::new(V5),
+        &Outgoing::Suback(3, vec![1, 0x9e]),
+        &mut out
+    ));
     assert_eq!(out, [0x90, 5, 0, 3, 0, 1, 0x9e]);
     out.clear();
-    assert!(encode(Peer::new(V3), &Outgoing::Unsuback(3, vec![0, 0x11]), &mut out));
+    assert!(encode(
+        Peer::new(V3),
+        &Outgoing::Unsuback(3, vec![0, 0x11]),
+        &mut out
+    ));
     assert_eq!(out, [0xb0, 2, 0, 3]);
     out.clear();
-    assert!(encode(Peer::new(V5), &Outgoing::Unsuback(3, vec![0, 0x11]), &mut out));
+    assert!(encode(
+        Peer::new(V5),
+        &Outgoing::Unsuback(3, vec![0, 0x11]),
+        &mut out
+    ));
     assert_eq!(out, [0xb0, 5, 0, 3, 0, 0, 0x11]);
 }
 
@@ -348,31 +568,48 @@ fn properties() -> impl Strategy<Value = Option<PublishProperties>> {
         proptest::collection::vec(("[^\0]{0,20}", "[^\0]{0,20}"), 0..4),
         prop_oneof![Just(String::new()), text()],
     );
-    let one = one.prop_map(|(payload_is_utf8, response_topic, correlation_data, pairs, content_type)| PublishProperties {
-        payload_is_utf8,
-        response_topic,
-        correlation_data: correlation_data.map(Into::into),
-        user_properties: pairs.into_iter().map(|(name, value)| UserProperty { name, value }).collect(),
-        content_type,
-    });
+    let one = one.prop_map(
+        |(payload_is_utf8, response_topic, correlation_data, pairs, content_type)| PublishProperties {
+            payload_is_utf8,
+            response_topic,
+            correlation_data: correlation_data.map(Into::into),
+            user_properties: pairs
+                .into_iter()
+                .map(|(name, value)| UserProperty { name, value })
+                .collect(),
+            content_type,
+        },
+    );
     proptest::option::of(one)
 }
 
 fn publishes() -> impl Strategy<Value = PublishOut> {
     let payload = proptest::collection::vec(any::<u8>(), 0..20_000);
-    (text(), payload, 0..3u8, any::<bool>(), any::<bool>(), 1..=u16::MAX, any::<Option<u32>>(), properties()).prop_map(
-        |(topic, payload, qos, retain, dup, id, message_expiry, properties)| PublishOut {
-            topic: topic.into(),
-            payload: payload.into(),
-            qos,
-            retain,
-            dup: dup && qos > 0,
-            packet_id: if qos > 0 { id } else { 0 },
-            message_expiry,
-            subscription_ids: Vec::new(),
-            properties: properties.filter(|given| *given != PublishProperties::default()).map(Box::new),
-        },
+    (
+        text(),
+        payload,
+        0..3u8,
+        any::<bool>(),
+        any::<bool>(),
+        1..=u16::MAX,
+        any::<Option<u32>>(),
+        properties(),
     )
+        .prop_map(
+            |(topic, payload, qos, retain, dup, id, message_expiry, properties)| PublishOut {
+                topic: topic.into(),
+                payload: payload.into(),
+                qos,
+                retain,
+                dup: dup && qos > 0,
+                packet_id: if qos > 0 { id } else { 0 },
+                message_expiry,
+                subscription_ids: Vec::new(),
+                properties: properties
+                    .filter(|given| *given != PublishProperties::default())
+                    .map(Box::new),
+            },
+        )
 }
 
 proptest! {

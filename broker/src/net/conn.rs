@@ -163,7 +163,9 @@ impl Conn {
             self.partial = 0;
             while at < done {
                 let Some(packet) = self.out.get(at..) else { break };
-                let Frame::Whole { len } = codec::frame(packet, usize::MAX) else { break };
+                let Frame::Whole { len } = codec::frame(packet, usize::MAX) else {
+                    break;
+                };
                 let is_puback = packet.first().is_some_and(|first| first >> 4 == kind::PUBACK);
                 at += len;
                 if at > done {
@@ -192,7 +194,12 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         stream.set_nonblocking(true).unwrap();
-        Conn::new(Transport::Tcp(mio::net::TcpStream::from_std(stream)), Vec::new(), 0, 5)
+        Conn::new(
+            Transport::Tcp(mio::net::TcpStream::from_std(stream)),
+            Vec::new(),
+            0,
+            5,
+        )
     }
 
     fn publish(bytes: usize) -> Outgoing {
@@ -226,7 +233,11 @@ mod tests {
                 conn.wrote(done);
                 written += done;
                 let expected = ends.iter().filter(|end| **end > written).count();
-                assert_eq!(conn.pubacks_unwritten() as usize, expected, "step {step}, written {written}");
+                assert_eq!(
+                    conn.pubacks_unwritten() as usize,
+                    expected,
+                    "step {step}, written {written}"
+                );
                 assert_eq!(conn.out.len(), whole - written);
             }
         }

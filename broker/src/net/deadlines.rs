@@ -28,8 +28,12 @@ impl Net {
     pub(super) fn look_for(&mut self, id: ConnId) {
         let (now, unix) = (self.now, self.unix);
         let Some(conn) = self.get(id) else { return };
-        let ends = (conn.ends_at != 0)
-            .then(|| now + conn.ends_at.saturating_sub(unix).clamp(1, CREDENTIAL_LOOK_SECONDS));
+        let ends = (conn.ends_at != 0).then(|| {
+            now + conn
+                .ends_at
+                .saturating_sub(unix)
+                .clamp(1, CREDENTIAL_LOOK_SECONDS)
+        });
         match [conn.silent_until(), ends].into_iter().flatten().min() {
             Some(second) => self.look_at(id, second),
             None => conn.looked_at = 0,

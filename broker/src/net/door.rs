@@ -120,7 +120,10 @@ impl Net {
                     return;
                 };
                 // 3.1.1 has no code for a malformed CONNECT: it is closed without a word (MQTT-3.1.4-1).
-                let told = matches!(error.reason, reason::UNSUPPORTED_VERSION | reason::CLIENT_ID | reason::TOO_LARGE);
+                let told = matches!(
+                    error.reason,
+                    reason::UNSUPPORTED_VERSION | reason::CLIENT_ID | reason::TOO_LARGE
+                );
                 if version == Version::V311 && !told {
                     self.drop_silently(id, "malformed");
                     return;
@@ -198,7 +201,7 @@ impl Net {
                 connect,
                 user: UserId(uuid::Uuid::nil()),
                 principal: None,
-                    nobody: false,
+                nobody: false,
             }));
         }
         let key = bytes::Bytes::copy_from_slice(name.as_bytes());
@@ -244,16 +247,37 @@ impl Net {
         let Some(conn) = self.remove(Some(cx), id) else {
             return;
         };
-        let Conn { transport, input, until, ended, .. } = *conn;
+        let Conn {
+            transport,
+            input,
+            until,
+            ended,
+            ..
+        } = *conn;
         let seconds = until.saturating_sub(self.now);
-        cx.hand_over(worker, Box::new(Moved { transport, input, arrival, seconds, ended }));
+        cx.hand_over(
+            worker,
+            Box::new(Moved {
+                transport,
+                input,
+                arrival,
+                seconds,
+                ended,
+            }),
+        );
     }
 
     fn arrive(&mut self, cx: &mut Cx<'_>, moved: Moved) {
         if self.stopping {
             return;
         }
-        let Moved { transport, input, arrival, seconds, ended } = moved;
+        let Moved {
+            transport,
+            input,
+            arrival,
+            seconds,
+            ended,
+        } = moved;
         let until = self.now + seconds;
         let mut conn = Box::new(Conn::new(transport, input, self.now, until));
         conn.connected_by(&arrival.connect);
@@ -352,7 +376,10 @@ impl Net {
         let owned = self.get(id).is_some_and(|conn| std::mem::take(&mut conn.owned));
         self.refuse(id, reason::SERVER_UNAVAILABLE);
         if owned {
-            let closed = Closed { reason: CloseReason::Gone, pubacks_unwritten: 0 };
+            let closed = Closed {
+                reason: CloseReason::Gone,
+                pubacks_unwritten: 0,
+            };
             up(cx, self, id, Event::Closed(closed));
         }
     }
@@ -368,7 +395,10 @@ impl Net {
             codec::reason::BAD_AUTH_METHOD => "auth_method",
             _ => "malformed",
         });
-        let connack = Connack { reason, ..Connack::default() };
+        let connack = Connack {
+            reason,
+            ..Connack::default()
+        };
         self.close(id, Some(Outgoing::Connack(Box::new(connack))));
     }
 }

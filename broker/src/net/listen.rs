@@ -25,7 +25,10 @@ impl Net {
         }
         let mut socket = mio::net::TcpListener::from_std(listener.socket);
         let token = mio::Token(LISTENER_TOKENS + self.listeners.len());
-        if let Err(error) = cx.registry().register(&mut socket, token, mio::Interest::READABLE) {
+        if let Err(error) = cx
+            .registry()
+            .register(&mut socket, token, mio::Interest::READABLE)
+        {
             tracing::error!(%error, "a listener cannot be watched");
             return;
         }
@@ -40,12 +43,19 @@ impl Net {
             return;
         }
         for _ in 0..ACCEPTS {
-            let Some((socket, tls)) = self.listeners.get(listener) else { return };
+            let Some((socket, tls)) = self.listeners.get(listener) else {
+                return;
+            };
             let stream = match socket.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // The client is gone already.
-                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted
+                    ) =>
+                {
                     continue;
                 }
                 Err(error) => {

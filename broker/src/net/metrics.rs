@@ -39,7 +39,12 @@ pub(super) struct Tally {
 impl NetMetrics {
     /// Adds a turn's counts and begins anew.
     pub(super) fn add(&self, tally: &mut Tally) {
-        let Tally { bytes_in, bytes_out, packets_in, packets_out } = std::mem::take(tally);
+        let Tally {
+            bytes_in,
+            bytes_out,
+            packets_in,
+            packets_out,
+        } = std::mem::take(tally);
         for (counter, by) in [
             (&self.bytes_in, bytes_in),
             (&self.bytes_out, bytes_out),
@@ -65,7 +70,11 @@ impl NetMetrics {
     /// Names them in a registry.
     pub fn register(&self, registry: &mut Registry) {
         let mut gauge = |name, help, gauge: &Gauge| registry.register(name, help, gauge.clone());
-        gauge("godwit_mqtt_connections", "MQTT connections now", &self.connections);
+        gauge(
+            "godwit_mqtt_connections",
+            "MQTT connections now",
+            &self.connections,
+        );
         gauge(
             "godwit_mqtt_kept_bytes",
             "Bytes kept for clients that do not take them",
@@ -74,19 +83,51 @@ impl NetMetrics {
         let mut family = |name, help, family: &Family<Reason, Counter>| {
             registry.register(name, help, family.clone());
         };
-        family("godwit_mqtt_refused", "Connections refused before their CONNACK", &self.refused);
+        family(
+            "godwit_mqtt_refused",
+            "Connections refused before their CONNACK",
+            &self.refused,
+        );
         family("godwit_mqtt_closed", "Connections closed, by why", &self.closed);
         for (name, help, counter) in [
             ("godwit_mqtt_accepted", "Connections accepted", &self.accepted),
-            ("godwit_mqtt_accept_failures", "Accepts that failed", &self.accept_failures),
-            ("godwit_mqtt_protocol_errors", "Clients that broke the protocol", &self.protocol_errors),
-            ("godwit_mqtt_greeting_timeouts", "Connections without a CONNECT in time", &self.greeting_timeouts),
-            ("godwit_mqtt_keep_alive_timeouts", "Connections that fell silent", &self.keep_alive_timeouts),
-            ("godwit_mqtt_congested", "Reads put off for lack of room behind", &self.congested),
-            ("godwit_mqtt_paused", "Pauses in reading a client at its home's wish", &self.paused),
+            (
+                "godwit_mqtt_accept_failures",
+                "Accepts that failed",
+                &self.accept_failures,
+            ),
+            (
+                "godwit_mqtt_protocol_errors",
+                "Clients that broke the protocol",
+                &self.protocol_errors,
+            ),
+            (
+                "godwit_mqtt_greeting_timeouts",
+                "Connections without a CONNECT in time",
+                &self.greeting_timeouts,
+            ),
+            (
+                "godwit_mqtt_keep_alive_timeouts",
+                "Connections that fell silent",
+                &self.keep_alive_timeouts,
+            ),
+            (
+                "godwit_mqtt_congested",
+                "Reads put off for lack of room behind",
+                &self.congested,
+            ),
+            (
+                "godwit_mqtt_paused",
+                "Pauses in reading a client at its home's wish",
+                &self.paused,
+            ),
             ("godwit_mqtt_bytes_in", "Bytes read", &self.bytes_in),
             ("godwit_mqtt_bytes_out", "Bytes written", &self.bytes_out),
-            ("godwit_mqtt_packets_in", "Packets read after CONNECT", &self.packets_in),
+            (
+                "godwit_mqtt_packets_in",
+                "Packets read after CONNECT",
+                &self.packets_in,
+            ),
             ("godwit_mqtt_packets_out", "Packets written", &self.packets_out),
         ] {
             registry.register(name, help, counter.clone());

@@ -52,8 +52,14 @@ const TIMER_TICK: u64 = (1 << 54) - 1;
 const TIMER_ACCEPT: u64 = (1 << 54) - 2;
 const TIMER_AGAIN: u64 = (1 << 54) - 3;
 
-const _: () = assert!(GREETING_BYTES <= SCRATCH, "a CONNECT is read into the worker's buffer");
-const _: () = assert!(ROOM + SCRATCH < KEPT_MOST, "who is given no more is not closed for it");
+const _: () = assert!(
+    GREETING_BYTES <= SCRATCH,
+    "a CONNECT is read into the worker's buffer"
+);
+const _: () = assert!(
+    ROOM + SCRATCH < KEPT_MOST,
+    "who is given no more is not closed for it"
+);
 
 /// How the doors of the broker are set up.
 #[derive(Clone, Debug, Default)]
@@ -171,12 +177,20 @@ impl Net {
 
     fn get(&mut self, id: ConnId) -> Option<&mut Conn> {
         let slot = self.slots.get_mut(id.index as usize)?;
-        if slot.generation == id.generation { slot.conn.as_deref_mut() } else { None }
+        if slot.generation == id.generation {
+            slot.conn.as_deref_mut()
+        } else {
+            None
+        }
     }
 
     fn peek(&self, id: ConnId) -> Option<&Conn> {
         let slot = self.slots.get(id.index as usize)?;
-        if slot.generation == id.generation { slot.conn.as_deref() } else { None }
+        if slot.generation == id.generation {
+            slot.conn.as_deref()
+        } else {
+            None
+        }
     }
 
     /// The connection that is in a slot now.
@@ -184,7 +198,10 @@ impl Net {
         let slot = self.slots.get(index)?;
         slot.conn.as_ref()?;
         // `ConnId::to_tag` has room for 2^24 slots; there are fewer descriptors.
-        Some(ConnId { index: index as u32, generation: slot.generation })
+        Some(ConnId {
+            index: index as u32,
+            generation: slot.generation,
+        })
     }
 
     /// The connection of a tag made by [`ConnId::to_tag`].
@@ -206,9 +223,15 @@ impl Net {
         });
         let slot = self.slots.get_mut(index as usize)?;
         slot.generation = slot.generation.wrapping_add(1);
-        let id = ConnId { index, generation: slot.generation };
+        let id = ConnId {
+            index,
+            generation: slot.generation,
+        };
         let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
-        if let Err(error) = cx.registry().register(conn.transport.socket(), token(id), interest) {
+        if let Err(error) = cx
+            .registry()
+            .register(conn.transport.socket(), token(id), interest)
+        {
             tracing::warn!(%error, "a connection could not be watched");
             self.free.push(index);
             return None;

@@ -48,7 +48,10 @@ impl Net {
             }
         }
         self.scratch = scratch;
-        if self.peek(id).is_some_and(|conn| conn.unread && !conn.held() && conn.out.len() < ROOM) {
+        if self
+            .peek(id)
+            .is_some_and(|conn| conn.unread && !conn.held() && conn.out.len() < ROOM)
+        {
             self.again.push(id);
         }
     }
@@ -68,12 +71,16 @@ impl Net {
 
     fn read_once(&mut self, id: ConnId, scratch: &mut [u8]) -> Got {
         let now = self.now;
-        let Some(conn) = self.get(id) else { return Got::Nothing };
+        let Some(conn) = self.get(id) else {
+            return Got::Nothing;
+        };
         // Before it is authenticated no more is read than may be kept.
         let most = if conn.stage == Stage::Open {
             scratch.len()
         } else {
-            GREETING_BYTES.saturating_sub(conn.input.len()).clamp(1, scratch.len())
+            GREETING_BYTES
+                .saturating_sub(conn.input.len())
+                .clamp(1, scratch.len())
         };
         let into = scratch.get_mut(..most).unwrap_or_default();
         let read = loop {
@@ -212,5 +219,9 @@ impl Net {
 
 /// The largest packet that is taken from a connection now.
 fn most_of(conn: &Conn) -> usize {
-    if conn.stage == Stage::Open { PACKET_BYTES } else { GREETING_BYTES }
+    if conn.stage == Stage::Open {
+        PACKET_BYTES
+    } else {
+        GREETING_BYTES
+    }
 }

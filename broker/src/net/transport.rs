@@ -134,7 +134,8 @@ impl WebSocketStream {
             .read_buffer_size(4 << 10)
             .write_buffer_size(0)
             .max_write_buffer_size(WAITING_BYTES);
-        let socket = WebSocket::from_partially_read(stream, already_read.to_vec(), Role::Server, Some(config));
+        let socket =
+            WebSocket::from_partially_read(stream, already_read.to_vec(), Role::Server, Some(config));
         Self {
             socket: Box::new(socket),
             rest: bytes::Bytes::new(),

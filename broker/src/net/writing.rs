@@ -47,7 +47,9 @@ impl Net {
         }
         self.tally.bytes_out += done as u64;
         if kept != counted {
-            self.metrics.kept_bytes.inc_by(i64::from(kept) - i64::from(counted));
+            self.metrics
+                .kept_bytes
+                .inc_by(i64::from(kept) - i64::from(counted));
         }
         alive
     }
@@ -100,7 +102,15 @@ impl Net {
         self.metrics.count_closed(name(reason));
         let pubacks_unwritten = self.finish(id, last);
         if owned {
-            up(cx, self, id, Event::Closed(Closed { reason, pubacks_unwritten }));
+            up(
+                cx,
+                self,
+                id,
+                Event::Closed(Closed {
+                    reason,
+                    pubacks_unwritten,
+                }),
+            );
         }
     }
 
@@ -156,7 +166,9 @@ impl Wire for Net {
             _ => return Sent::Taken,
         };
         let spare = if needs_buffer { self.spare.pop() } else { None };
-        let Some(conn) = self.get(id) else { return Sent::Taken };
+        let Some(conn) = self.get(id) else {
+            return Sent::Taken;
+        };
         if let Some(spare) = spare {
             conn.out = spare;
         }
@@ -183,7 +195,8 @@ impl Wire for Net {
             Some(conn) if conn.stage != Stage::Closing => conn.owned = false,
             _ => return 0,
         }
-        self.metrics.count_closed(if last.is_some() { "told" } else { "disconnected" });
+        self.metrics
+            .count_closed(if last.is_some() { "told" } else { "disconnected" });
         self.finish(id, last.as_ref())
     }
 

@@ -13,7 +13,10 @@ const ROOT: NodeId = 0;
 #[derive(Debug, Default)]
 struct Node {
     /// Literal levels and `+`.
-    #[expect(clippy::box_collection, reason = "most nodes are leaves: one pointer, not the whole map")]
+    #[expect(
+        clippy::box_collection,
+        reason = "most nodes are leaves: one pointer, not the whole map"
+    )]
     children: Option<Box<HashMap<Box<str>, NodeId>>>,
     /// Of filters that end here.
     exact: Vec<Route>,

@@ -68,7 +68,10 @@ pub(crate) enum What {
     /// Read: a page of the mailbox.
     MailPage(SessionId, u32),
     /// Read: the conversations' rows that a page of the mailbox refers to.
-    #[expect(clippy::box_collection, reason = "tickets are many: the largest decides their size")]
+    #[expect(
+        clippy::box_collection,
+        reason = "tickets are many: the largest decides their size"
+    )]
     MailRows(SessionId, u32, Box<Vec<(u64, MailboxEntry)>>),
     /// Read: the user behind a name in a topic.
     Name(ConnId),

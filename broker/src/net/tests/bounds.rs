@@ -21,7 +21,9 @@ fn packets_sent_byte_by_byte_and_many_at_once_arrive_whole_and_in_order() {
         std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(client.packet().unwrap(), [0x40, 2, 0, 1]);
-    let many: Vec<u8> = (1..=2_000).flat_map(|id| publish("many", id, &[0; 100])).collect();
+    let many: Vec<u8> = (1..=2_000)
+        .flat_map(|id| publish("many", id, &[0; 100]))
+        .collect();
     client.write(&many);
     for id in 1..=2_000u16 {
         let [high, low] = id.to_be_bytes();
@@ -86,9 +88,20 @@ fn a_client_that_closes_right_behind_its_data_is_noticed_without_keep_alive() {
         client.write(&publish("last", 1, b""));
         drop(client);
     }
-    let gone = |all: &[Saw]| all.iter().filter(|saw| **saw == Saw::Closed(CloseReason::Gone)).count();
+    let gone = |all: &[Saw]| {
+        all.iter()
+            .filter(|saw| **saw == Saw::Closed(CloseReason::Gone))
+            .count()
+    };
     rig.wait(|all| gone(all) == 50);
-    let lasts = rig.shared.saw.lock().unwrap().iter().filter(|saw| matches!(saw, Saw::Publish(..))).count();
+    let lasts = rig
+        .shared
+        .saw
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|saw| matches!(saw, Saw::Publish(..)))
+        .count();
     assert_eq!(lasts, 50, "what came before the end was given");
 }
 
@@ -103,7 +116,11 @@ fn a_paused_client_is_given_nothing_and_then_everything_in_order() {
     client.write(&packets);
     rig.wait_for(&Saw::Publish("pause".into(), 0));
     std::thread::sleep(Duration::from_millis(100));
-    assert_eq!(rig.shared.saw.lock().unwrap().len(), 1, "nothing comes up while paused");
+    assert_eq!(
+        rig.shared.saw.lock().unwrap().len(),
+        1,
+        "nothing comes up while paused"
+    );
     for id in 1..=1_000u16 {
         let [high, low] = id.to_be_bytes();
         assert_eq!(client.packet().unwrap(), [0x40, 2, high, low]);
@@ -143,7 +160,10 @@ fn a_slow_consumer_gets_everything_in_order_with_a_bound_on_what_is_kept() {
 fn a_client_that_takes_nothing_is_not_read_for_ever() {
     let rig = Rig::new(NetConfig::default());
     let mut client = alice(&rig);
-    client.0.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    client
+        .0
+        .set_write_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
     let pings = [0xc0u8, 0].repeat(512 * 1024);
     let mut stopped = false;
     for _ in 0..64 {
@@ -153,7 +173,11 @@ fn a_client_that_takes_nothing_is_not_read_for_ever() {
         }
     }
     assert!(stopped, "it is not read beyond what it takes");
-    assert!(rig.metrics.kept_bytes.get() < 1 << 20, "{}", rig.metrics.kept_bytes.get());
+    assert!(
+        rig.metrics.kept_bytes.get() < 1 << 20,
+        "{}",
+        rig.metrics.kept_bytes.get()
+    );
     let mut some = vec![0; 1 << 20];
     assert!(client.0.read(&mut some).unwrap() > 0);
 }
@@ -164,7 +188,11 @@ fn a_disconnect_ends_the_connection() {
     let mut client = alice(&rig);
     client.write(&[0xe0, 0]);
     assert_eq!(client.packet(), None);
-    assert_eq!(*rig.shared.saw.lock().unwrap(), [Saw::Disconnect], "the home is not told what it did itself");
+    assert_eq!(
+        *rig.shared.saw.lock().unwrap(),
+        [Saw::Disconnect],
+        "the home is not told what it did itself"
+    );
     let until = Instant::now() + Duration::from_secs(2);
     while rig.metrics.connections.get() != 0 {
         assert!(Instant::now() < until);

@@ -38,22 +38,40 @@ fn what_came_behind_the_connect_goes_with_it_to_the_users_worker() {
     let rig = Rig::new(NetConfig::default());
     for user in ["alice", "bob"] {
         let mut client = rig.client();
-        let packets = [connect(5, "c", 0, Some((user, "good"))), publish("early", 7, b"x"), vec![0xc0, 0]].concat();
+        let packets = [
+            connect(5, "c", 0, Some((user, "good"))),
+            publish("early", 7, b"x"),
+            vec![0xc0, 0],
+        ]
+        .concat();
         client.write(&packets);
         assert_eq!(client.packet().unwrap()[0], 0x20);
         assert_eq!(client.packet().unwrap(), [0x40, 2, 0, 7]);
         assert_eq!(client.packet().unwrap(), [0xd0, 0]);
     }
-    rig.wait(|all| all.iter().filter(|saw| **saw == Saw::Publish("early".into(), 1)).count() == 2);
+    rig.wait(|all| {
+        all.iter()
+            .filter(|saw| **saw == Saw::Publish("early".into(), 1))
+            .count()
+            == 2
+    });
 }
 
 #[test]
 fn a_wrong_password_and_an_unknown_user_get_the_same_answer() {
     let rig = Rig::new(NetConfig::default());
-    for (user, password) in [("alice", "bad"), ("nobody", "good"), ("nobody", "bad"), ("Not A Name", "good")] {
+    for (user, password) in [
+        ("alice", "bad"),
+        ("nobody", "good"),
+        ("nobody", "bad"),
+        ("Not A Name", "good"),
+    ] {
         let login = Some((user, password));
         let v5 = refusal(&rig, &connect(5, "c", 0, login)).unwrap();
-        assert_eq!(v5, refusal(&rig, &connect(5, "c", 0, Some(("bob", "bad")))).unwrap());
+        assert_eq!(
+            v5,
+            refusal(&rig, &connect(5, "c", 0, Some(("bob", "bad")))).unwrap()
+        );
         assert_eq!(v5[3], 0x86, "{user}");
         assert_eq!(code(&rig, &connect(4, "c", 0, login)), 4, "{user}");
     }
@@ -64,7 +82,10 @@ fn without_a_user_name_only_an_anonymous_door_opens() {
     let closed = Rig::new(NetConfig::default());
     assert_eq!(code(&closed, &connect(5, "c", 0, None)), 0x87);
     assert_eq!(code(&closed, &connect(4, "c", 0, None)), 5);
-    let open = Rig::new(NetConfig { anonymous: true, ..NetConfig::default() });
+    let open = Rig::new(NetConfig {
+        anonymous: true,
+        ..NetConfig::default()
+    });
     let mut client = open.client();
     client.write(&connect(5, "", 0, None));
     let connack = client.packet().unwrap();
@@ -86,7 +107,10 @@ fn what_is_not_mqtt_gets_no_answer() {
     let rig = Rig::new(NetConfig::default());
     assert_eq!(refusal(&rig, b"GET / HTTP/1.1\r\n\r\n"), None);
     assert_eq!(refusal(&rig, &publish("t", 1, b"")), None);
-    assert_eq!(refusal(&rig, &whole(0x10, b"\0\x04MQTX\x05\x02\0\0\0\0\x01c")), None);
+    assert_eq!(
+        refusal(&rig, &whole(0x10, b"\0\x04MQTX\x05\x02\0\0\0\0\x01c")),
+        None
+    );
     assert_eq!(refusal(&rig, &[0x10, 0xff, 0xff, 0xff, 0xff, 0x01]), None);
 }
 
@@ -116,7 +140,11 @@ fn accounts_that_do_not_answer_are_unavailable() {
     assert_eq!(code(&rig, &connect(5, "c", 0, Some(("bob", "failing")))), 0x88);
     assert_eq!(code(&rig, &connect(4, "c", 0, Some(("bob", "failing")))), 3);
     let slow = |login| connect(5, "c", 0, Some(login));
-    assert_eq!(code(&rig, &slow(("bob", "slow"))), 0x88, "after the time to a CONNACK");
+    assert_eq!(
+        code(&rig, &slow(("bob", "slow"))),
+        0x88,
+        "after the time to a CONNACK"
+    );
 }
 
 #[test]
@@ -128,9 +156,14 @@ fn a_home_that_never_answers_hears_that_its_client_was_turned_away() {
 
 #[test]
 fn more_connections_than_allowed_are_closed_at_once() {
-    let rig = Rig::new(NetConfig { max_connections: 2, ..NetConfig::default() });
+    let rig = Rig::new(NetConfig {
+        max_connections: 2,
+        ..NetConfig::default()
+    });
     let login = Some(("alice", "good"));
-    let _kept: Vec<Client> = (0..2).map(|_| rig.connected(&connect(5, "c", 0, login))).collect();
+    let _kept: Vec<Client> = (0..2)
+        .map(|_| rig.connected(&connect(5, "c", 0, login)))
+        .collect();
     let mut third = rig.client();
     assert_eq!(third.packet(), None);
 }

@@ -68,7 +68,10 @@ fn pour(flood: &mut Option<(ConnId, u32)>, wire: &mut dyn Wire) {
             subscription_ids: Vec::new(),
             properties: None,
         };
-        assert_eq!(wire.send(*conn, &Outgoing::Publish(Box::new(packet))), Sent::Taken);
+        assert_eq!(
+            wire.send(*conn, &Outgoing::Publish(Box::new(packet))),
+            Sent::Taken
+        );
         *next += 1;
     }
 }
@@ -161,7 +164,8 @@ impl Role for Home {
     }
 
     fn io(&mut self, cx: &mut Cx<'_>, token: mio::Token, readable: bool, writable: bool) {
-        self.net.io(cx, token, readable, writable, &mut up(&mut self.rest));
+        self.net
+            .io(cx, token, readable, writable, &mut up(&mut self.rest));
     }
 
     fn handed(&mut self, cx: &mut Cx<'_>, item: Box<dyn Any + Send>) {
@@ -186,8 +190,12 @@ struct Accounts(Vec<Reply>);
 
 impl Role for Accounts {
     fn apply(&mut self, cx: &mut Cx<'_>, key: &Key, command: Command, reply: Reply) -> Flow {
-        let (Key::User(user), Command::Account(command)) = (key, command) else { return Flow::Taken };
-        let AccountCommand::Authenticate { secret } = *command else { return Flow::Taken };
+        let (Key::User(user), Command::Account(command)) = (key, command) else {
+            return Flow::Taken;
+        };
+        let AccountCommand::Authenticate { secret } = *command else {
+            return Flow::Taken;
+        };
         let expires_at = match &*secret.0 {
             "good" => 0,
             "ends" => cx.now().unix_ms + 2_000,
@@ -209,10 +217,17 @@ impl Role for Accounts {
             name: "someone".into(),
             credential: Some(user.0),
             expires_at,
-            scopes: Scopes { chat: true, topics: true, rest: false },
+            scopes: Scopes {
+                chat: true,
+                topics: true,
+                rest: false,
+            },
             admin: false,
         };
-        cx.answer(reply, Answer::Account(Box::new(AccountAnswer::Principal(principal))));
+        cx.answer(
+            reply,
+            Answer::Account(Box::new(AccountAnswer::Principal(principal))),
+        );
         Flow::Taken
     }
 
@@ -248,11 +263,16 @@ impl Rig {
     /// Two workers; users `alice` and `bob`, who live on different ones.
     pub(super) fn with_tls(config: NetConfig, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let options = Options { segment_bytes: 64 << 10, ..Options::default() };
+        let options = Options {
+            segment_bytes: 64 << 10,
+            ..Options::default()
+        };
         let store: Arc<dyn Store> = Arc::new(Embedded::open(data.path(), options).unwrap());
         let client = blocking::Client::new(store.clone(), 200);
         let on = |worker: u16| {
-            std::iter::repeat_with(UserId::fresh).find(|user| Key::User(*user).shard() % 2 == worker).unwrap()
+            std::iter::repeat_with(UserId::fresh)
+                .find(|user| Key::User(*user).shard() % 2 == worker)
+                .unwrap()
         };
         for (name, user) in [("alice", on(0)), ("bob", on(1))] {
             let claim = Op::Claim {
@@ -267,19 +287,40 @@ impl Rig {
         let make = move |_| -> [Box<dyn Role>; RoleId::COUNT] {
             let home = Home {
                 net: Net::new(config.clone(), counts.clone()),
-                rest: Rest { shared: theirs.clone(), flood: None, paused: None },
+                rest: Rest {
+                    shared: theirs.clone(),
+                    flood: None,
+                    paused: None,
+                },
                 ends: false,
             };
-            [Box::new(Accounts(Vec::new())), Box::new(home), Box::new(Accounts(Vec::new()))]
+            [
+                Box::new(Accounts(Vec::new())),
+                Box::new(home),
+                Box::new(Accounts(Vec::new())),
+            ]
         };
         let workers = Workers::start(2, &store, Arc::new(make)).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();
         for worker in 0..2 {
             let socket = listener.try_clone().unwrap();
-            workers.router().hand_over(worker, RoleId::Broker, Box::new(Listener { socket, tls: tls.clone() }));
+            workers.router().hand_over(
+                worker,
+                RoleId::Broker,
+                Box::new(Listener {
+                    socket,
+                    tls: tls.clone(),
+                }),
+            );
         }
-        Self { at, shared, metrics, workers: Some(workers), _data: data }
+        Self {
+            at,
+            shared,
+            metrics,
+            workers: Some(workers),
+            _data: data,
+        }
     }
 
     pub(super) fn router(&self) -> &Router {
@@ -312,7 +353,11 @@ impl Rig {
     pub(super) fn wait(&self, enough: impl Fn(&[Saw]) -> bool) {
         let until = Instant::now() + Duration::from_secs(5);
         while !enough(&self.shared.saw.lock().unwrap()) {
-            assert!(Instant::now() < until, "not seen: {:?}", self.shared.saw.lock().unwrap());
+            assert!(
+                Instant::now() < until,
+                "not seen: {:?}",
+                self.shared.saw.lock().unwrap()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -366,7 +411,11 @@ pub(super) fn packet(stream: &mut impl std::io::Read) -> Option<Vec<u8>> {
 /// A CONNECT.
 pub(super) fn connect(level: u8, client: &str, keep_alive: u16, login: Option<(&str, &str)>) -> Vec<u8> {
     let text = |text: &str| [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat();
-    let mut body = [&text("MQTT")[..], &[level, if login.is_some() { 0xc2 } else { 0x02 }]].concat();
+    let mut body = [
+        &text("MQTT")[..],
+        &[level, if login.is_some() { 0xc2 } else { 0x02 }],
+    ]
+    .concat();
     body.extend_from_slice(&keep_alive.to_be_bytes());
     if level == 5 {
         body.push(0);
@@ -381,7 +430,13 @@ pub(super) fn connect(level: u8, client: &str, keep_alive: u16, login: Option<(&
 
 /// A PUBLISH of QoS 1 in MQTT 5.
 pub(super) fn publish(topic: &str, id: u16, payload: &[u8]) -> Vec<u8> {
-    let head = [&(topic.len() as u16).to_be_bytes()[..], topic.as_bytes(), &id.to_be_bytes(), &[0]].concat();
+    let head = [
+        &(topic.len() as u16).to_be_bytes()[..],
+        topic.as_bytes(),
+        &id.to_be_bytes(),
+        &[0],
+    ]
+    .concat();
     whole(0x32, &[&head, payload].concat())
 }
 

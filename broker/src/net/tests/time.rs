@@ -15,7 +15,10 @@ fn a_connection_without_a_connect_is_closed_after_5_seconds() {
     for client in [&mut silent, &mut dribbling] {
         assert_eq!(client.packet(), None);
         let took = began.elapsed();
-        assert!(took > Duration::from_secs(4) && took < Duration::from_millis(7_500), "{took:?}");
+        assert!(
+            took > Duration::from_secs(4) && took < Duration::from_millis(7_500),
+            "{took:?}"
+        );
     }
 }
 
@@ -23,7 +26,10 @@ fn a_connection_without_a_connect_is_closed_after_5_seconds() {
 fn silence_of_one_and_a_half_keep_alives_ends_a_connection_and_pings_hold_it() {
     let rig = Rig::new(NetConfig::default());
     let login = Some(("alice", "good"));
-    let (mut silent, mut lively) = (rig.connected(&connect(5, "s", 2, login)), rig.connected(&connect(5, "l", 2, login)));
+    let (mut silent, mut lively) = (
+        rig.connected(&connect(5, "s", 2, login)),
+        rig.connected(&connect(5, "l", 2, login)),
+    );
     let began = Instant::now();
     let pings = std::thread::spawn(move || {
         for _ in 0..6 {
@@ -35,7 +41,10 @@ fn silence_of_one_and_a_half_keep_alives_ends_a_connection_and_pings_hold_it() {
     let answer = silent.packet().unwrap();
     let took = began.elapsed();
     assert_eq!((answer[0], answer[2]), (0xe0, 0x8d));
-    assert!(took >= Duration::from_secs(3) && took < Duration::from_millis(5_500), "{took:?}");
+    assert!(
+        took >= Duration::from_secs(3) && took < Duration::from_millis(5_500),
+        "{took:?}"
+    );
     rig.wait_for(&Saw::Closed(CloseReason::KeepAlive));
     pings.join().unwrap();
 }
@@ -63,7 +72,17 @@ fn a_shutdown_tells_clients_and_their_homes() {
     let answer = v5.packet().unwrap();
     assert_eq!((answer[0], answer[2]), (0xe0, 0x8b));
     assert_eq!((v5.packet(), v3.packet()), (None, None));
-    let closed = rig.shared.saw.lock().unwrap().iter().filter(|saw| **saw == Saw::Closed(CloseReason::Shutdown)).count();
+    let closed = rig
+        .shared
+        .saw
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|saw| **saw == Saw::Closed(CloseReason::Shutdown))
+        .count();
     assert_eq!(closed, 2);
-    assert!(std::net::TcpStream::connect(rig.at).is_err(), "nobody listens any more");
+    assert!(
+        std::net::TcpStream::connect(rig.at).is_err(),
+        "nobody listens any more"
+    );
 }

@@ -38,11 +38,15 @@ fn packets_pass_tls_also_those_larger_than_a_record_and_the_end_is_said() {
     let (server, client) = certificate();
     let rig = Rig::with_tls(NetConfig::default(), Some(server));
     for user in ["alice", "bob"] {
-        let session = rustls::ClientConnection::new(client.clone(), ServerName::try_from("localhost").unwrap()).unwrap();
+        let session =
+            rustls::ClientConnection::new(client.clone(), ServerName::try_from("localhost").unwrap())
+                .unwrap();
         let socket = TcpStream::connect(rig.at).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let mut tls = rustls::StreamOwned::new(session, socket);
-        let send = |tls: &mut rustls::StreamOwned<_, _>, bytes: &[u8]| std::io::Write::write_all(tls, bytes).unwrap();
+        let send = |tls: &mut rustls::StreamOwned<_, _>, bytes: &[u8]| {
+            std::io::Write::write_all(tls, bytes).unwrap()
+        };
         send(&mut tls, &connect(5, "c", 0, Some((user, "good"))));
         assert_eq!(packet(&mut tls).unwrap()[3], 0);
         send(&mut tls, &publish("large", 1, &[3; 200_000]));
@@ -84,7 +88,11 @@ fn web_socket(rig: &Rig, ahead: &[u8]) -> WebSocket<TcpStream> {
     client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let (theirs, peer) = listener.accept().unwrap();
     let transport = NewTransport::WebSocket(theirs, None);
-    let new = NewConnection { transport, peer, already_read: ahead.to_vec() };
+    let new = NewConnection {
+        transport,
+        peer,
+        already_read: ahead.to_vec(),
+    };
     rig.router().hand_over(0, RoleId::Broker, Box::new(new));
     WebSocket::from_raw_socket(client, Role::Client, None)
 }
@@ -109,7 +117,11 @@ fn packets_pass_a_web_socket_split_anywhere_and_read_ahead_with_its_upgrade() {
     }
     assert_eq!(next(&mut socket), [0x40, 2, 0, 1]);
     socket.send(Message::Ping("x".into())).unwrap();
-    socket.send(Message::binary([publish("a", 2, b""), publish("b", 3, b"")].concat())).unwrap();
+    socket
+        .send(Message::binary(
+            [publish("a", 2, b""), publish("b", 3, b"")].concat(),
+        ))
+        .unwrap();
     let mut acks = Vec::new();
     while acks.len() < 8 {
         if let Message::Binary(bytes) = socket.read().unwrap() {
@@ -119,14 +131,19 @@ fn packets_pass_a_web_socket_split_anywhere_and_read_ahead_with_its_upgrade() {
     assert_eq!(acks, [0x40, 2, 0, 2, 0x40, 2, 0, 3]);
     socket.send(Message::binary(vec![0xe0, 0])).unwrap();
     rig.wait_for(&Saw::Disconnect);
-    assert!(matches!(socket.read(), Ok(Message::Close(_))), "a goodbye of the WebSocket");
+    assert!(
+        matches!(socket.read(), Ok(Message::Close(_))),
+        "a goodbye of the WebSocket"
+    );
 }
 
 #[test]
 fn text_on_a_web_socket_ends_it() {
     let rig = Rig::new(NetConfig::default());
     let mut socket = web_socket(&rig, b"");
-    socket.send(Message::binary(connect(5, "c", 0, Some(("alice", "good"))))).unwrap();
+    socket
+        .send(Message::binary(connect(5, "c", 0, Some(("alice", "good")))))
+        .unwrap();
     assert_eq!(next(&mut socket)[3], 0);
     socket.send(Message::text("hello")).unwrap();
     rig.wait_for(&Saw::Closed(CloseReason::Gone));
@@ -136,7 +153,9 @@ fn text_on_a_web_socket_ends_it() {
 fn a_slow_web_socket_gets_everything() {
     let rig = Rig::new(NetConfig::default());
     let mut socket = web_socket(&rig, b"");
-    socket.send(Message::binary(connect(5, "c", 0, Some(("alice", "good"))))).unwrap();
+    socket
+        .send(Message::binary(connect(5, "c", 0, Some(("alice", "good")))))
+        .unwrap();
     assert_eq!(next(&mut socket)[3], 0);
     socket.send(Message::binary(publish("flood", 1, b""))).unwrap();
     std::thread::sleep(Duration::from_millis(300));
