@@ -257,7 +257,7 @@ fn a_refusal_that_came_before_the_body_leaves_the_connection_to_the_next_request
                 .unwrap();
             let refused = head(&mut client).await;
             assert!(refused.starts_with("HTTP/1.1 401 "), "{refused}");
-            let lengths = refused
+            let mut lengths = refused
                 .lines()
                 .filter_map(|line| line.strip_prefix("content-length: "));
             let length: usize = lengths.next_back().unwrap().parse().unwrap();
