@@ -7,31 +7,37 @@ use std::time::{Duration, Instant};
 
 use godwit_broker::codec::fuzz_one;
 
-/// One legal packet of each kind a client sends, and some that hold every property.
-const CORPUS: &[&[u8]] = &[
-    b"\x10\x0d\0\x04MQTT\x04\x02\0\x3c\0\x01c",
-    b"\x10\x2c\0\x04MQTT\x04\xf6\0\x3c\0\x03dev\0\x04will\0\x04gone\0\x05alice\0\x06secret",
-    b"\x10\x58\0\x04MQTT\x05\xf6\0\x3c\x17\x11\0\0\0\x3c\x21\0\x05\x27\0\0\x10\0\x22\0\x07\x17\0\x19\x01\x26\0\0\0\0\
-      \0\x03dev\x12\x18\0\0\0\x09\x01\x01\x02\0\0\0\0\x03\0\x01j\x08\0\x01r\0\x04will\0\x04gone\0\x05alice\0\x06secret",
-    b"\x10\x10\0\x04MQTT\x05\x00\0\0\x03\x21\0\x01\0\0",
-    b"\x30\x06\0\x03a/bx",
-    b"\x3b\x09\0\x03a/b\0\x07xy",
-    b"\x32\x2a\0\x03a/b\0\x07\x1f\x01\x01\x02\0\0\0\x09\x03\0\x01j\x08\0\x01r\x09\0\x01d\x23\0\x01\x26\0\x01a\0\x01bpay",
-    b"\x34\x08\0\x01t\0\x01\0xx",
-    b"\x40\x02\0\x01",
-    b"\x40\x09\0\x01\x83\x05\x1f\0\x02no",
-    b"\x50\x03\0\x01\x97",
-    b"\x62\x02\0\x01",
-    b"\x70\x04\0\x01\0\0",
-    b"\x82\x0c\0\x01\0\x01a\x01\0\x03b/#\x02",
-    b"\x82\x0b\0\x01\x02\x0b\x07\0\x03b/#\x2d",
-    b"\xa2\x08\0\x01\0\x01a\0\x01b",
-    b"\xa2\x06\0\x01\0\0\x01a",
-    b"\xc0\0",
-    b"\xe0\0",
-    b"\xe0\x07\x04\x05\x11\0\0\0\x07",
-    b"\xf0\x08\x18\x06\x15\0\x03abc",
+/// Legal packets of each kind that a client sends, some with every property: first byte and what follows the length.
+const CORPUS: &[(u8, &[u8])] = &[
+    (0x10, b"\0\x04MQTT\x04\x02\0\x3c\0\x01c"),
+    (0x10, b"\0\x04MQTT\x04\xf6\0\x3c\0\x03dev\0\x04will\0\x04gone\0\x05alice\0\x06secret"),
+    (0x10, b"\0\x04MQTT\x05\xf6\0\x3c\x14\x11\0\0\0\x3c\x21\0\x05\x27\0\0\x10\0\x22\0\x07\x17\0\x19\x01\0\x03dev\
+      \x17\x18\0\0\0\x09\x01\x01\x02\0\0\0\0\x03\0\x01j\x08\0\x01r\x09\0\0\0\x04will\0\x04gone\0\x05alice\0\x06secret"),
+    (0x10, b"\0\x04MQTT\x05\x00\0\0\x0a\x21\0\x01\x26\0\x01a\0\x01b\0\0"),
+    (0x30, b"\0\x03a/bx"),
+    (0x3b, b"\0\x03a/b\0\x07xy"),
+    (0x32, b"\0\x03a/b\0\x07\x1a\x01\x01\x02\0\0\0\x09\x03\0\x01j\x08\0\x01r\x09\0\x01d\x26\0\x01a\0\x01bpay"),
+    (0x34, b"\0\x01t\0\x01\0xx"),
+    (0x30, b"\0\0\x03\x23\0\x01xx"),
+    (0x40, b"\0\x01"),
+    (0x40, b"\0\x01\x83\x05\x1f\0\x02no"),
+    (0x50, b"\0\x01\x97"),
+    (0x62, b"\0\x01"),
+    (0x70, b"\0\x01\0\0"),
+    (0x82, b"\0\x01\0\x01a\x01\0\x03b/#\x02"),
+    (0x82, b"\0\x01\x02\x0b\x07\0\x03b/#\x2d"),
+    (0xa2, b"\0\x01\0\x01a\0\x01b"),
+    (0xa2, b"\0\x01\0\0\x01a"),
+    (0xc0, b""),
+    (0xe0, b""),
+    (0xe0, b"\x04\x05\x11\0\0\0\x07"),
+    (0xf0, b"\x18\x06\x15\0\x03abc"),
 ];
+
+/// A packet of the corpus, all of which have lengths of one byte.
+fn packet((first, body): (u8, &[u8])) -> Vec<u8> {
+    [&[first, body.len() as u8], body].concat()
+}
 
 /// Most bytes of an input: longer ones reach nothing new.
 const LONGEST: usize = 600;
@@ -71,11 +77,11 @@ fn mutate(input: &mut Vec<u8>, random: &mut Random) {
             3 if !input.is_empty() => drop(input.remove(at)),
             4 => input.truncate(at),
             5 => {
-                let other = CORPUS[random.below(CORPUS.len())];
+                let other = packet(CORPUS[random.below(CORPUS.len())]);
                 let from = random.below(other.len());
                 input.splice(at..at, other[from..].iter().copied());
             }
-            6 => input.extend_from_slice(CORPUS[random.below(CORPUS.len())]),
+            6 => input.extend(packet(CORPUS[random.below(CORPUS.len())])),
             // The length is put right, so that what is behind it is reached.
             _ if input.len() >= 2 => {
                 let body = input.len() - 2;
@@ -103,7 +109,7 @@ fn main() -> ExitCode {
     println!("seed {seed}, {seconds} s");
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let (mut inputs, mut frames, mut decoded, mut refused) = (0u64, 0u64, 0u64, 0u64);
-    let mut kept: Vec<Vec<u8>> = CORPUS.iter().map(|packet| packet.to_vec()).collect();
+    let mut kept: Vec<Vec<u8>> = CORPUS.iter().copied().map(packet).collect();
     for (packet, index) in kept.iter().zip(0..) {
         assert!(
             fuzz_one(packet).decoded > 0,

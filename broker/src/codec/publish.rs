@@ -87,6 +87,8 @@ impl WithIt {
                 (property::PAYLOAD_FORMAT, Value::Number(format)) => {
                     self.properties.get_or_insert_default().payload_is_utf8 = Some(format == 1);
                 }
+                // An empty one is the same as none in what is stored.
+                (property::CONTENT_TYPE, Value::Text("")) => {}
                 (property::CONTENT_TYPE, Value::Text(text)) => {
                     self.properties.get_or_insert_default().content_type = text.into();
                 }
