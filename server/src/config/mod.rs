@@ -1,6 +1,9 @@
 //! Every option of `godwit`, once: this struct gives the flags, the environment variables, the configuration file and
 //! godwit.example.toml. Not here: what follows from the options together (`settings`), their types (`types`).
 
+// The comments are the generated configuration file, where a URL is a plain one.
+#![expect(rustdoc::bare_urls)]
+
 mod settings;
 mod types;
 
