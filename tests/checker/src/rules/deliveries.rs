@@ -1,12 +1,12 @@
 //! What sessions got against what is stored: ORDER, PHANTOM, SCOPE, DUP, and of SEQ and CONTENT what concerns the
 //! recipient's side. Leaves what each session saw for the rule of what it was owed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::Repeats;
 use super::stored::Index;
 use crate::Limits;
-use crate::run::{Conversation, Delivery, NOBODY, Run, Stored};
+use crate::run::{Conversation, Delivery, Key, NOBODY, Run, Stored};
 use crate::verdict::Verdict;
 
 /// (session, conversation) → positions seen, rising.
@@ -40,6 +40,8 @@ struct Group<'a> {
     /// Positions in the order of their first deliveries while that is the order of numbers, with the time of the
     /// last delivery; an inverted one is put where it belongs.
     seen: Vec<(u32, u64)>,
+    /// Contents that stand twice and came as bare text: which of the two came is anybody's guess.
+    bare_doubles: HashSet<Key>,
 }
 
 impl<'a> Group<'a> {
@@ -51,6 +53,7 @@ impl<'a> Group<'a> {
             number,
             conversation: run.conversations.get(&number),
             seen: Vec::new(),
+            bare_doubles: HashSet::new(),
         }
     }
 
@@ -62,9 +65,28 @@ impl<'a> Group<'a> {
             delivery.seq = entry.seq;
             self.compare(delivery, entry, verdict);
             self.in_scope(delivery, verdict);
-            self.in_order(delivery, repeats, verdict);
+            self.in_order(delivery, entry, repeats, verdict);
         }
-        self.seen.into_iter().map(|(seq, _)| seq).collect()
+        let mut seen: Vec<u32> = self.seen.iter().map(|(seq, _)| *seq).collect();
+        // Who had one of two equal bare texts cannot be said to lack the other.
+        let history = self
+            .conversation
+            .map_or(&[][..], |conversation| &conversation.history);
+        let other = |hash: &Key| self.index.text(self.number, *hash).iter();
+        seen.extend(
+            self.bare_doubles
+                .iter()
+                .flat_map(other)
+                .map(|place| history[*place as usize].seq),
+        );
+        seen.sort_unstable();
+        seen.dedup();
+        seen
+    }
+
+    /// Whether nothing tells this delivery from that of an equal text.
+    fn is_bare_double(&self, delivery: &Delivery, entry: &Stored) -> bool {
+        delivery.message == 0 && delivery.inbox == 0 && self.index.text(self.number, entry.hash).len() > 1
     }
 
     fn name(&self) -> &'a str {
@@ -109,32 +131,10 @@ impl<'a> Group<'a> {
         found
     }
 
-    /// Without any id. Of a content that stands twice (an excused double) the one not seen yet is meant only if it is
-    /// what comes next; otherwise it is a repeat of the one that was seen.
+    /// Without any id: the entry of that content; of two equal ones, which only an excused double makes, the first.
     fn by_content(&self, conversation: &'a Conversation, delivery: &Delivery) -> Option<&'a Stored> {
-        let highest = self.highest();
-        let after = conversation.history.partition_point(|entry| entry.seq <= highest);
-        let due = conversation.history[after..]
-            .iter()
-            .find(|entry| entry.is_message);
-        let mut entries = self
-            .index
-            .text(self.number, delivery.hash)
-            .iter()
-            .map(|place| &conversation.history[*place as usize]);
-        let seen = |entry: &&Stored| {
-            self.seen
-                .binary_search_by_key(&entry.seq, |(seq, _)| *seq)
-                .is_ok()
-        };
-        let fresh = entries.clone().find(|entry| entry.seq > highest);
-        let known = entries.clone().find(seen);
-        match (fresh, known) {
-            (Some(fresh), Some(_)) if due.is_some_and(|due| due.seq == fresh.seq) => Some(fresh),
-            (_, Some(known)) => Some(known),
-            (Some(fresh), None) => Some(fresh),
-            (None, None) => entries.next(),
-        }
+        let place = self.index.text(self.number, delivery.hash).first()?;
+        Some(&conversation.history[*place as usize])
     }
 
     fn highest(&self) -> u32 {
@@ -184,8 +184,18 @@ impl<'a> Group<'a> {
         }
     }
 
-    fn in_order(&mut self, delivery: &Delivery, repeats: &mut Repeats, verdict: &mut Verdict) {
+    fn in_order(
+        &mut self,
+        delivery: &Delivery,
+        entry: &Stored,
+        repeats: &mut Repeats,
+        verdict: &mut Verdict,
+    ) {
         let seq = delivery.seq;
+        if self.is_bare_double(delivery, entry) && !self.bare_doubles.insert(entry.hash) {
+            repeats.explained += 1;
+            return;
+        }
         if seq > self.highest() {
             self.seen.push((seq, delivery.t));
             return;
