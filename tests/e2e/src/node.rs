@@ -139,7 +139,14 @@ impl Node {
             .args(["--mqtt", &loopback(self.ports.mqtt)])
             .args(["--http", &loopback(self.ports.http)])
             .args(["--admin", &loopback(self.ports.admin)])
-            .args(&self.arguments)
+            .args(&self.arguments);
+        // The tests' own variables are no options of the product.
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"GODWIT_"))
+        {
+            command.env_remove(name);
+        }
+        command
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

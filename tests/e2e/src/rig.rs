@@ -147,6 +147,10 @@ impl Rig {
             .build()?;
         runtime.block_on(make_cursors(&world, node.ports().mqtt))?;
         world.make_conversations(&api, &mut random)?;
+        if let Some(disk) = &disk {
+            // What is tried is the load, not the making of the world: a bug that syncs nothing shall lose messages only.
+            disk.order("sync-all")?;
+        }
         Ok(Self {
             shared: Arc::new(Shared::new(Recorder::create(&folder.join("records"))?)),
             world: Arc::new(world),
