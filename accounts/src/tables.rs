@@ -1,5 +1,5 @@
 //! What accounts keeps in the store: table constants (ids 100–199, part of the on-disk format). What the rows hold is
-//! said at [`crate::rows`].
+//! said at `rows`.
 
 use godwit_store::{Kind, Table};
 

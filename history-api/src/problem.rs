@@ -137,7 +137,7 @@ impl Problem {
 }
 
 impl IntoResponse for Problem {
-    /// Without a body: that is given by [`finish`], which knows the request's id.
+    /// Without a body: that is given by `finish`, which knows the request's id.
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = self.status();
