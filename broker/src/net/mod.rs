@@ -165,7 +165,12 @@ impl Net {
 
     pub(crate) fn start(&mut self, cx: &mut Cx<'_>) {
         self.tell_time(cx);
-        cx.after(1_000, Part::Net.tag(TIMER_TICK));
+        Self::await_tick(cx);
+    }
+
+    /// Ticks come at the beginning of a second, so that a deadline is met within it.
+    fn await_tick(cx: &mut Cx<'_>) {
+        cx.after(1_000 - cx.now().mono_ms % 1_000, Part::Net.tag(TIMER_TICK));
     }
 
     fn tell_time(&mut self, cx: &Cx<'_>) {
@@ -317,7 +322,7 @@ impl Net {
         self.tell_time(cx);
         match number {
             TIMER_TICK => {
-                cx.after(1_000, Part::Net.tag(TIMER_TICK));
+                Self::await_tick(cx);
                 self.tick(cx, up);
             }
             TIMER_ACCEPT => self.accept_again(cx),
