@@ -194,9 +194,13 @@ impl Home {
                 retry.as_ref(),
             ),
         };
-        // Only what needs it: a send without an id of its own.
-        let retry =
-            retry.filter(|_| matches!(&target, Ok(Target::Conversation(_, command)) if is_implicit(command)));
+        // Only what needs it: a send without an id of its own. Also of one that is refused now: what it was named on the
+        // connection before may be stored, and the next one must find it by that name.
+        let retry = retry.filter(|_| match &target {
+            Ok(Target::Conversation(_, command)) => is_implicit(command),
+            Ok(Target::Topic(_)) => false,
+            Err(_) => true,
+        });
         if packet.qos == 0 {
             self.go_on_0(env, conn, target);
         } else {
