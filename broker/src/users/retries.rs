@@ -33,6 +33,8 @@ pub(crate) struct Retry {
 pub(crate) struct Previous {
     client_id: Box<str>,
     publishes: Vec<Retry>,
+    /// The present connection brought a publish that is none of these: clients send again first, so it is done with them.
+    passed: bool,
 }
 
 /// The identity of a publish.
@@ -45,11 +47,12 @@ pub(crate) fn identity(
 ) -> Retry {
     let digest = digest(packet);
     let same = |retry: &Retry| retry.packet_id == packet.packet_id && retry.digest == digest;
-    if let Some(of) = previous.iter_mut().find(|of| *of.client_id == *client_id)
-        && let Some(at) = of.publishes.iter().position(same)
-    {
-        // Taken out: a later equal publish of this connection is a new message.
-        return of.publishes.swap_remove(at);
+    if let Some(of) = previous.iter_mut().find(|of| *of.client_id == *client_id) {
+        if let Some(at) = of.publishes.iter().position(same) {
+            // Taken out: a later equal publish of this connection is a new message.
+            return of.publishes.swap_remove(at);
+        }
+        of.passed = true;
     }
     let serial = live.first_serial.wrapping_add(live.inbound.len() as u32);
     let mut hash = Xxh3::new();
@@ -116,18 +119,23 @@ pub(crate) fn restored(row: PreviousRow) -> Vec<Previous> {
             .chunks_exact(ROW_BYTES)
             .filter_map(Retry::decode)
             .collect(),
+        passed: false,
     };
     row.clients.into_iter().map(client).collect()
 }
 
 impl Home {
-    /// A connection is gone. `unwritten`: how many of its last PUBACKs were not written.
+    /// A connection is gone. `unwritten`: how many of its last PUBACKs were not written. What it had not yet sent again
+    /// of the connection before it is remembered on: it may have ended for that very reason.
     pub(crate) fn remember_publishes(&mut self, client_id: &str, live: &Live, unwritten: u32) {
-        self.previous.retain(|previous| *previous.client_id != *client_id);
+        let at = self.previous.iter().position(|of| *of.client_id == *client_id);
+        let before = at.map(|at| self.previous.remove(at)).filter(|of| !of.passed);
+        let left = before.map_or_else(Vec::new, |of| of.publishes);
         let given = live.given.iter().rev().take(unwritten as usize).copied();
         let waiting = live.inbound.iter().filter_map(|inbound| inbound.retry);
         let publishes: Vec<Retry> = given
             .chain(waiting)
+            .chain(left)
             .filter(|retry| retry.packet_id != 0)
             .take(PUBLISHES)
             .collect();
@@ -139,6 +147,7 @@ impl Home {
             self.previous.push(Previous {
                 client_id: client_id.into(),
                 publishes,
+                passed: false,
             });
         }
     }

@@ -286,6 +286,50 @@ fn a_send_without_an_id_is_a_retry_only_if_its_puback_was_not_written() {
 }
 
 #[test]
+fn what_could_not_be_sent_again_before_the_next_connection_ended_is_a_retry_still() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    let conversation = rig.make_conversation(&[alice.user]);
+    let a = rig.connect(&alice, clean(V3, "a"));
+    rig.deaf = true;
+    for id in 1..=3 {
+        rig.packet(a, send(conversation, "again", id));
+    }
+    rig.vanish(a);
+    rig.deaf = false;
+    rig.run();
+    assert_eq!(rig.entries(conversation), 3);
+    for _ in 0..2 {
+        // Only the first gets through each time.
+        let a = rig.connect(&alice, clean(V3, "a"));
+        rig.deaf = true;
+        rig.packet(a, send(conversation, "again", 1));
+        rig.vanish(a);
+        rig.deaf = false;
+        rig.run();
+    }
+    let a = rig.connect(&alice, clean(V3, "a"));
+    for id in 1..=3 {
+        rig.packet(a, send(conversation, "again", id));
+    }
+    assert_eq!(rig.entries(conversation), 3, "all three are retries");
+    // Who began something new is done with the old.
+    rig.deaf = true;
+    for id in 4..=5 {
+        rig.packet(a, send(conversation, "late", id));
+    }
+    rig.vanish(a);
+    rig.deaf = false;
+    rig.run();
+    let a = rig.connect(&alice, clean(V3, "a"));
+    rig.packet(a, send(conversation, "new", 6));
+    rig.vanish(a);
+    let a = rig.connect(&alice, clean(V3, "a"));
+    rig.packet(a, send(conversation, "late", 5));
+    assert_eq!(rig.entries(conversation), 7, "5 is a new message by now");
+}
+
+#[test]
 fn a_client_message_id_in_a_user_property_names_the_message() {
     let mut rig = Rig::new();
     let alice = user("alice");
