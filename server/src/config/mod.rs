@@ -134,13 +134,8 @@ pub struct Config {
     /// Who may use which ordinary topics; the first rule that fits decides, none fits: refused. As a flag (once a rule) or
     /// in the environment (rules separated by ";"): EFFECT ACCESS WHO FILTER, such as "allow publish users sensors/%u/#".
     /// EFFECT is allow or deny; ACCESS publish, subscribe or both; WHO users, anonymous or everyone; in FILTER %u is the
-    /// user name and %c the client id. In this file:
-    ///
-    ///     [[acl]]
-    ///     effect = "allow"
-    ///     access = "both"
-    ///     who = "users"
-    ///     filter = "iot/%u/#"
+    /// user name and %c the client id. In this file a list:
+    /// `acl = [{ effect = "allow", access = "both", who = "users", filter = "iot/%u/#" }]`
     ///
     /// Without any rule: this one, and for anonymous clients (where they are let in) the filter "#".
     #[config(env = "GODWIT_ACL", parse_env = types::rules)]
