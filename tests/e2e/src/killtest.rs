@@ -13,6 +13,8 @@ use crate::rig::{Outcome, Rig, Size};
 
 /// Clients are served again after a kill within this, or the run is over.
 const SERVED: Duration = Duration::from_secs(60);
+/// How long to wait for an acknowledgement to kill behind.
+const ACKNOWLEDGED: Duration = Duration::from_secs(1);
 /// How long to wait for a send in flight before a kill.
 const BUSY: Duration = Duration::from_secs(10);
 
@@ -161,6 +163,14 @@ impl KillTest {
             std::thread::yield_now();
         }
         let mode = self.mode(rig);
+        if rig.random().random_bool(0.5) {
+            // Right behind an acknowledgement: one that was given too early is not true yet.
+            let before = rig.shared.acknowledged();
+            let until = Instant::now() + ACKNOWLEDGED;
+            while rig.shared.acknowledged() == before && Instant::now() < until {
+                std::hint::spin_loop();
+            }
+        }
         let killed = Instant::now();
         let (in_flight, started) = rig.kill_and_start(mode)?;
         report.count += 1;

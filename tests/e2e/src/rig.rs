@@ -314,9 +314,9 @@ impl Rig {
     /// # Errors
     /// When the node had ended before or does not start again.
     pub fn kill_and_start(&mut self, power_loss: Option<&str>) -> Result<(i64, Duration)> {
-        self.shared.recorder.write(&Line::Kill { t: now() });
-        let in_flight = self.shared.in_flight();
+        let (t, in_flight) = (now(), self.shared.in_flight());
         self.node.kill()?;
+        self.shared.recorder.write(&Line::Kill { t });
         if let Some(mode) = power_loss {
             let disk = self.disk.as_ref().context("no file layer")?;
             disk.order(&format!("power-loss {mode}"))?;

@@ -8,16 +8,16 @@ use common::{folder, seed, small};
 use godwit_e2e::killtest::{KillTest, PowerLoss};
 
 /// Runs with the bug and requires one of the rules; up to a few times, for a bug may need a kill at the right moment.
-fn goes_red(bug: &str, power_loss: Option<PowerLoss>, rules: &[&str]) {
+fn goes_red(bug: &str, kills: u32, power_loss: Option<PowerLoss>, rules: &[&str]) {
     let mut seen = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..5 {
         let folder = folder("planted");
         let test = KillTest {
             folder: folder.path(),
             seed: seed(),
-            kills: 4,
+            kills,
             acknowledged: 500,
-            gap_ms: (500, 2_000),
+            gap_ms: (300, 1_500),
             limit: Duration::from_secs(60),
             size: small(),
             power_loss,
@@ -33,31 +33,37 @@ fn goes_red(bug: &str, power_loss: Option<PowerLoss>, rules: &[&str]) {
         assert!(verdict.exit != 2, "not judged: {}", verdict.examples);
         seen.push(verdict.broken.clone());
     }
-    panic!("{bug}: none of {rules:?} in three runs, but {seen:?}");
+    panic!("{bug}: none of {rules:?} in five runs, but {seen:?}");
 }
 
 #[test]
 fn acknowledging_before_the_commit_is_caught() {
     // A kill loses only what was not written; between the write and its sync an acknowledgement is as early.
-    goes_red("ack-before-commit", Some(PowerLoss::Drop), &["ACK"]);
+    let rules = ["ACK", "OWED", "TOPIC_LOSS", "SEQ", "INBOX", "PHANTOM"];
+    goes_red("ack-before-commit", 12, Some(PowerLoss::Drop), &rules);
 }
 
 #[test]
 fn skipping_one_mailbox_is_caught() {
-    goes_red("skip-mailbox", None, &["OWED"]);
+    goes_red("skip-mailbox", 4, None, &["OWED"]);
 }
 
 #[test]
 fn forgetting_a_cursor_is_caught() {
-    goes_red("forget-cursor", None, &["OWED", "INBOX", "TOPIC_LOSS"]);
+    goes_red("forget-cursor", 4, None, &["OWED", "INBOX", "TOPIC_LOSS"]);
 }
 
 #[test]
 fn reusing_a_number_is_caught() {
-    goes_red("reuse-number", None, &["SEQ", "ONCE", "ACK", "INBOX"]);
+    goes_red("reuse-number", 4, None, &["SEQ", "ONCE", "ACK", "INBOX"]);
 }
 
 #[test]
 fn committing_without_a_sync_is_caught_by_the_power_loss() {
-    goes_red("no-sync", Some(PowerLoss::Drop), &["ACK", "OWED", "TOPIC_LOSS"]);
+    goes_red(
+        "no-sync",
+        3,
+        Some(PowerLoss::Drop),
+        &["ACK", "OWED", "TOPIC_LOSS"],
+    );
 }
