@@ -15,6 +15,9 @@ use crate::wire_trait::{CloseReason, ConnId, Wire};
 /// Most reads of one connection before the others get their turn.
 const READS_A_TURN: usize = 4;
 
+/// Most reads of a closing connection a readiness: what a fast sender has in the socket, no more.
+const DISCARDS: usize = 32;
+
 /// What became of one read.
 enum Got {
     Bytes(usize),
@@ -200,20 +203,20 @@ impl Net {
 
     /// Reads and throws away what a closing connection still sends; lets it go at its end.
     pub(super) fn discard(&mut self, id: ConnId) {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        for _ in 0..READS_A_TURN {
-            let Some(conn) = self.get(id) else { break };
-            match conn.transport.socket().read(&mut scratch) {
+        // Not the worker's buffer, which may be in use when a connection is closed.
+        let mut away = [0; 16 << 10];
+        for _ in 0..DISCARDS {
+            let Some(conn) = self.get(id) else { return };
+            match conn.transport.socket().read(&mut away) {
                 Ok(len) if len > 0 => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 _ => {
                     self.remove(None, id);
-                    break;
+                    return;
                 }
             }
         }
-        self.scratch = scratch;
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) struct Shared {
 }
 
 /// Sockets, and a home that acknowledges. Topics say what else it does: `pause` stops reading for 300 ms, `flood` sends
-/// 4,000 numbered packets of 1 KiB as room allows.
+/// 4,000 numbered packets of 1 KiB as room allows, `nap` holds the worker up for 200 ms.
 struct Home {
     net: Net,
     rest: Rest,
@@ -93,6 +93,9 @@ fn up(rest: &mut Rest) -> impl FnMut(&mut Cx<'_>, &mut Net, ConnId, Event) + '_ 
                     net.pause(conn, true);
                     rest.paused = Some(conn);
                     cx.after(300, Part::Users.tag(0));
+                }
+                if &*publish.topic == "nap" {
+                    std::thread::sleep(Duration::from_millis(200));
                 }
                 if &*publish.topic == "flood" {
                     rest.flood = Some((conn, 0));
@@ -381,6 +384,15 @@ impl Client {
     pub(super) fn packet(&mut self) -> Option<Vec<u8>> {
         self.0.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         packet(&mut self.0)
+    }
+}
+
+impl Client {
+    /// Whether the other side says no more but still takes what is sent: no reset that may destroy its last word.
+    pub(super) fn ends_in_order(&mut self) -> bool {
+        // Time for a reset to arrive, if there is one.
+        std::thread::sleep(Duration::from_millis(50));
+        self.0.write_all(&[0xc0, 0]).is_ok() && matches!(std::io::Read::read(&mut self.0, &mut [0]), Ok(0))
     }
 }
 
