@@ -67,6 +67,7 @@ impl Home {
     fn acknowledge(&mut self, env: &mut Env<'_, '_>, conn: ConnId) {
         let now = env.mono_ms();
         let mut ended = Vec::new();
+        let mut news = false;
         let Some(session) = self.session_at(conn) else {
             return;
         };
@@ -87,6 +88,7 @@ impl Home {
             let refused = matches!(done, Done::Refused(_));
             let ack = ack(inbound.packet_id, live.version, done);
             if inbound.qos == 1 {
+                news |= !refused && inbound.retry.is_some_and(|retry| retry.fresh);
                 live.given.push_back(inbound.retry.unwrap_or_default());
                 // An acknowledgement is always taken.
                 let _ = env.wire.send(conn, &Outgoing::Puback(ack));
@@ -110,6 +112,9 @@ impl Home {
             let _ = env.wire.send(conn, &Outgoing::Pubrec(ack));
         }
         live.relax(env);
+        if news {
+            self.pass_previous(conn);
+        }
         for message in ended {
             self.forget_in2(env, conn, message);
         }

@@ -125,7 +125,7 @@ impl Home {
             }
         }
         let (id, client_id, expiry) = (session.id, session.client_id.clone(), session.expiry);
-        self.remember_publishes(&client_id, &live, unwritten);
+        self.remember_publishes(&client_id, &live, leave, unwritten);
         if live.will {
             self.will_left(env, id, live.number, leave, expiry);
         }

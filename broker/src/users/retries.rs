@@ -4,10 +4,12 @@
 use godwit_wire::ids::SessionId;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
+use super::detach::Leave;
 use super::home::Home;
 use super::rows::{PreviousClient, PreviousRow};
-use super::session::Live;
+use super::session::{Live, Session};
 use crate::packet::PublishIn;
+use crate::wire_trait::ConnId;
 
 /// PUBACKs given that are remembered before it is asked how many of them are written.
 pub(crate) const GIVEN: usize = 32;
@@ -27,13 +29,15 @@ pub(crate) struct Retry {
     pub(crate) digest: u128,
     /// What its message is named by.
     pub(crate) identity: [u8; 16],
+    /// It repeats nothing that is known; not stored.
+    pub(crate) fresh: bool,
 }
 
 /// A client's previous connection.
 pub(crate) struct Previous {
     client_id: Box<str>,
     publishes: Vec<Retry>,
-    /// The present connection brought a publish that is none of these: clients send again first, so it is done with them.
+    /// On the present connection a new send was acknowledged: clients repeat the old ones first, so this one is done with them.
     passed: bool,
 }
 
@@ -50,9 +54,10 @@ pub(crate) fn identity(
     if let Some(of) = previous.iter_mut().find(|of| *of.client_id == *client_id) {
         if let Some(at) = of.publishes.iter().position(same) {
             // Taken out: a later equal publish of this connection is a new message.
-            return of.publishes.swap_remove(at);
+            return of.publishes.remove(at);
         }
-        of.passed = true;
+        // The client has this packet id free again, so it is done with what had it.
+        of.publishes.retain(|retry| retry.packet_id != packet.packet_id);
     }
     let serial = live.first_serial.wrapping_add(live.inbound.len() as u32);
     let mut hash = Xxh3::new();
@@ -65,6 +70,7 @@ pub(crate) fn identity(
         packet_id: packet.packet_id,
         digest,
         identity: hash.digest128().to_be_bytes(),
+        fresh: true,
     }
 }
 
@@ -91,6 +97,7 @@ impl Retry {
             packet_id: u16::from_be_bytes(packet_id.try_into().ok()?),
             digest: u128::from_be_bytes(digest.try_into().ok()?),
             identity: identity.try_into().ok()?,
+            fresh: false,
         })
     }
 }
@@ -125,20 +132,41 @@ pub(crate) fn restored(row: PreviousRow) -> Vec<Previous> {
 }
 
 impl Home {
+    /// A new send of this client's present connection was acknowledged.
+    pub(crate) fn pass_previous(&mut self, conn: ConnId) {
+        if self.previous.is_empty() {
+            return;
+        }
+        let Home {
+            sessions, previous, ..
+        } = self;
+        let at = |session: &&Session| session.live.as_ref().is_some_and(|live| live.conn == conn);
+        if let Some(session) = sessions.iter().find(at)
+            && let Some(of) = previous.iter_mut().find(|of| of.client_id == session.client_id)
+        {
+            of.passed = true;
+        }
+    }
+
     /// A connection is gone. `unwritten`: how many of its last PUBACKs were not written. What it had not yet sent again
-    /// of the connection before it is remembered on: it may have ended for that very reason.
-    pub(crate) fn remember_publishes(&mut self, client_id: &str, live: &Live, unwritten: u32) {
+    /// of the connection before it is remembered on, for it may have been cut for that very reason; not if it took leave.
+    pub(crate) fn remember_publishes(&mut self, client_id: &str, live: &Live, leave: Leave, unwritten: u32) {
         let at = self.previous.iter().position(|of| *of.client_id == *client_id);
-        let before = at.map(|at| self.previous.remove(at)).filter(|of| !of.passed);
-        let left = before.map_or_else(Vec::new, |of| of.publishes);
+        let before = at.map(|at| self.previous.remove(at));
+        let left = before
+            .filter(|of| !of.passed && leave != Leave::Normally)
+            .map_or_else(Vec::new, |of| of.publishes);
         let given = live.given.iter().rev().take(unwritten as usize).copied();
         let waiting = live.inbound.iter().filter_map(|inbound| inbound.retry);
-        let publishes: Vec<Retry> = given
+        let mut publishes: Vec<Retry> = given
             .chain(waiting)
             .chain(left)
             .filter(|retry| retry.packet_id != 0)
             .take(PUBLISHES)
             .collect();
+        for retry in &mut publishes {
+            retry.fresh = false;
+        }
         if !publishes.is_empty() {
             let others: usize = self.previous.iter().map(|of| of.publishes.len()).sum();
             if self.previous.len() >= CLIENTS || others + publishes.len() > ALL {

@@ -9,6 +9,7 @@ use godwit_wire::proto::chat;
 use super::clients::*;
 use super::rig::*;
 use crate::packet::{Incoming, Outgoing, Version};
+use crate::wire_trait::ConnId;
 
 const V3: Version = Version::V311;
 const V5: Version = Version::V5;
@@ -313,20 +314,85 @@ fn what_could_not_be_sent_again_before_the_next_connection_ended_is_a_retry_stil
         rig.packet(a, send(conversation, "again", id));
     }
     assert_eq!(rig.entries(conversation), 3, "all three are retries");
-    // Who began something new is done with the old.
+}
+
+#[test]
+fn a_client_may_bring_what_was_never_seen_among_what_it_repeats_and_in_another_order() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    let conversation = rig.make_conversation(&[alice.user]);
+    let a = rig.connect(&alice, clean(V3, "a"));
     rig.deaf = true;
-    for id in 4..=5 {
-        rig.packet(a, send(conversation, "late", id));
+    for id in 1..=2 {
+        rig.packet(a, send(conversation, "again", id));
     }
     rig.vanish(a);
     rig.deaf = false;
     rig.run();
     let a = rig.connect(&alice, clean(V3, "a"));
-    rig.packet(a, send(conversation, "new", 6));
+    // The third was lost on its way before; it comes first now, and the connection ends behind it.
+    rig.deaf = true;
+    rig.packet(a, send(conversation, "again", 3));
     rig.vanish(a);
+    rig.deaf = false;
+    rig.run();
     let a = rig.connect(&alice, clean(V3, "a"));
-    rig.packet(a, send(conversation, "late", 5));
-    assert_eq!(rig.entries(conversation), 7, "5 is a new message by now");
+    for id in 1..=3 {
+        rig.packet(a, send(conversation, "again", id));
+    }
+    assert_eq!(rig.entries(conversation), 3, "all three are retries");
+}
+
+#[test]
+fn who_had_something_new_acknowledged_or_took_leave_or_uses_the_packet_id_again_is_done_with_the_old() {
+    type Between = fn(&mut Rig, ConnId, ConversationId);
+    let between: [(Between, usize); 3] = [
+        (|rig, a, of| rig.packet(a, send(of, "new", 6)), 4),
+        (
+            |rig, a, _| {
+                rig.packet(
+                    a,
+                    Incoming::Disconnect {
+                        reason: 0,
+                        session_expiry: None,
+                    },
+                )
+            },
+            3,
+        ),
+        (
+            |rig, a, of| {
+                rig.deaf = true;
+                rig.packet(a, send(of, "new", 5));
+            },
+            4,
+        ),
+    ];
+    for (case, (act, entries)) in between.into_iter().enumerate() {
+        let mut rig = Rig::new();
+        let alice = user("alice");
+        let conversation = rig.make_conversation(&[alice.user]);
+        let a = rig.connect(&alice, clean(V3, "a"));
+        rig.deaf = true;
+        for id in 4..=5 {
+            rig.packet(a, send(conversation, "late", id));
+        }
+        rig.vanish(a);
+        rig.deaf = false;
+        rig.run();
+        let a = rig.connect(&alice, clean(V3, "a"));
+        act(&mut rig, a, conversation);
+        rig.vanish(a);
+        rig.deaf = false;
+        rig.run();
+        let a = rig.connect(&alice, clean(V3, "a"));
+        rig.packet(a, send(conversation, "late", 5));
+        assert_eq!(
+            rig.entries(conversation),
+            entries,
+            "case {case}: 5 is a new message by now"
+        );
+    }
 }
 
 #[test]
