@@ -11,6 +11,6 @@ mod users;
 mod wire_trait;
 
 pub use broker::{Broker, Config, Metrics};
-pub use net::{Listener, NetConfig, NetMetrics, NewConnection, NewTransport};
+pub use net::{Listener, NetConfig, NetMetrics, NewConnection, NewTransport, StopListening};
 pub use topics::{Metrics as TopicMetrics, TopicTree};
 pub use users::{UsersConfig, UsersMetrics};

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use godwit_store::{Completion, CompletionPort};
 use godwit_wire::code::Refusal;
@@ -106,7 +106,14 @@ impl CompletionPort for Inbox {
 #[derive(Clone)]
 pub struct Router {
     pub(crate) inboxes: Arc<[Arc<Inbox>]>,
-    failed: Arc<AtomicBool>,
+    failed: Arc<Failed>,
+}
+
+/// Whether a worker has ended by a bug, and who is told.
+#[derive(Default)]
+struct Failed {
+    has: AtomicBool,
+    watcher: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Router {
@@ -186,7 +193,16 @@ impl Router {
     /// Whether a worker has ended by a bug. Its keys are answered `unavailable` from then on; only a new start of the
     /// process serves them again, so the process should end.
     pub fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
+        self.failed.has.load(Ordering::SeqCst)
+    }
+
+    /// Calls `watcher` when a worker fails, at once if one has; for each of them. Only the first watcher counts.
+    pub fn on_failure(&self, watcher: impl Fn() + Send + Sync + 'static) {
+        // A second one is a mistake that costs nothing: somebody watches already.
+        let _ = self.failed.watcher.set(Box::new(watcher));
+        if self.has_failed() {
+            self.failed.tell();
+        }
     }
 
     pub(crate) fn all_quiet(&self) -> bool {
@@ -197,7 +213,8 @@ impl Router {
     /// A worker has ended: whoever waits for it is told, and nobody asks it again.
     pub(crate) fn close(&self, worker: u16, failed: bool) {
         if failed {
-            self.failed.store(true, Ordering::Release);
+            self.failed.has.store(true, Ordering::SeqCst);
+            self.failed.tell();
         }
         let inbox = &self.inboxes[usize::from(worker)];
         inbox.quiet.store(true, Ordering::Release);
@@ -217,6 +234,14 @@ impl Router {
                 drop(mail);
                 asker.wake();
             }
+        }
+    }
+}
+
+impl Failed {
+    fn tell(&self) {
+        if let Some(watcher) = self.watcher.get() {
+            watcher();
         }
     }
 }

@@ -155,14 +155,15 @@ pub(crate) async fn send(
     let conversation: ConversationId = id(&conversation)?;
     let parts = SendParts::of_body(&body.value)?.identified_by(key.text.as_deref())?;
     let client_message_id = parts.client_message_id.clone();
-    let identity = match &client_message_id {
-        Some(id) => SendIdentity::Client(id.clone()),
+    let (identity, fresh) = match &client_message_id {
+        Some(id) => (SendIdentity::Client(id.clone()), false),
         // Nobody can repeat it.
-        None => SendIdentity::Implicit(Uuid::now_v7().into_bytes()),
+        None => (SendIdentity::Implicit(Uuid::now_v7().into_bytes()), true),
     };
     let send = Send {
         sender: caller.named(),
         identity,
+        fresh,
         content: parts.content,
         content_type: parts.content_type,
         reply_to: parts.reply_to,

@@ -41,7 +41,8 @@ impl Ingest {
         let known = conversation
             .recall(send.sender.user, &send.identity)
             .map(|known| known.sent.sequence_number);
-        let check = known.map_or(Check::Reading, Check::At);
+        let unknown = if send.fresh { Check::New } else { Check::Reading };
+        let check = known.map_or(unknown, Check::At);
         let name = client_id_name(send.sender.user, &send.identity);
         conversation.pending.push_back(Pending {
             number,

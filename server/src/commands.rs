@@ -94,15 +94,22 @@ fn run_server(options: Options) -> anyhow::Result<()> {
     }
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals")?;
     let running = serve(config, None, Shutdown::default())?;
+    let router = running.router().clone();
+    let waiting = signals.handle();
+    router.on_failure(move || waiting.close());
     wait_for_end(&mut signals, &running);
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals")?;
     std::thread::Builder::new()
         .name("godwit-deadline".into())
         .spawn(move || watch_end(signals))?;
     running.stop();
+    if router.has_failed() {
+        bail!("a worker has failed, see the log; what was acknowledged is stored, start the server again");
+    }
     Ok(())
 }
 
-/// Returns at SIGTERM or SIGINT.
+/// Returns at SIGTERM or SIGINT, or when a worker has failed.
 fn wait_for_end(signals: &mut Signals, running: &Running) {
     for signal in signals.forever() {
         if signal != SIGHUP {

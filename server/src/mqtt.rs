@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use godwit_broker::{Broker, Listener, NetConfig, NewConnection, NewTransport, UsersConfig};
+use godwit_broker::{Broker, Listener, NetConfig, NewConnection, NewTransport, StopListening, UsersConfig};
 use godwit_cluster::{RoleId, Router};
 use godwit_history_api::{MqttUpgrade, take_apart};
 use tokio_rustls::server::TlsStream;
@@ -78,6 +78,13 @@ pub(crate) fn open(
         }
     }
     Ok(())
+}
+
+/// Lets no more clients in; those that are in stay.
+pub(crate) fn close(router: &Router) {
+    for worker in 0..router.workers() {
+        router.hand_over(worker, RoleId::Broker, Box::new(StopListening));
+    }
 }
 
 /// Takes upgraded WebSockets out of HTTP and gives them to the workers in turn.

@@ -168,6 +168,7 @@ impl Parts {
         tracing::info!("shutting down");
         // Load balancers look elsewhere; doors let nobody in, requests under way are answered.
         self.api.drain();
+        mqtt::close(self.workers.router());
         self.doors.closed();
         // MQTT clients are told and their connections closed; what was lazy is stored.
         self.workers.stop();

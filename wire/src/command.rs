@@ -190,6 +190,8 @@ pub struct Send {
     pub sender: Named,
     /// What names it for ONCE.
     pub identity: SendIdentity,
+    /// The identity was made just now, for this send alone, so it names nothing stored and need not be looked up.
+    pub fresh: bool,
     /// Content type and content.
     pub content: chat::send_request::Content,
     /// Which of the content types.

@@ -14,7 +14,7 @@ use godwit_wire::topic::is_user_name;
 
 use super::conn::{Arrival, Conn};
 use super::transport::{Stream, TlsStream, Transport, WebSocketStream};
-use super::{Event, GREETING_SECONDS, Listener, Net, NewConnection, NewTransport, Up};
+use super::{Event, GREETING_SECONDS, Listener, Net, NewConnection, NewTransport, StopListening, Up};
 use crate::codec::{self, reason};
 use crate::packet::{Connack, Connect, Outgoing, Version};
 use crate::part::Part;
@@ -42,8 +42,12 @@ impl Net {
             Ok(listener) => return self.listen(cx, *listener),
             Err(item) => item,
         };
-        match item.downcast::<NewConnection>() {
-            Ok(new) => self.welcome(cx, *new),
+        let item = match item.downcast::<NewConnection>() {
+            Ok(new) => return self.welcome(cx, *new),
+            Err(item) => item,
+        };
+        match item.downcast::<StopListening>() {
+            Ok(_) => self.listeners.clear(),
             Err(_) => tracing::error!("the broker was handed something it does not know"),
         }
     }

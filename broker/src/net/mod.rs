@@ -78,6 +78,9 @@ pub struct Listener {
     pub tls: Option<Arc<rustls::ServerConfig>>,
 }
 
+/// Handed to a worker: the listeners are closed, the connections stay.
+pub struct StopListening;
+
 /// What a new connection runs over.
 pub enum NewTransport {
     /// TCP.

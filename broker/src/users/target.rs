@@ -152,11 +152,11 @@ impl Asker<'_> {
             ));
         }
         let parts = SendParts::decode(encoding, &packet.payload)?.identified_by(beside)?;
-        let identity = match (parts.client_message_id, message, retry) {
-            (Some(id), _, _) => SendIdentity::Client(id),
-            (None, Some(message), _) => SendIdentity::Implicit(*message.0.as_bytes()),
-            (None, None, Some(retry)) => SendIdentity::Implicit(retry.identity),
-            (None, None, None) => SendIdentity::Implicit(*MessageId::fresh().0.as_bytes()),
+        let (identity, fresh) = match (parts.client_message_id, message, retry) {
+            (Some(id), _, _) => (SendIdentity::Client(id), false),
+            (None, Some(message), _) => (SendIdentity::Implicit(*message.0.as_bytes()), false),
+            (None, None, Some(retry)) => (SendIdentity::Implicit(retry.identity), retry.fresh),
+            (None, None, None) => (SendIdentity::Implicit(*MessageId::fresh().0.as_bytes()), true),
         };
         let me = &self.live.principal;
         Ok(Send {
@@ -165,6 +165,7 @@ impl Asker<'_> {
                 name: me.name.clone(),
             },
             identity,
+            fresh,
             content: parts.content,
             content_type: parts.content_type,
             reply_to: parts.reply_to,

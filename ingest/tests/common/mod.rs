@@ -156,6 +156,7 @@ impl Bridge {
         let send = Send {
             sender: from.clone(),
             identity: SendIdentity::Client(client_id.into()),
+            fresh: false,
             content: Content::Text(text.into()),
             content_type: chat::ContentType::Text,
             reply_to: None,

@@ -37,6 +37,7 @@ pub fn send(from: &Named, client_id: &str, with: Option<&Named>) -> C {
     C::Send(Box::new(Send {
         sender: from.clone(),
         identity: SendIdentity::Client(client_id.into()),
+        fresh: false,
         content: Content::Text(format!("text of {client_id}")),
         content_type: chat::ContentType::Text,
         reply_to: None,
