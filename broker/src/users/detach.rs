@@ -176,7 +176,12 @@ impl Home {
         ended: Option<Box<EndedSession>>,
         ops: Vec<Op>,
     ) {
-        let Some(ended) = ended else { return };
+        let Some(ended) = ended else {
+            if !ops.is_empty() {
+                env.store(What::Lazy, ops);
+            }
+            return;
+        };
         if ops.is_empty() {
             self.session_ended(env, *ended);
         } else {
