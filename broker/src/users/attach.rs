@@ -55,9 +55,10 @@ impl Home {
         if let Some(index) = self.of_client(&connect.client_id) {
             self.take_over(env, index, connect.clean_start);
         }
-        self.drop_wills_of(env, &connect.client_id, connect.clean_start);
-        // It may be gone with its connection.
-        if let Some(index) = self.of_client(&connect.client_id).filter(|_| connect.clean_start) {
+        // It may be gone with its connection, or was to go with one that an earlier start of this node had.
+        let over = |session: &Session| connect.clean_start || !session.outlives();
+        let found = self.of_client(&connect.client_id);
+        if let Some(index) = found.filter(|index| over(&self.sessions[*index])) {
             ended = Some(Box::new(self.remove_session(env, index, &mut ops)));
         }
         let found = self.of_client(&connect.client_id);
@@ -73,12 +74,12 @@ impl Home {
             self.sessions.push(session);
             self.sessions.len() - 1
         });
-        self.begin(env, conn, index, &connect, principal, session_present, &mut ops);
+        let look_at = self.begin(env, conn, index, &connect, principal, session_present, &mut ops);
         if ops.is_empty() {
             self.finish_end(env, ended, ops);
             self.attached(env, conn);
         } else {
-            env.store(What::Attached { conn, ended }, ops);
+            env.store(What::Attached { conn, ended, look_at }, ops);
         }
     }
 
@@ -92,11 +93,11 @@ impl Home {
         let Some(live) = self.sessions[index].live.as_deref() else {
             return;
         };
-        let last = disconnect(live.version, TAKEN_OVER);
-        let unwritten = env.wire.close(live.conn, last);
+        let unwritten = env.wire.close(live.conn, Some(disconnect(TAKEN_OVER)));
         self.detach(env, index, Leave::TakenOver { clean_start }, unwritten);
     }
 
+    /// Gives what [`due::session_look`] gives.
     #[expect(clippy::too_many_arguments, reason = "what a CONNECT begins with")]
     fn begin(
         &mut self,
@@ -107,7 +108,7 @@ impl Home {
         principal: Principal,
         session_present: bool,
         ops: &mut Vec<godwit_store::Op>,
-    ) {
+    ) -> Option<u64> {
         let (user, view, now) = (env.user, env.view(), env.unix_ms());
         let number = env.fresh_number();
         let granted = connect.session_expiry.min(env.common.config.session_expiry_max);
@@ -134,12 +135,15 @@ impl Home {
             parked: None,
             requests: Vec::new(),
         }));
+        let mut look_at = None;
         if session.outlives() {
             session.stored = true;
-            due::session_look(env, session, now + u64::from(granted) * 1_000, ops);
+            look_at = due::session_look(env, session, now + u64::from(granted) * 1_000, ops);
             ops.push(Name::Session(session.id).put(user, view, &session.row()));
         } else if session.stored {
-            // It was to outlive its connections and now ends with this one: its rows go then.
+            // It was to outlive its connections and now ends with this one: its rows go then, or at the next start of
+            // this node, which looks at it soon.
+            let _ = due::session_look(env, session, now, ops);
             ops.push(Name::Session(session.id).put(user, view, &session.row()));
         }
         let id = session.id;
@@ -148,6 +152,7 @@ impl Home {
         }
         env.common.conns.insert(conn, user);
         env.metrics().live.inc();
+        look_at
     }
 
     /// What a CONNECT changed is durable: CONNACK, then what is owed.
@@ -160,24 +165,27 @@ impl Home {
             return;
         };
         live.ready = true;
+        let (number, session_present) = (live.number, live.session_present);
         let connack = Connack {
-            session_present: live.session_present,
+            session_present,
             reason: 0,
             session_expiry: live.told_expiry.filter(|_| live.version == Version::V5),
             receive_maximum: RECEIVE_MAXIMUM,
             maximum_packet_size: PACKET_BYTES as u32,
-            assigned_client_id: live.assigned_client_id.then_some(client_id),
+            assigned_client_id: live.assigned_client_id.then(|| client_id.clone()),
             ..Connack::default()
         };
         // A CONNACK is always taken.
         let _ = env.wire.send(conn, &Outgoing::Connack(Box::new(connack)));
+        self.drop_wills_of(env, &client_id, number, session_present);
         self.push_all(env, id);
     }
 }
 
-/// A DISCONNECT, where the version has one.
-pub(crate) fn disconnect(version: Version, reason: u8) -> Option<Outgoing> {
-    (version == Version::V5).then(|| Outgoing::Disconnect(reason, Vec::new()))
+/// The last word to a client. It is nothing in 3.1.1, but still one: closing without would reset the connection if the
+/// client has sent more, and destroy the acknowledgements that it was given.
+pub(crate) fn disconnect(reason: u8) -> Outgoing {
+    Outgoing::Disconnect(reason, Vec::new())
 }
 
 /// A CONNACK that refuses is the last packet.

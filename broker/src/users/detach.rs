@@ -5,6 +5,7 @@ use godwit_wire::command::Answer;
 use godwit_wire::ids::SessionId;
 use uuid::Uuid;
 
+use super::PROTOCOL_ERROR;
 use super::attach::{EndedSession, disconnect};
 use super::due;
 use super::env::{Env, What};
@@ -56,6 +57,16 @@ impl Home {
     ) {
         let Some(index) = self.index_at(conn) else { return };
         let session = &mut self.sessions[index];
+        let asked_none = session.expiry == 0
+            && session
+                .live
+                .as_deref()
+                .is_some_and(|live| live.told_expiry.is_none());
+        if asked_none && expiry.is_some_and(|expiry| expiry > 0) {
+            // MQTT 5, 3.14.2.2.2: no DISCONNECT at all, so the will stands.
+            self.close_connection(env, conn, PROTOCOL_ERROR);
+            return;
+        }
         if let Some(expiry) = expiry.filter(|_| session.expiry > 0) {
             session.expiry = expiry.min(env.common.config.session_expiry_max);
         }
@@ -71,8 +82,7 @@ impl Home {
     /// Closes a connection for a reason of ours.
     pub(crate) fn close_connection(&mut self, env: &mut Env<'_, '_>, conn: ConnId, reason: u8) {
         let Some(index) = self.index_at(conn) else { return };
-        let version = env.wire.version(conn);
-        let unwritten = env.wire.close(conn, disconnect(version, reason));
+        let unwritten = env.wire.close(conn, Some(disconnect(reason)));
         self.detach(env, index, Leave::Abruptly, unwritten);
     }
 
@@ -127,14 +137,16 @@ impl Home {
         let (id, client_id, expiry) = (session.id, session.client_id.clone(), session.expiry);
         self.remember_publishes(&client_id, &live, leave, unwritten);
         if live.will {
+            // One that was never let in had none.
+            let leave = if live.ready { leave } else { Leave::Normally };
             self.will_left(env, id, live.number, leave, expiry);
         }
         let session = &mut self.sessions[index];
         let mut ops = Vec::new();
         if session.outlives() {
-            due::session_look(env, session, session.ends_at(), &mut ops);
+            let look_at = due::session_look(env, session, session.ends_at(), &mut ops);
             ops.push(Name::Session(id).put(user, view, &session.row()));
-            env.store(What::Lazy, ops);
+            env.store(look_at.map_or(What::Lazy, What::Expected), ops);
             self.flush_soon(env, 0);
         } else {
             let ended = Box::new(self.remove_session(env, index, &mut ops));

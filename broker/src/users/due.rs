@@ -102,13 +102,23 @@ pub(crate) struct Due {
     not_before_ms: u64,
 }
 
+/// `done < next`, always.
 #[derive(Clone, Copy)]
 struct Shard {
     /// The earliest row not looked at, milliseconds since 1970.
     next: u64,
-    /// Rows up to here were looked at.
+    /// Rows up to here were looked at, or are being read.
     done: u64,
-    reading: bool,
+    reading: Option<Reading>,
+}
+
+/// A read of a shard's rows.
+#[derive(Clone, Copy)]
+struct Reading {
+    /// `done` before it.
+    from: u64,
+    /// When it was asked: rows up to here are looked at.
+    asked: u64,
 }
 
 impl Due {
@@ -120,7 +130,7 @@ impl Due {
             self.shards[usize::from(*shard)] = Some(Shard {
                 next: 0,
                 done: 0,
-                reading: false,
+                reading: None,
             });
         }
     }
@@ -134,21 +144,13 @@ impl Due {
         }
     }
 
-    fn expect(&mut self, look: &Look) {
-        let shard = usize::from(Key::User(look.user).shard());
-        if let Some(Some(shard)) = self.shards.get_mut(shard)
-            && look.at > shard.done
-        {
-            shard.next = shard.next.min(look.at);
-        }
-    }
-
-    /// It could not be looked at: it is read again.
-    pub(crate) fn again(&mut self, look: &Look) {
-        let shard = usize::from(Key::User(look.user).shard());
+    /// A row of this user stands at this time and is to be looked at: it has become durable (not earlier: a read before
+    /// would pass it by), or a look left it. Whatever was read meanwhile, and wherever the clock went.
+    pub(crate) fn stands(&mut self, user: UserId, at: u64) {
+        let shard = usize::from(Key::User(user).shard());
         if let Some(Some(shard)) = self.shards.get_mut(shard) {
-            shard.done = shard.done.min(look.at.saturating_sub(1));
-            shard.next = shard.next.min(look.at);
+            shard.done = shard.done.min(at.saturating_sub(1));
+            shard.next = shard.next.min(at);
         }
     }
 
@@ -158,11 +160,9 @@ impl Due {
             return Vec::new();
         }
         if self.queue.is_empty() {
-            let due = self
-                .shards
-                .iter()
-                .enumerate()
-                .filter(|(_, shard)| shard.is_some_and(|shard| shard.next <= unix_ms && !shard.reading));
+            let due = self.shards.iter().enumerate().filter(|(_, shard)| {
+                shard.is_some_and(|shard| shard.next <= unix_ms && shard.reading.is_none())
+            });
             self.queue.extend(due.map(|(index, _)| index as u16));
         }
         let mut reads = Vec::new();
@@ -170,8 +170,11 @@ impl Due {
             let Some(Some(shard)) = self.shards.get_mut(usize::from(number)) else {
                 continue;
             };
-            shard.reading = true;
-            let after = Bytes::copy_from_slice(&(shard.done + 1).to_be_bytes());
+            let from = shard.done;
+            let after = Bytes::copy_from_slice(&(from + 1).to_be_bytes());
+            // What turns up from now on lowers these again.
+            shard.reading = Some(Reading { from, asked: unix_ms });
+            (shard.done, shard.next) = (unix_ms, u64::MAX);
             let read = Read::Set {
                 table: DUE,
                 partition: partition(number),
@@ -196,46 +199,49 @@ impl Due {
     }
 
     /// A shard was read: what is to be looked at now.
-    pub(crate) fn read(&mut self, number: u16, unix_ms: u64, answer: Option<&ReadAnswer>) -> Vec<Look> {
+    pub(crate) fn read(&mut self, number: u16, answer: Option<&ReadAnswer>) -> Vec<Look> {
         let Some(Some(shard)) = self.shards.get_mut(usize::from(number)) else {
             return Vec::new();
         };
-        shard.reading = false;
+        let Some(Reading { from, asked }) = shard.reading.take() else {
+            return Vec::new();
+        };
         let Some(ReadAnswer::Set { elements, more }) = answer else {
+            shard.done = shard.done.min(from);
+            shard.next = shard.next.min(from + 1);
             return Vec::new();
         };
         let looks = elements.iter().filter_map(|(element, _)| Look::decode(element));
-        let (now, later): (Vec<Look>, Vec<Look>) = looks.partition(|look| look.at <= unix_ms);
+        let (now, later): (Vec<Look>, Vec<Look>) = looks.partition(|look| look.at <= asked);
         match (later.first(), now.last()) {
-            (Some(first), _) => {
-                shard.done = unix_ms;
-                shard.next = first.at;
-            }
+            (Some(first), _) => shard.next = shard.next.min(first.at),
             // The page ended within what is due: the last of it may have company at the same time.
             (None, Some(last)) if *more => {
-                shard.done = shard.done.max(last.at.saturating_sub(1));
-                shard.next = last.at;
+                shard.done = shard.done.min(last.at.saturating_sub(1));
+                shard.next = shard.next.min(last.at);
             }
-            _ => {
-                shard.done = unix_ms;
-                shard.next = u64::MAX;
-            }
+            _ => {}
         }
         now
     }
 }
 
-/// Sees to it that the session is looked at no later than `at`.
-pub(crate) fn session_look(env: &mut Env<'_, '_>, session: &mut Session, at: u64, ops: &mut Vec<Op>) {
+/// Sees to it that the session is looked at no later than `at`. `Some`: by a new row at this time, of which
+/// [`Due::stands`] must be told when it is durable ([`What::Expected`]).
+pub(crate) fn session_look(
+    env: &Env<'_, '_>,
+    session: &mut Session,
+    at: u64,
+    ops: &mut Vec<Op>,
+) -> Option<u64> {
     let now = env.unix_ms();
     if session.due_at > now && session.due_at <= at {
-        return;
+        return None;
     }
     forget_session(env, session, ops);
     session.due_at = at.max(now + 1);
-    let look = of_session(env.user, session);
-    env.common.due.expect(&look);
-    ops.push(look.insert());
+    ops.push(of_session(env.user, session).insert());
+    Some(session.due_at)
 }
 
 /// A session ends: so does its due row.
@@ -243,12 +249,6 @@ pub(crate) fn forget_session(env: &Env<'_, '_>, session: &Session, ops: &mut Vec
     if session.due_at > 0 {
         ops.push(of_session(env.user, session).remove());
     }
-}
-
-/// Sees to it that a will is looked at.
-pub(crate) fn expect_will(env: &mut Env<'_, '_>, look: &Look) -> Op {
-    env.common.due.expect(look);
-    look.insert()
 }
 
 fn of_session(user: UserId, session: &Session) -> Look {
@@ -289,13 +289,24 @@ impl Home {
             self.finish_end(env, Some(ended), ops);
             return;
         }
+        if session.live.is_some() && !session.outlives() {
+            // Its row is for a later start of this node, should this one not see its connection end.
+            return;
+        }
         let at = match session.live {
-            Some(_) => now + u64::from(session.expiry.max(1)) * 1_000,
+            Some(_) => now + u64::from(session.expiry) * 1_000,
             None => session.ends_at(),
         };
-        session_look(env, session, at, &mut ops);
+        let what = match session_look(env, session, at, &mut ops) {
+            Some(at) => What::Expected(at),
+            // The clock went back: its row still is the right one.
+            None => {
+                env.common.due.stands(user, session.due_at);
+                What::Lazy
+            }
+        };
         ops.push(Name::Session(session.id).put(user, view, &session.row()));
-        env.store(What::Lazy, ops);
+        env.store(what, ops);
     }
 }
 
@@ -341,15 +352,15 @@ mod tests {
             elements,
             more: false,
         };
-        assert_eq!(due.read(shard, 1_000, Some(&answer)), [past]);
+        assert_eq!(due.read(shard, Some(&answer)), [past]);
         assert!(due.tick(0, 4_999).is_empty());
-        due.expect(&Look { at: 3_000, ..past });
+        due.stands(past.user, 3_000);
         assert_eq!(due.tick(0, 3_000).len(), 1);
         let answer = ReadAnswer::Set {
             elements: Vec::new(),
             more: false,
         };
-        assert!(due.read(shard, 3_000, Some(&answer)).is_empty());
+        assert!(due.read(shard, Some(&answer)).is_empty());
         assert!(due.tick(0, u64::MAX - 1).is_empty());
     }
 
@@ -363,7 +374,7 @@ mod tests {
             (look(20, None).element(), Bytes::new()),
         ];
         let answer = ReadAnswer::Set { elements, more: true };
-        assert_eq!(due.read(1, 1_000, Some(&answer)).len(), 2);
+        assert_eq!(due.read(1, Some(&answer)).len(), 2);
         let again = due.tick(0, 1_000);
         let Some((
             1,

@@ -33,6 +33,8 @@ pub(crate) enum What {
     Attached {
         conn: ConnId,
         ended: Option<Box<EndedSession>>,
+        /// As at `Expected`.
+        look_at: Option<u64>,
     },
     /// Stored: the rows that end a session.
     Ended(Box<EndedSession>),
@@ -59,6 +61,8 @@ pub(crate) enum What {
     Out2 { session: SessionId, positions: Vec<u64> },
     /// Stored: lazily kept rows.
     Lazy,
+    /// Stored: rows with a due row at this time, to be looked at from now on.
+    Expected(u64),
     /// Stored: marks of everything up to here.
     Marks(u64),
     /// Stored: cursors above this floor of the mailbox.

@@ -118,7 +118,7 @@ impl Users {
     pub(crate) fn load_failed(&mut self, user: UserId) {
         self.loading.remove(&user);
         for look in self.common.tickets.take_looks(user) {
-            self.common.due.again(&look);
+            self.common.due.stands(look.user, look.at);
         }
     }
 
@@ -324,7 +324,7 @@ impl Users {
     }
 
     fn due_read(&mut self, cx: &mut Cx<'_>, shard: u16, answer: Option<&ReadAnswer>) {
-        for look in self.common.due.read(shard, cx.now().unix_ms, answer) {
+        for look in self.common.due.read(shard, answer) {
             let ticket = Ticket {
                 user: look.user,
                 what: What::Look(Box::new(look)),

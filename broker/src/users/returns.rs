@@ -32,6 +32,10 @@ impl Users {
         }
         let lazy = match what {
             What::Lazy => None,
+            What::Expected(at) => {
+                self.common.due.stands(user, at);
+                None
+            }
             What::Marks(up_to) => Some(up_to),
             what => return self.stored_for(cx, wire, user, what),
         };
@@ -46,7 +50,10 @@ impl Users {
         self.with(cx, wire, user, |home, env| match what {
             What::Mail => home.mail_stored(env),
             What::Owed(session) => home.owed_stored(env, session),
-            What::Attached { conn, ended } => {
+            What::Attached { conn, ended, look_at } => {
+                if let Some(at) = look_at {
+                    env.common.due.stands(user, at);
+                }
                 if let Some(ended) = ended {
                     home.session_ended(env, *ended);
                 }

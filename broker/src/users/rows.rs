@@ -249,6 +249,12 @@ pub(crate) struct WillRow {
     /// Where its due row stands.
     #[prost(uint64, tag = "12")]
     pub(crate) look_at: u64,
+    /// Of the message that it is published as, however often that is tried.
+    #[prost(bytes = "bytes", tag = "13")]
+    pub(crate) message_id: Bytes,
+    /// How often it could not be published.
+    #[prost(uint32, tag = "14")]
+    pub(crate) failed: u32,
 }
 
 /// What is known of clients' previous connections while the home is not in memory.

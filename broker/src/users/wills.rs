@@ -7,19 +7,23 @@ use godwit_store::Op;
 use godwit_wire::account::{Principal, Scopes};
 use godwit_wire::code::Code;
 use godwit_wire::command::{Answer, Publish};
-use godwit_wire::ids::SessionId;
+use godwit_wire::ids::{MessageId, SessionId};
 use godwit_wire::topic::{PublishTopic, classify_publish};
 use uuid::Uuid;
 
 use super::detach::Leave;
-use super::due::{Look, expect_will};
+use super::due::Look;
 use super::env::{Env, What};
 use super::home::Home;
 use super::rows::{Name, WillRow};
+use super::session::Session;
 use crate::packet::{Connect, Will};
 
-/// A will that could not be published is tried again after this, milliseconds.
+/// A will that could not be published is tried again after this, milliseconds, and after twice as long each time: whom it
+/// reached with QoS 1 gets it once more.
 const AGAIN_MS: u64 = 10_000;
+/// As often, at most (about 20 minutes).
+const AGAIN_DOUBLED: u32 = 7;
 
 /// The will of a connection.
 pub(crate) struct PendingWill {
@@ -94,6 +98,8 @@ impl Home {
             anonymous: principal.is_anonymous(),
             due_at: 0,
             look_at,
+            message_id: MessageId::fresh().to_bytes(),
+            failed: 0,
         };
         ops.push(Name::Will(session, number).put(env.user, env.view(), &row));
         ops.push(look(env, session, number, look_at).insert());
@@ -118,26 +124,32 @@ impl Home {
         match leave {
             Leave::Shutdown => {}
             Leave::Normally => self.end_will(env, session, number),
-            // The session goes on before the delay is over.
-            Leave::TakenOver { clean_start: false } if delay > 0 && expiry > 0 => {
-                self.end_will(env, session, number)
+            Leave::TakenOver { clean_start: true } => self.fire_will(env, session, number),
+            // Its delay ends with the CONNACK of the connection that took its place, if there is to be one.
+            Leave::TakenOver { clean_start: false } | Leave::Abruptly => {
+                self.delay_will(env, session, number, delay.min(expiry));
             }
-            Leave::TakenOver { .. } => self.fire_will(env, session, number),
-            Leave::Abruptly => self.delay_will(env, session, number, delay.min(expiry)),
         }
     }
 
-    /// The client returned: wills of its earlier connections are void, or, if it ends its session, due.
-    pub(crate) fn drop_wills_of(&mut self, env: &mut Env<'_, '_>, client_id: &str, clean_start: bool) {
+    /// The client returned, with the connection `current`: wills of its earlier ones are void, or, if their session is
+    /// not the one that goes on, due.
+    pub(crate) fn drop_wills_of(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        client_id: &str,
+        current: u64,
+        session_present: bool,
+    ) {
         let of_client = self
             .wills
             .iter()
-            .filter(|will| will.row.client_id == client_id && !will.firing);
+            .filter(|will| will.row.client_id == client_id && will.number != current && !will.firing);
         let found: Vec<_> = of_client
             .map(|will| (will.session, will.number, will.row.due_at))
             .collect();
         for (session, number, due_at) in found {
-            if clean_start && due_at > 0 {
+            if !session_present && due_at > 0 {
                 self.fire_will(env, session, number);
             } else {
                 self.end_will(env, session, number);
@@ -183,9 +195,9 @@ impl Home {
         will.row.look_at = at;
         let next = look(env, session, number, at);
         let mut ops = vec![Name::Will(session, number).put(user, view, &*will.row)];
-        ops.push(expect_will(env, &next));
+        ops.push(next.insert());
         ops.extend((before != next).then(|| before.remove()));
-        env.store(What::Lazy, ops);
+        env.store(What::Expected(at), ops);
     }
 
     /// Its due row has come up.
@@ -204,14 +216,25 @@ impl Home {
         if lives || will.firing {
             return;
         }
-        match will.row.due_at {
-            // Its connection ended with an earlier start of this node.
+        let (due_at, delay) = (will.row.due_at, will.row.delay);
+        let client_id = will.row.client_id.clone();
+        let returns = |session: &Session| {
+            *session.client_id == *client_id && session.live.as_deref().is_some_and(|live| !live.ready)
+        };
+        if self.sessions.iter().any(returns) {
+            // Its CONNACK, or its end, decides.
+            env.common.due.stands(env.user, due.at);
+            return;
+        }
+        match due_at {
+            // Its connection ended with an earlier start of this node. A session that is not there ended with it.
             0 => {
-                let delay = will.row.delay;
-                self.delay_will(env, session, number, delay);
+                let expiry = self.session(session).map_or(0, |session| session.expiry);
+                self.delay_will(env, session, number, delay.min(expiry));
             }
             at if at <= now => self.fire_will(env, session, number),
-            _ => {}
+            // The clock went back.
+            at => env.common.due.stands(env.user, at),
         }
     }
 
@@ -252,7 +275,8 @@ impl Home {
             expires_at: row.message_expiry.map(|seconds| now + u64::from(seconds) * 1_000),
             properties: row.properties.clone().map(Box::new),
             from: None,
-            message_id: None,
+            // What took it before a crash, or before another refused it, takes it once.
+            message_id: MessageId::from_slice(&row.message_id),
         };
         env.ask_topic(What::Will(session, number), Arc::new(publish));
     }
@@ -270,7 +294,8 @@ impl Home {
         };
         will.firing = false;
         if matches!(answer, Answer::Refused(refusal) if refusal.code.retryable()) {
-            let at = env.unix_ms() + AGAIN_MS;
+            let at = env.unix_ms() + (AGAIN_MS << will.row.failed.min(AGAIN_DOUBLED));
+            will.row.failed = will.row.failed.saturating_add(1);
             self.move_will(env, session, number, at);
         } else {
             self.end_will(env, session, number);
