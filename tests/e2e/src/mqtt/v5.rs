@@ -13,9 +13,14 @@ use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions, Request};
 
 use super::{Delivery, Happened, Login, Outgoing, Told};
 
+/// Refused QoS 2 publishes after which the connection is made anew: rumqttc 0.25 keeps the place of each among those in
+/// flight until then, and sends nothing any more when all are taken.
+const STUCK: u16 = super::PACKET_IDS / 2;
+
 pub(super) struct Link {
     client: AsyncClient,
     events: EventLoop,
+    stuck: u16,
 }
 
 fn qos(number: u8) -> QoS {
@@ -46,7 +51,11 @@ impl Link {
             .set_connection_timeout(super::CONNECT_SECONDS)
             .set_network_options(network);
         let (client, events) = AsyncClient::new(options, super::REQUESTS);
-        Self { client, events }
+        Self {
+            client,
+            events,
+            stuck: 0,
+        }
     }
 
     pub(super) fn subscribe(&self, filter: &str, number: u8) -> bool {
@@ -78,9 +87,22 @@ impl Link {
     }
 
     pub(super) async fn next(&mut self) -> Happened {
+        if self.stuck >= STUCK {
+            self.stuck = 0;
+            self.events.clean();
+            return Happened::Lost("left, because refused publishes fill the client".to_owned());
+        }
         match self.events.poll().await {
-            Ok(event) => told(event),
-            Err(error) => Happened::Lost(error.to_string()),
+            Ok(event) => {
+                let record = matches!(event, Event::Incoming(Packet::PubRec(_)));
+                let happened = told(event);
+                self.stuck += u16::from(record && matches!(happened, Happened::Refused(..)));
+                happened
+            }
+            Err(error) => {
+                self.stuck = 0;
+                Happened::Lost(error.to_string())
+            }
         }
     }
 
