@@ -5,13 +5,14 @@ use std::sync::Arc;
 use godwit_cluster::{Cx, Reply};
 use godwit_wire::account::AccountCommand;
 use godwit_wire::code::{Code, Refusal};
-use godwit_wire::command::{Answer, Command, ConversationCommand, LoggedEntry, Named, UserCommand};
+use godwit_wire::command::{Answer, Command, ConversationCommand, LoggedEntry, Named};
 use godwit_wire::entry::RetryKeys;
 use godwit_wire::ids::{ConversationId, Key, UserId};
 use godwit_wire::limits::GROUP_MEMBERS;
 use godwit_wire::proto::chat::{self, MemberOp, Role};
 use prost::Message;
 
+use crate::announce::Announcing;
 use crate::conversation::{Conversation, IN_FLIGHT, Phase, Waiter};
 use crate::create::{check_texts, too_many_members};
 use crate::members::{MEMBERS_EVER, Membership, STAYS};
@@ -229,21 +230,15 @@ impl Ingest {
         let Some(answer) = self.info(id, None, false) else {
             return;
         };
-        self.write_then(
-            cx,
-            id,
-            vec![put(id, view, RowName::Info, Some(row))],
-            reply,
-            answer,
-        );
-        if let Some(event) = self.conversation_event(id, by, chat::ConversationOp::Changed) {
-            for user in members {
-                cx.tell(
-                    Key::User(user),
-                    Command::User(UserCommand::Note(Box::new(event.clone()))),
-                );
-            }
+        let Some(event) = self.conversation_event(id, by, chat::ConversationOp::Changed) else {
+            return;
+        };
+        if let Some(conversation) = self.conversations.get_mut(&id) {
+            conversation.busy += 1;
         }
+        let change = Box::new(Announcing::new(reply, answer, Box::new(event), members));
+        let tag = self.step(Step::Changed(id, change));
+        cx.store(tag, vec![put(id, view, RowName::Info, Some(row))]);
     }
 
     pub(crate) fn block(

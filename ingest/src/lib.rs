@@ -1,6 +1,7 @@
 //! The ingest bridge: conversations' homes. It gives every message its sequence number, stores it, fans it out to the
 //! mailboxes and only then lets it be acknowledged. It knows no MQTT and no HTTP: commands come in, answers go out.
 
+mod announce;
 mod change;
 mod conversation;
 mod create;

@@ -10,6 +10,7 @@ use godwit_wire::command::{Answer, Command, ConversationCommand};
 use godwit_wire::ids::{ConversationId, Key, UserId};
 use slab::Slab;
 
+use crate::announce::Announcing;
 use crate::conversation::{Conversation, Phase};
 use crate::create::Creation;
 use crate::metrics::Metrics;
@@ -58,6 +59,10 @@ pub(crate) enum Step {
     Making(ConversationId),
     /// The question to who is to be taken in, before the change gets a number.
     Ask(ConversationId, Reply, Box<ConversationCommand>),
+    /// The row of a new name or description.
+    Changed(ConversationId, Box<Announcing>),
+    /// Word of it to a member's mailbox.
+    Noted(ConversationId, u64),
     /// The conversation's entering in that user's list, before the change gets a number.
     Join(ConversationId, Reply, Box<ConversationCommand>),
     /// A read for an answer.
@@ -79,6 +84,9 @@ pub struct Ingest {
     pub(crate) conversations: HashMap<ConversationId, Conversation>,
     pub(crate) steps: Slab<Step>,
     pub(crate) creations: HashMap<ConversationId, Creation>,
+    /// Changes of groups that their members are being told of.
+    pub(crate) announcements: HashMap<u64, Box<Announcing>>,
+    pub(crate) next_announcement: u64,
     /// Conversations with an open tail that were not yet looked at after the take-up.
     pub(crate) tails: VecDeque<ConversationId>,
     /// Those of them that are being loaded.
@@ -106,6 +114,8 @@ impl Ingest {
             conversations: HashMap::new(),
             steps: Slab::new(),
             creations: HashMap::new(),
+            announcements: HashMap::new(),
+            next_announcement: 0,
             tails: VecDeque::new(),
             loading_tails: HashSet::new(),
             failed_tails: Vec::new(),
@@ -192,6 +202,7 @@ impl Role for Ingest {
             }
             Step::Lazy(id) => self.release(id),
             Step::Making(id) => self.made(cx, id),
+            Step::Changed(id, change) => self.tell_change(cx, id, change),
             _ => tracing::error!("a write ended that nobody began"),
         }
     }
@@ -212,6 +223,7 @@ impl Role for Ingest {
                 self.membership_answered(cx, id, position, user, &answer);
             }
             Some(Step::Making(id)) => self.making_answered(cx, id, answer),
+            Some(Step::Noted(id, number)) => self.change_told(cx, id, number, &answer),
             Some(Step::Ask(id, reply, command)) => self.asked(cx, id, reply, *command, answer),
             Some(Step::Join(id, reply, command)) => self.joined(cx, id, reply, &command, answer),
             _ => tracing::error!("an answer came that nobody asked for"),

@@ -119,6 +119,36 @@ fn a_change_asked_for_twice_is_answered_twice_only_when_it_is_stored() {
 }
 
 #[test]
+fn a_new_name_is_told_to_every_mailbox_once_stored_and_answered_only_when_all_have_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut steps = Steps::new(folder.path(), Config::default());
+    let (ann, bob) = (named("ann"), named("bob"));
+    let id = ConversationId::fresh();
+    made(&mut steps, id, group(&ann, &[&bob]));
+    let rename = || C::Change {
+        by: ann.user,
+        name: Some("old friends".into()),
+        description: None,
+    };
+    steps.hold_writes = true;
+    let mut call = steps.call(id, rename());
+    assert!(steps.asked.is_empty(), "nobody hears of what is not stored");
+    steps.until_alone("the write", |steps| !steps.held_writes.is_empty());
+    steps.let_writes_go();
+    let notes = steps.asked.iter().filter(|(_, command, _)| is_note(command));
+    assert_eq!(notes.count(), 2);
+    steps.answer(|user, command| (user == ann.user).then(|| yes(command)));
+    assert!(is_open(&mut call));
+    steps.answer(|_, _| Some(Refusal::unavailable().into()));
+    let Ok(Answer::Refused(refusal)) = call.try_recv() else {
+        panic!("bob has not heard of it")
+    };
+    assert!(refusal.code.retryable());
+    let mut again = steps.call(id, rename());
+    assert!(matches!(steps.answered(&mut again), Answer::Conversation(_)));
+}
+
+#[test]
 fn a_read_watermark_or_block_sent_twice_is_answered_only_when_it_is_stored() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut steps = Steps::new(folder.path(), Config::default());

@@ -140,7 +140,12 @@ impl DataFolder {
         make_private(&self.0)?;
         copy_private(&from.join(KEY_FILE), &self.key())?;
         embedded::restore(&from.join("store"), &self.store())?;
-        sync(&self.0).map_err(|error| at(&self.0, error))
+        // The folder's own name, too, must be there after a power loss.
+        let parent = self.0.canonicalize().ok();
+        let parent = parent.as_deref().and_then(Path::parent);
+        sync(&self.0)
+            .and_then(|()| parent.map_or(Ok(()), sync))
+            .map_err(|error| at(&self.0, error))
     }
 }
 

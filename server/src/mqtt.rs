@@ -20,17 +20,17 @@ const DAY_MS: u64 = DAY_SECONDS as u64 * 1_000;
 /// Seconds of a day; times the most days that are configured it is far below 2^32.
 const DAY_SECONDS: u32 = 24 * 3_600;
 
-/// The broker's settings; `connections` is what the limit on open files leaves room for.
+/// The broker's settings; `connections` is what the limit on open files leaves room for: more are not let in, whatever
+/// is configured, since the descriptors that are left are the store's.
 pub(crate) fn config(node: &Node, connections: u32) -> godwit_broker::Config {
     let settings = &node.settings;
     let options = &settings.options;
     godwit_broker::Config {
         net: NetConfig {
             anonymous: options.anonymous,
-            max_connections: if options.max_connections > 0 {
-                options.max_connections
-            } else {
-                connections
+            max_connections: match options.max_connections {
+                0 => connections,
+                given => given.min(connections),
             },
         },
         users: Arc::new(UsersConfig {
