@@ -402,6 +402,18 @@ pub enum TopicCommand {
         /// As at `Subscribe`.
         route: Route,
     },
+    /// Removes the routes of a session that match a topic, were given their ids before `before` and are none of `keep`:
+    /// it got a publish for which it has no subscription. To the topic's key. Answer: `Done`.
+    Prune {
+        /// The session.
+        session: SessionId,
+        /// Of the publish.
+        topic: Box<str>,
+        /// Route ids of the subscriptions that it has.
+        keep: Vec<u64>,
+        /// A route id that is larger than every one that it had when this was sent.
+        before: u64,
+    },
     /// Retained messages under this key that match a filter. Answer: `Retained`.
     Retained {
         /// The filter.
