@@ -1,16 +1,15 @@
 //! One topic key in memory: its routes and its retained messages, loaded with its first use and dropped when it idles.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use godwit_store::{Kind, Op, Table, View};
+use godwit_store::{Kind, Op, Table};
 use godwit_wire::command::{Publish, Route};
 use godwit_wire::ids::{Key, SessionId, UserId};
-use godwit_wire::proto::stored::StoredPublish;
 use godwit_wire::topic::matches;
 use prost::Message;
 
+use super::retained::Retained;
 use super::tree::TopicTree;
 
 /// Routes of persistent sessions: `(topic key; session id, route id) → RouteRow`.
@@ -19,22 +18,6 @@ pub(crate) const ROUTES: Table = Table {
     kind: Kind::Set,
     name: "routes",
 };
-/// Retained messages: `(topic key; topic) → StoredPublish`; a clearing is a row.
-pub(crate) const RETAINED: Table = Table {
-    id: 221,
-    kind: Kind::Rows,
-    name: "retained",
-};
-/// Topic keys that may have retained messages: `(slice; key)`, for filters whose first levels are wildcards.
-pub(crate) const RETAINED_KEYS: Table = Table {
-    id: 222,
-    kind: Kind::Set,
-    name: "retained_keys",
-};
-
-/// Slices of [`RETAINED_KEYS`]: part of the on-disk format.
-pub(crate) const RETAINED_SLICES: u16 = 16;
-
 /// Routes of one key from which on a tree serves better than a look at each.
 const FEW: usize = 8;
 
@@ -111,49 +94,6 @@ pub(crate) fn read_route(element: &[u8], value: Bytes) -> Option<Route> {
     })
 }
 
-pub(crate) fn retained_slice(levels: &str) -> Bytes {
-    let slice = Key::Topic(levels.into()).shard() % RETAINED_SLICES;
-    Bytes::copy_from_slice(&slice.to_be_bytes())
-}
-
-pub(crate) fn put_retained(key: &Key, view: View, publish: &Publish) -> Op {
-    let value = (!publish.payload.is_empty()).then(|| {
-        let stored = StoredPublish {
-            topic: String::new(),
-            payload: publish.payload.clone(),
-            qos: publish.qos.into(),
-            retain: true,
-            properties: publish.properties.as_deref().cloned(),
-            expires_at: publish.expires_at.unwrap_or_default(),
-            ..StoredPublish::default()
-        };
-        stored.encode_to_vec().into()
-    });
-    let name = Bytes::copy_from_slice(publish.topic.as_bytes());
-    Op::Put {
-        table: RETAINED,
-        partition: partition(key),
-        name,
-        view,
-        value,
-    }
-}
-
-/// A retained message from its row.
-pub(crate) fn read_retained(name: &[u8], value: Bytes) -> Option<Publish> {
-    let stored = StoredPublish::decode(value).ok()?;
-    Some(Publish {
-        topic: std::str::from_utf8(name).ok()?.into(),
-        payload: stored.payload,
-        qos: u8::try_from(stored.qos).ok()?.min(2),
-        retain: true,
-        expires_at: (stored.expires_at != 0).then_some(stored.expires_at),
-        properties: stored.properties.map(Box::new),
-        from: None,
-        message_id: None,
-    })
-}
-
 #[derive(Debug)]
 enum Routes {
     /// Most keys have one subscriber.
@@ -165,9 +105,9 @@ enum Routes {
 #[derive(Debug)]
 pub(crate) struct TopicHome {
     routes: Routes,
-    /// By topic name.
-    pub(crate) retained: BTreeMap<Box<str>, Arc<Publish>>,
-    /// Its row in [`RETAINED_KEYS`] is there.
+    /// Its retained messages; most keys have none.
+    pub(crate) retained: Option<Box<Retained>>,
+    /// Its row in [`RETAINED_KEYS`](super::retained::RETAINED_KEYS) is there.
     pub(crate) listed: bool,
     /// Publishes and writes under way.
     pub(crate) busy: usize,
@@ -179,10 +119,18 @@ impl TopicHome {
         let routes = Routes::Few(Vec::new());
         Self {
             routes,
-            retained: BTreeMap::new(),
+            retained: None,
             listed: false,
             busy: 0,
             last_used_ms: now_ms,
+        }
+    }
+
+    /// One whose rows are being read.
+    pub(crate) fn loading(now_ms: u64) -> Self {
+        Self {
+            busy: 1,
+            ..Self::new(now_ms)
         }
     }
 
@@ -230,19 +178,6 @@ impl TopicHome {
         }
     }
 
-    /// Takes every route of a session out.
-    pub(crate) fn take_session(&mut self, session: SessionId) -> Vec<Route> {
-        let of_session = |route: &&Route| route.session == session;
-        let routes: Vec<Route> = match &self.routes {
-            Routes::Few(routes) => routes.iter().filter(of_session).cloned().collect(),
-            Routes::Many(tree) => tree.iter().filter(of_session).cloned().collect(),
-        };
-        for route in &routes {
-            self.remove(session, &route.filter, None);
-        }
-        routes
-    }
-
     pub(crate) fn matching<'t>(&'t self, topic: &str, found: &mut impl FnMut(&'t Route)) {
         match &self.routes {
             Routes::Few(routes) => routes
@@ -254,13 +189,8 @@ impl TopicHome {
     }
 
     pub(crate) fn retained_matching(&self, filter: &str, now_ms: u64) -> Vec<Arc<Publish>> {
-        let alive = |publish: &&Arc<Publish>| publish.expires_at.is_none_or(|end| end > now_ms);
-        self.retained
-            .values()
-            .filter(|publish| matches(filter, &publish.topic))
-            .filter(alive)
-            .cloned()
-            .collect()
+        let retained = self.retained.as_deref();
+        retained.map_or_else(Vec::new, |retained| retained.matching(filter, now_ms))
     }
 
     /// Whether it can be had again from the store: no live interest, nothing under way.
@@ -296,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_and_a_retained_message_read_back_from_their_rows() {
+    fn a_route_reads_back_from_its_row() {
         let original = Route {
             subscription_id: Some(7),
             no_local: true,
@@ -308,24 +238,5 @@ mod tests {
             panic!("an insert")
         };
         assert_eq!(read_route(&element, value), Some(original));
-        let publish = Publish {
-            topic: "a/b/c".into(),
-            payload: Bytes::from_static(b"x"),
-            qos: 1,
-            retain: true,
-            expires_at: Some(99),
-            properties: None,
-            from: None,
-            message_id: None,
-        };
-        let Op::Put {
-            name,
-            value: Some(value),
-            ..
-        } = put_retained(&key, 1, &publish)
-        else {
-            panic!("a put")
-        };
-        assert_eq!(read_retained(&name, value), Some(publish));
     }
 }

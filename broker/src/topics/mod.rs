@@ -1,10 +1,16 @@
 //! Topics' homes: routes, retained messages, and the copy of the wildcard filters that this worker matches its topics
 //! against. Sessions are known here by their routes only.
 
+mod collect;
+mod gone;
 mod home;
 mod publish;
+mod retained;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 mod tree;
+mod wildcards;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,11 +26,16 @@ use prometheus_client::registry::Registry;
 use slab::Slab;
 
 use crate::part::Part;
-use home::{RETAINED, TopicHome};
-pub(crate) use home::{RETAINED_KEYS, ROUTES};
+use collect::Collecting;
+pub(crate) use collect::{RETAINED_AT_ONCE, RETAINED_BYTES};
+pub(crate) use home::ROUTES;
+use home::TopicHome;
 use publish::Publishing;
-use subscribe::{Collecting, Subscribing};
+use retained::{RETAINED, clear_retained, read_retained};
+pub(crate) use retained::{RETAINED_KEYS, weight};
+use subscribe::Subscribing;
 pub use tree::TopicTree;
+use wildcards::Wildcards;
 
 /// Rows read at a time.
 const PAGE: u32 = 4_096;
@@ -35,7 +46,13 @@ const SWEEP_MS: u64 = 2_000;
 /// Commands that wait for the wildcard filters to be read after a start; beyond it they are refused as unavailable.
 const PARKED: usize = 4_096;
 
+/// How long after a failed read of the wildcard filters they are read again, milliseconds.
+const WILDCARDS_AGAIN_MS: u64 = 100;
+/// Most retained messages that a sweep ends: what a batch of rows takes without holding others up.
+const EXPIRED_AT_ONCE: usize = 4_096;
+
 const TIMER_SWEEP: u64 = 0;
+const TIMER_WILDCARDS: u64 = 1;
 
 /// What this part counts; cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +62,8 @@ pub struct Metrics {
     homes: Gauge,
     wildcards: Gauge,
     routes_gone: Counter,
+    retained_expired: Counter,
+    retained_refused: Counter,
 }
 
 impl Metrics {
@@ -72,8 +91,18 @@ impl Metrics {
         );
         registry.register(
             "godwit_routes_gone",
-            "Routes removed after their session",
+            "Routes removed after their session or subscription",
             self.routes_gone.clone(),
+        );
+        registry.register(
+            "godwit_retained_expired",
+            "Retained messages removed when their time was over",
+            self.retained_expired.clone(),
+        );
+        registry.register(
+            "godwit_retained_refused",
+            "Retained publishes refused because their first levels hold too many",
+            self.retained_refused.clone(),
         );
     }
 }
@@ -103,7 +132,7 @@ pub(crate) struct Topics {
     metrics: Metrics,
     homes: HashMap<Box<str>, TopicHome>,
     /// Filters with a wildcard in their first two levels: every worker has all.
-    wildcards: TopicTree,
+    wildcards: Wildcards,
     wildcards_loaded: bool,
     parked: Vec<(Key, TopicCommand, Reply)>,
     steps: Slab<Step>,
@@ -117,7 +146,7 @@ impl Topics {
         Self {
             metrics,
             homes: HashMap::new(),
-            wildcards: TopicTree::default(),
+            wildcards: Wildcards::default(),
             wildcards_loaded: false,
             parked: Vec::new(),
             steps: Slab::new(),
@@ -191,6 +220,12 @@ impl Topics {
             TopicCommand::Publish(publish) => self.publish(cx, key, publish, reply),
             TopicCommand::Subscribe { route, retained } => self.subscribe(cx, key, route, retained, reply),
             TopicCommand::Unsubscribe { route } => self.unsubscribe(cx, key, &route, reply),
+            TopicCommand::Prune {
+                session,
+                topic,
+                keep,
+                before,
+            } => self.prune(cx, key, (session, &topic), (&keep, before), reply),
             TopicCommand::Retained { filter } => {
                 let now = cx.now().unix_ms;
                 let found = self.home(key).map(|home| home.retained_matching(&filter, now));
@@ -205,11 +240,9 @@ impl Topics {
         let Key::Topic(levels) = key else {
             return Loading::Ready;
         };
-        let now = cx.now().mono_ms;
-        let home = self
-            .homes
-            .entry(levels.clone())
-            .or_insert_with(|| TopicHome::new(now));
+        let now = cx.now();
+        // Busy until the last page is here: a sweep in between would leave a home without its first routes.
+        let home = self.homes.entry(levels.clone()).or_insert_with(|| TopicHome::loading(now.mono_ms));
         let mut more_reads = Vec::new();
         for answer in answers {
             match answer {
@@ -229,9 +262,9 @@ impl Topics {
                     let last = rows.last().map(|(name, _)| name.clone());
                     for (name, value) in rows {
                         home.listed = true;
-                        match home::read_retained(&name, value) {
+                        match read_retained(&name, value) {
                             Some(publish) => {
-                                home.retained.insert(publish.topic.clone(), Arc::new(publish));
+                                home.retained.get_or_insert_default().put(Arc::new(publish));
                             }
                             None => tracing::error!(key = %levels, "a retained row cannot be read"),
                         }
@@ -243,8 +276,12 @@ impl Topics {
                 _ => {}
             }
         }
+        let ready = more_reads.is_empty();
+        if ready {
+            home.busy = home.busy.saturating_sub(1);
+        }
         self.metrics.homes.set(self.homes.len() as i64);
-        if more_reads.is_empty() {
+        if ready {
             Loading::Ready
         } else {
             Loading::More(more_reads)
@@ -298,7 +335,7 @@ impl Topics {
         let Some(ReadAnswer::Set { elements, more }) = answers.and_then(|answers| answers.into_iter().next())
         else {
             // The store does not answer. Publishes wait, parked and bounded, until it does.
-            self.read_wildcards(cx, None);
+            cx.after(WILDCARDS_AGAIN_MS, Part::Topics.tag(TIMER_WILDCARDS));
             return;
         };
         let last = elements.last().map(|(element, _)| element.clone());
@@ -319,12 +356,42 @@ impl Topics {
         }
     }
 
-    pub(crate) fn timer(&mut self, cx: &mut Cx<'_>, _number: u64) {
+    pub(crate) fn timer(&mut self, cx: &mut Cx<'_>, number: u64) {
+        if number == TIMER_WILDCARDS {
+            self.read_wildcards(cx, None);
+            return;
+        }
         cx.after(SWEEP_MS, Part::Topics.tag(TIMER_SWEEP));
+        self.expire(cx);
         let now = cx.now().mono_ms;
         self.homes
             .retain(|_, home| now.saturating_sub(home.last_used_ms) < IDLE_MS || !home.is_droppable());
         self.metrics.homes.set(self.homes.len() as i64);
+    }
+
+    /// Ends retained messages whose time is over.
+    fn expire(&mut self, cx: &mut Cx<'_>) {
+        let (now, view) = (cx.now().unix_ms, cx.view());
+        let mut ops = Vec::new();
+        for (levels, home) in &mut self.homes {
+            let Some(retained) = home.retained.as_deref_mut() else {
+                continue;
+            };
+            let gone = retained.expire(now, EXPIRED_AT_ONCE - ops.len());
+            if gone.is_empty() {
+                continue;
+            }
+            let key = Key::Topic(levels.clone());
+            ops.extend(gone.iter().map(|topic| clear_retained(&key, view, topic)));
+            if ops.len() >= EXPIRED_AT_ONCE {
+                break;
+            }
+        }
+        if !ops.is_empty() {
+            self.metrics.retained_expired.inc_by(ops.len() as u64);
+            let tag = self.step(Step::Lazy);
+            cx.store(tag, ops);
+        }
     }
 
     pub(crate) fn quiet(&self) -> bool {

@@ -5,29 +5,40 @@ use std::sync::Arc;
 use godwit_cluster::{Cx, Reply};
 use godwit_store::Op;
 use godwit_wire::code::Refusal;
-use godwit_wire::command::{Answer, Command, Publish, Route, Target, TopicCommand, UserCommand};
+use godwit_wire::command::{Answer, Command, Publish, Route, Target, UserCommand};
 use godwit_wire::ids::{Key, SessionId, UserId};
 
-use super::home::{drop_route, put_retained, retained_slice};
-use super::{RETAINED_KEYS, Step, Topics, is_for};
+use super::retained::{clear_retained, put_retained, retained_slice};
+use super::{EXPIRED_AT_ONCE, RETAINED_KEYS, Step, Topics, is_for};
 
 /// A publish whose parts are under way.
 #[derive(Debug)]
 pub(super) struct Publishing {
     key: Key,
+    publish: Arc<Publish>,
     reply: Reply,
     outstanding: usize,
     matched: bool,
     refusal: Option<Refusal>,
+    /// Sessions that matched and are no more.
+    gone: Vec<SessionId>,
 }
 
 impl Topics {
     pub(super) fn publish(&mut self, cx: &mut Cx<'_>, key: &Key, publish: Arc<Publish>, reply: Reply) {
         self.metrics.publishes.inc();
-        let retained = if publish.retain {
-            self.retain(cx, key, &publish)
-        } else {
-            Vec::new()
+        if cx.overfull() {
+            // One publish may be for very many users: what waits to be given to them is bounded here.
+            cx.answer(reply, Refusal::unavailable().into());
+            return;
+        }
+        let retained = match self.retain(cx, key, &publish) {
+            Ok(ops) => ops,
+            Err(refusal) => {
+                self.metrics.retained_refused.inc();
+                cx.answer(reply, refusal.into());
+                return;
+            }
         };
         let deliveries = self.match_publish(key, &publish);
         self.metrics.deliveries.inc_by(deliveries.len() as u64);
@@ -56,10 +67,12 @@ impl Topics {
         }
         let place = self.publishing.insert(Publishing {
             key: key.clone(),
+            publish: publish.clone(),
             reply,
             outstanding,
             matched,
             refusal: None,
+            gone: Vec::new(),
         });
         if !retained.is_empty() {
             let tag = self.step(Step::Publish(place));
@@ -75,33 +88,50 @@ impl Topics {
         }
     }
 
-    /// Sets or clears the retained message in memory; the writes that make it durable come back.
-    fn retain(&mut self, cx: &mut Cx<'_>, key: &Key, publish: &Arc<Publish>) -> Vec<Op> {
-        let view = cx.view();
-        let Key::Topic(levels) = key else {
-            return Vec::new();
-        };
-        let Some(home) = self.homes.get_mut(levels) else {
-            return Vec::new();
-        };
+    /// Sets or clears the retained message in memory, if it is one; the writes that make it durable come back. Refused
+    /// where its key has too many.
+    fn retain(&mut self, cx: &mut Cx<'_>, key: &Key, publish: &Arc<Publish>) -> Result<Vec<Op>, Refusal> {
+        let (view, now) = (cx.view(), cx.now().unix_ms);
         let mut ops = Vec::new();
+        let Key::Topic(levels) = key else {
+            return Ok(ops);
+        };
+        let Some(home) = self.homes.get_mut(levels).filter(|_| publish.retain) else {
+            return Ok(ops);
+        };
         if publish.payload.is_empty() {
-            if home.retained.remove(&publish.topic).is_none() {
-                return ops;
+            let retained = home.retained.as_deref_mut();
+            if retained.is_some_and(|retained| retained.clear(&publish.topic)) {
+                ops.push(clear_retained(key, view, &publish.topic));
             }
-        } else {
-            home.retained.insert(publish.topic.clone(), publish.clone());
-            if !std::mem::replace(&mut home.listed, true) {
-                ops.push(Op::Insert {
-                    table: RETAINED_KEYS,
-                    partition: retained_slice(levels),
-                    element: bytes::Bytes::copy_from_slice(levels.as_bytes()),
-                    value: bytes::Bytes::new(),
-                });
+            return Ok(ops);
+        }
+        let retained = home.retained.get_or_insert_default();
+        let mut checked = retained.check(publish);
+        if checked.is_err() {
+            let over = retained.expire(now, EXPIRED_AT_ONCE);
+            self.metrics.retained_expired.inc_by(over.len() as u64);
+            ops.extend(over.iter().map(|topic| clear_retained(key, view, topic)));
+            checked = retained.check(publish);
+        }
+        if let Err(refusal) = checked {
+            if !ops.is_empty() {
+                let tag = self.step(Step::Lazy);
+                cx.store(tag, ops);
             }
+            return Err(refusal);
+        }
+        retained.put(publish.clone());
+        if !std::mem::replace(&mut home.listed, true) {
+            ops.push(Op::Insert {
+                table: RETAINED_KEYS,
+                partition: retained_slice(levels),
+                element: bytes::Bytes::copy_from_slice(levels.as_bytes()),
+                value: bytes::Bytes::new(),
+            });
         }
         ops.push(put_retained(key, view, publish));
-        ops
+        Ok(ops)
     }
 
     /// Whom a publish is for: one entry a user, one target a session, with the options of its matching subscriptions
@@ -141,21 +171,20 @@ impl Topics {
         };
         publishing.outstanding -= 1;
         let done = publishing.outstanding == 0;
-        let key = publishing.key.clone();
         match answer {
             Some(Answer::Refused(refusal)) => {
                 publishing.refusal.get_or_insert(refusal);
             }
-            Some(Answer::Kept { gone }) => {
-                for session in gone {
-                    self.session_gone(cx, &key, session);
-                }
-            }
+            Some(Answer::Kept { gone }) => publishing.gone.extend(gone),
             _ => {}
         }
         if done {
-            let publishing = self.publishing.remove(place);
-            if let Some(home) = self.home(&key) {
+            let mut publishing = self.publishing.remove(place);
+            let key = &publishing.key;
+            if !publishing.gone.is_empty() {
+                self.sessions_gone(cx, key, &publishing.publish.topic, &mut publishing.gone);
+            }
+            if let Some(home) = self.home(key) {
                 home.busy = home.busy.saturating_sub(1);
             }
             let matched = publishing.matched;
@@ -163,37 +192,6 @@ impl Topics {
                 .refusal
                 .map_or(Answer::Published { matched }, Answer::Refused);
             cx.answer(publishing.reply, answer);
-        }
-    }
-
-    /// A session that matched is no more: its routes here go too.
-    fn session_gone(&mut self, cx: &mut Cx<'_>, key: &Key, session: SessionId) {
-        let mut ops = Vec::new();
-        if let Key::Topic(levels) = key
-            && let Some(home) = self.homes.get_mut(levels)
-        {
-            for route in home.take_session(session) {
-                self.metrics.routes_gone.inc();
-                if route.persistent {
-                    ops.push(drop_route(key, &route));
-                }
-            }
-        }
-        if !ops.is_empty() {
-            let tag = self.step(Step::Lazy);
-            cx.store(tag, ops);
-        }
-        let wild: Vec<Route> = self
-            .wildcards
-            .iter()
-            .filter(|route| route.session == session)
-            .cloned()
-            .collect();
-        for route in wild {
-            cx.tell(
-                Key::Wildcards,
-                Command::Topic(TopicCommand::Unsubscribe { route }),
-            );
         }
     }
 }

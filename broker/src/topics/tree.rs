@@ -9,6 +9,62 @@ use godwit_wire::topic::is_reserved_first_level;
 
 type NodeId = u32;
 const ROOT: NodeId = 0;
+/// Routes of one filter up to which one is found by a look at each; more have an index.
+const SCANNED: usize = 16;
+
+/// The routes of one filter.
+#[derive(Debug, Default)]
+struct Ends {
+    routes: Vec<Route>,
+    #[expect(
+        clippy::box_collection,
+        reason = "most filters have one route: one pointer, not the whole map"
+    )]
+    places: Option<Box<HashMap<SessionId, usize>>>,
+}
+
+impl Ends {
+    fn place(&self, session: SessionId) -> Option<usize> {
+        match &self.places {
+            Some(places) => places.get(&session).copied(),
+            None => self.routes.iter().position(|route| route.session == session),
+        }
+    }
+
+    fn insert(&mut self, route: Route) -> Option<Route> {
+        if let Some(old) = self.place(route.session).and_then(|at| self.routes.get_mut(at)) {
+            return Some(std::mem::replace(old, route));
+        }
+        let at = self.routes.len();
+        if let Some(places) = &mut self.places {
+            places.insert(route.session, at);
+        }
+        self.routes.push(route);
+        if self.places.is_none() && at >= SCANNED {
+            let all = self.routes.iter().enumerate();
+            self.places = Some(Box::new(all.map(|(at, route)| (route.session, at)).collect()));
+        }
+        None
+    }
+
+    fn remove(&mut self, session: SessionId, route_id: Option<u64>) -> Option<Route> {
+        let at = self.place(session)?;
+        if route_id.is_some_and(|id| self.routes[at].route_id != id) {
+            return None;
+        }
+        let route = self.routes.swap_remove(at);
+        if let Some(places) = &mut self.places {
+            places.remove(&session);
+            if let Some(moved) = self.routes.get(at) {
+                places.insert(moved.session, at);
+            }
+            if self.routes.len() < SCANNED / 2 {
+                self.places = None;
+            }
+        }
+        Some(route)
+    }
+}
 
 #[derive(Debug, Default)]
 struct Node {
@@ -19,9 +75,9 @@ struct Node {
     )]
     children: Option<Box<HashMap<Box<str>, NodeId>>>,
     /// Of filters that end here.
-    exact: Vec<Route>,
+    exact: Ends,
     /// Of filters that end with `#` here: they match this level and all below.
-    below: Vec<Route>,
+    below: Ends,
 }
 
 impl Node {
@@ -30,8 +86,8 @@ impl Node {
     }
 
     fn is_empty(&self) -> bool {
-        self.exact.is_empty()
-            && self.below.is_empty()
+        self.exact.routes.is_empty()
+            && self.below.routes.is_empty()
             && self.children.as_ref().is_none_or(|all| all.is_empty())
     }
 }
@@ -76,13 +132,10 @@ impl TopicTree {
             };
         }
         let node = &mut self.nodes[node as usize];
-        let routes = if below { &mut node.below } else { &mut node.exact };
-        if let Some(old) = routes.iter_mut().find(|old| old.session == route.session) {
-            return Some(std::mem::replace(old, route));
-        }
-        routes.push(route);
-        self.routes += 1;
-        None
+        let ends = if below { &mut node.below } else { &mut node.exact };
+        let old = ends.insert(route);
+        self.routes += usize::from(old.is_none());
+        old
     }
 
     fn add_child(&mut self, parent: NodeId, level: &str) -> NodeId {
@@ -103,8 +156,8 @@ impl TopicTree {
         let (mut path, below) = split(filter);
         let node = path.try_fold(ROOT, |node, level| self.nodes[node as usize].child(level))?;
         let node = &self.nodes[node as usize];
-        let routes = if below { &node.below } else { &node.exact };
-        routes.iter().find(|route| route.session == session)
+        let ends = if below { &node.below } else { &node.exact };
+        ends.routes.get(ends.place(session)?)
     }
 
     /// Takes the route of a session and filter out; with a `route_id` only if it is still that one.
@@ -118,11 +171,8 @@ impl TopicTree {
             levels.push(level);
         }
         let node = &mut self.nodes[*nodes.last()? as usize];
-        let routes = if below { &mut node.below } else { &mut node.exact };
-        let of_session =
-            |route: &Route| route.session == session && route_id.is_none_or(|id| id == route.route_id);
-        let found = routes.iter().position(of_session)?;
-        let route = routes.swap_remove(found);
+        let ends = if below { &mut node.below } else { &mut node.exact };
+        let route = ends.remove(session, route_id)?;
         self.routes -= 1;
         self.prune(&nodes, &levels);
         Some(route)
@@ -164,10 +214,10 @@ impl TopicTree {
     ) {
         let node = &self.nodes[node as usize];
         if !hidden {
-            node.below.iter().for_each(&mut *found);
+            node.below.routes.iter().for_each(&mut *found);
         }
         let Some(rest) = rest else {
-            node.exact.iter().for_each(found);
+            node.exact.routes.iter().for_each(found);
             return;
         };
         let (level, rest) = match rest.split_once('/') {
@@ -186,7 +236,7 @@ impl TopicTree {
     pub fn iter(&self) -> impl Iterator<Item = &Route> {
         self.nodes
             .iter()
-            .flat_map(|node| node.exact.iter().chain(&node.below))
+            .flat_map(|node| node.exact.routes.iter().chain(&node.below.routes))
     }
 }
 
@@ -267,6 +317,33 @@ pub(crate) mod tests {
         assert!(tree.insert(first.clone()).is_none());
         assert_eq!(tree.insert(second), Some(first));
         assert_eq!(tree.len(), 1);
+    }
+
+    #[test]
+    fn many_sessions_on_one_filter_are_found_replaced_and_removed_one_by_one() {
+        let mut tree = TopicTree::default();
+        let routes: Vec<Route> = (0..20_000).map(|_| route("a/b/#")).collect();
+        for route in &routes {
+            assert!(tree.insert(route.clone()).is_none());
+        }
+        // Both ways through: what is removed moves others.
+        for (n, route) in routes.iter().enumerate().filter(|(n, _)| n % 3 != 0) {
+            let again = Route {
+                route_id: 2,
+                ..route.clone()
+            };
+            assert_eq!(tree.insert(again.clone()).as_ref(), Some(route));
+            assert!(tree.remove(route.session, "a/b/#", Some(1)).is_none());
+            if n % 3 == 1 {
+                assert_eq!(tree.remove(route.session, "a/b/#", Some(2)), Some(again));
+            }
+        }
+        for (n, route) in routes.iter().enumerate() {
+            let found = tree.get(route.session, "a/b/#").map(|found| found.route_id);
+            assert_eq!(found, [Some(1), None, Some(2)][n % 3], "route {n}");
+            tree.remove(route.session, "a/b/#", None);
+        }
+        assert_eq!((tree.len(), tree.nodes.len() - tree.free.len()), (0, 1));
     }
 
     proptest! {

@@ -1,13 +1,15 @@
-//! The answers to SUBSCRIBE, with the retained messages behind it, and UNSUBSCRIBE whole.
+//! The answers to SUBSCRIBE, with the retained messages before and behind it, and UNSUBSCRIBE whole.
 
-use godwit_wire::command::{Route, Target};
+use godwit_store::Op;
+use godwit_wire::command::Route;
 use godwit_wire::ids::SessionId;
+use godwit_wire::limits::SESSION_SUBSCRIPTIONS;
 use godwit_wire::topic::{FilterTopic, classify_filter};
 
 use super::deliver;
 use super::env::{Env, What};
 use super::home::Home;
-use super::owed::Owed;
+use super::request::Kind;
 use super::rows::Name;
 use super::subscribe::{QUOTA, UNSPECIFIED, unroute};
 use super::waiter::Waiter;
@@ -16,6 +18,13 @@ use crate::wire_trait::ConnId;
 
 /// UNSUBACK: no subscription existed.
 const NONE_EXISTED: u8 = 0x11;
+/// Retained messages that go to a session's log in one batch; the next follows when it is durable, so that live
+/// publishes find room in between.
+const PORTION: usize = 256;
+/// Retained messages that wait in the memory of a session that is not persistent: well below what closes it.
+const FED: usize = 256;
+/// And their bytes.
+const FED_BYTES: usize = 256 * 1024;
 
 /// An UNSUBSCRIBE whose rows are on their way.
 pub(crate) struct Unsubscribed {
@@ -26,9 +35,12 @@ pub(crate) struct Unsubscribed {
 }
 
 impl Home {
-    /// SUBACK, if everything has come, then the retained messages.
+    /// SUBACK, if everything has come: with a persistent session that is also that the retained messages are in its log.
+    /// The others follow it.
     pub(crate) fn answer_subscribe(&mut self, env: &mut Env<'_, '_>, id: SessionId, request: u64) {
+        let (user, view) = (env.user, env.view());
         let Some(session) = self.session(id) else { return };
+        let persistent = session.is_persistent();
         let Some(live) = session.live.as_deref_mut() else {
             return;
         };
@@ -36,10 +48,14 @@ impl Home {
             return;
         };
         let open = &live.requests[at];
-        if !open.stored || open.filters.iter().any(|asked| asked.waits) {
+        if open.answered || !open.stored || open.logging || open.waits() {
             return;
         }
-        let done = live.requests.swap_remove(at);
+        if !open.giving.is_logged() {
+            self.log_retained(env, id, request);
+            return;
+        }
+        let mut done = live.requests.swap_remove(at);
         let mut codes: Vec<u8> = done.filters.iter().map(|asked| asked.code).collect();
         if live.version == Version::V311 {
             codes
@@ -47,38 +63,116 @@ impl Home {
                 .filter(|code| **code > 2)
                 .for_each(|code| *code = UNSPECIFIED);
         }
-        // An acknowledgement is always taken.
-        let _ = env.wire.send(live.conn, &Outgoing::Suback(done.packet_id, codes));
-        for asked in done.filters {
-            for publish in asked.retained {
-                let target = Target {
-                    session: id,
-                    qos: asked.code,
-                    retain_as_published: true,
-                    subscription_ids: done.subscription_id.into_iter().collect(),
-                };
-                let owed = Owed {
-                    retain: true,
-                    ..Owed::new(publish, target)
-                };
-                self.give_retained(env, id, owed);
+        let (conn, suback) = (live.conn, Outgoing::Suback(done.packet_id, codes));
+        // Larger than what the client takes: its connection ends.
+        let _ = env.wire.send(conn, &suback);
+        let filters = std::mem::take(&mut done.filters);
+        if !done.giving.is_empty() {
+            match live.requests.iter_mut().find(|one| one.answered) {
+                Some(one) => one.giving.merge(done.giving),
+                None => {
+                    done.answered = true;
+                    live.requests.push(done);
+                }
             }
+        }
+        let mut ops = Vec::new();
+        for asked in filters.iter().filter(|asked| asked.code <= 2) {
+            let Kind::Route { route_id, unanswered } = asked.kind else {
+                continue;
+            };
+            let mut all = session.subscriptions.iter_mut();
+            if let Some(granted) = all.find(|one| one.route_id == route_id) {
+                granted.granted = true;
+                let row = || Name::Subscription(id, route_id).put(user, view, &granted.row());
+                ops.extend((persistent && unanswered).then(row));
+            }
+        }
+        if !ops.is_empty() {
+            env.store(What::Lazy, ops);
         }
         self.push_all(env, id);
     }
 
-    fn give_retained(&mut self, env: &mut Env<'_, '_>, id: SessionId, owed: Owed) {
-        let Some(index) = self.sessions.iter().position(|session| session.id == id) else {
+    /// The next portion of retained messages goes to the session's log.
+    fn log_retained(&mut self, env: &mut Env<'_, '_>, id: SessionId, request: u64) {
+        let view = env.view();
+        let Some(session) = self.session(id) else { return };
+        let log = session.log_id();
+        let live = session.live.as_deref_mut();
+        let mut open = live.into_iter().flat_map(|live| &mut live.requests);
+        let Some(open) = open.find(|one| one.id == request) else {
             return;
         };
-        let session = &mut self.sessions[index];
-        if owed.qos == 0 {
-            deliver::give_now(session, env, &owed);
-        } else if session.is_persistent() {
-            self.append_owed(env, index, owed, Waiter::Nobody, false);
-        } else if !deliver::queue(session, env, owed, false) {
-            self.close_session_connection(env, id, QUOTA);
+        let mut ops = Vec::new();
+        while ops.len() < PORTION
+            && let Some(owed) = open.giving.next_owed(id)
+        {
+            let row = owed.row();
+            let seq = session.log.append(owed, Waiter::Nobody, row.len());
+            ops.push(Op::Append { log, view, seq, row });
         }
+        open.logging = true;
+        let entries = u32::try_from(ops.len()).unwrap_or(u32::MAX);
+        env.metrics().owed.inc_by(u64::from(entries));
+        let what = What::Retained {
+            session: id,
+            request,
+            entries,
+        };
+        env.store(what, ops);
+    }
+
+    /// A portion of retained messages is durable.
+    pub(crate) fn retained_stored(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        id: SessionId,
+        request: u64,
+        entries: u32,
+    ) {
+        if let Some(open) = self.request(id, request) {
+            open.logging = false;
+            self.answer_subscribe(env, id, request);
+        }
+        for _ in 0..entries {
+            self.owed_stored(env, id);
+        }
+    }
+
+    /// Retained messages that follow their SUBACK, as far as the connection has room; it says when there is more.
+    pub(crate) fn give_retained(&mut self, env: &mut Env<'_, '_>, id: SessionId) {
+        let Some(session) = self.session(id) else { return };
+        loop {
+            let Some(live) = session.live.as_deref_mut() else {
+                return;
+            };
+            let Some(at) = live.requests.iter().position(|one| one.answered) else {
+                return;
+            };
+            let giving = &mut live.requests[at].giving;
+            let Some(qos) = giving.qos_of_next() else {
+                live.requests.swap_remove(at);
+                return;
+            };
+            let (entries, bytes) = session.log.kept();
+            let room = match qos {
+                0 => env.wire.room(live.conn),
+                _ => entries < FED && bytes < FED_BYTES,
+            };
+            if !room {
+                return;
+            }
+            let Some(owed) = giving.next_later(id) else {
+                return;
+            };
+            if qos == 0 {
+                deliver::give_now(session, env, &owed);
+            } else if !deliver::queue(session, env, owed, false) {
+                break;
+            }
+        }
+        self.close_session_connection(env, id, QUOTA);
     }
 
     /// An UNSUBSCRIBE.
@@ -89,6 +183,10 @@ impl Home {
         packet_id: PacketId,
         filters: Vec<Box<str>>,
     ) {
+        if filters.len() > SESSION_SUBSCRIPTIONS {
+            self.close_connection(env, conn, QUOTA);
+            return;
+        }
         let (user, view) = (env.user, env.view());
         let Some(session) = self.session_at(conn) else {
             return;
@@ -124,6 +222,10 @@ impl Home {
             };
             codes.push(if existed { 0 } else { NONE_EXISTED });
         }
+        if session.gives_retained() {
+            let ids: Vec<u64> = routes.iter().map(|route| route.route_id).collect();
+            session.forget_retained(&ids);
+        }
         let done = Unsubscribed {
             packet_id,
             codes,
@@ -139,11 +241,10 @@ impl Home {
     /// The rows of an UNSUBSCRIBE are durable.
     pub(crate) fn unsubscribed(&mut self, env: &mut Env<'_, '_>, conn: ConnId, done: Unsubscribed) {
         unroute(env, done.routes);
+        let unsuback = Outgoing::Unsuback(done.packet_id, done.codes);
         if self.session_at(conn).is_some() {
-            // An acknowledgement is always taken.
-            let _ = env
-                .wire
-                .send(conn, &Outgoing::Unsuback(done.packet_id, done.codes));
+            // Larger than what the client takes: its connection ends.
+            let _ = env.wire.send(conn, &unsuback);
         }
     }
 }

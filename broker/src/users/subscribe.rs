@@ -1,11 +1,9 @@
 //! SUBSCRIBE: me/inbox and ordinary filters. SUBACK leaves once the rows are durable and the routes are
 //! live; a route may outlive its subscription, never the reverse.
 
-use std::sync::Arc;
-
 use godwit_store::Op;
 use godwit_wire::code::Code;
-use godwit_wire::command::{Answer, Command, Publish, Route, TopicCommand};
+use godwit_wire::command::{Answer, Command, Route, TopicCommand};
 use godwit_wire::ids::SessionId;
 use godwit_wire::limits::SESSION_SUBSCRIPTIONS;
 use godwit_wire::topic::{Encoding, FilterTopic, TopicRefusal, classify_filter, filter_key};
@@ -14,7 +12,8 @@ use super::cursor::Cursor;
 use super::env::{Env, What};
 use super::home::Home;
 use super::log::Feed;
-use super::rows::Name;
+use super::request::{Asked, For, Kind, Request};
+use super::rows::{Name, SubscriptionRow};
 use super::session::{Inbox, InboxForm, Subscription};
 use crate::packet::{FilterIn, PacketId};
 use crate::wire_trait::ConnId;
@@ -33,35 +32,6 @@ const NO_SHARED: u8 = 0x9E;
 pub(crate) const UNSPECIFIED: u8 = 0x80;
 const SPECIFIC: u8 = 0x83;
 
-/// A SUBSCRIBE that is not answered.
-pub(crate) struct Request {
-    pub(crate) id: u64,
-    pub(crate) packet_id: PacketId,
-    pub(crate) subscription_id: Option<u32>,
-    pub(crate) filters: Vec<Asked>,
-    pub(crate) stored: bool,
-}
-
-/// One filter of it.
-pub(crate) struct Asked {
-    pub(crate) code: u8,
-    /// Of an ordinary filter whose route is awaited, or was made.
-    route_id: u64,
-    pub(crate) waits: bool,
-    pub(crate) retained: Vec<Arc<Publish>>,
-}
-
-impl Asked {
-    fn done(code: u8) -> Self {
-        Self {
-            code,
-            route_id: 0,
-            waits: false,
-            retained: Vec::new(),
-        }
-    }
-}
-
 impl Home {
     /// A SUBSCRIBE.
     pub(crate) fn subscribe(
@@ -72,7 +42,12 @@ impl Home {
         filters: Vec<FilterIn>,
         subscription_id: Option<u32>,
     ) {
-        if filters.len() > SESSION_SUBSCRIPTIONS {
+        let open = self.session_at(conn).and_then(|session| session.live.as_deref());
+        let Some(open) = open.map(|live| live.requests.len()) else {
+            return;
+        };
+        // Before anything changes: nothing of a SUBSCRIBE that is refused as a whole may stay.
+        if filters.len() > SESSION_SUBSCRIPTIONS || open >= REQUESTS {
             self.close_connection(env, conn, QUOTA);
             return;
         }
@@ -81,29 +56,24 @@ impl Home {
         let mut ops = Vec::new();
         let mut routes = Vec::new();
         for filter in filters {
-            let one = match classify_filter(&filter.filter) {
-                Err(refusal) => Asked::done(refused(refusal)),
+            let (code, kind) = match classify_filter(&filter.filter) {
+                Err(refusal) => (refused(refusal), Kind::Refused),
                 Ok(FilterTopic::Inbox(encoding)) => {
-                    Asked::done(self.subscribe_inbox(env, conn, encoding, &filter, subscription_id, &mut ops))
+                    self.subscribe_inbox(env, conn, encoding, &filter, subscription_id, &mut ops)
                 }
                 Ok(FilterTopic::Ordinary(_)) => {
                     match self.add_subscription(env, conn, filter, subscription_id, &mut ops) {
-                        Err(code) => Asked::done(code),
-                        Ok((route, retained)) => {
+                        Err(code) => (code, Kind::Refused),
+                        Ok((route, retained, kind)) => {
                             let code = route.qos;
-                            let route_id = route.route_id;
                             routes.push((asked.len(), route, retained));
-                            Asked {
-                                code,
-                                route_id,
-                                waits: true,
-                                retained: Vec::new(),
-                            }
+                            (code, kind)
                         }
                     }
                 }
             };
-            asked.push(one);
+            let waits = matches!(kind, Kind::Route { .. });
+            asked.push(Asked { code, kind, waits });
         }
         let Some(session) = self.session_at(conn) else {
             return;
@@ -112,24 +82,15 @@ impl Home {
         let Some(live) = session.live.as_deref_mut() else {
             return;
         };
-        if live.requests.len() >= REQUESTS {
-            self.close_connection(env, conn, QUOTA);
-            return;
-        }
         let stored = ops.is_empty();
-        live.requests.push(Request {
-            id,
-            packet_id,
-            subscription_id,
-            filters: asked,
-            stored,
-        });
+        let request = Request::new(id, packet_id, subscription_id, asked, stored);
+        live.requests.push(request);
         if !stored {
             env.store(What::Subscribed(session_id, id), ops);
         }
         // Submitted behind the rows: where commits have one order a route is never durable without them. Elsewhere a
         // route that outlives a crash alone finds a session that does not know it, and its next SUBSCRIBE replaces it.
-        if !routes.is_empty() {
+        if !routes.is_empty() || !stored {
             env.after(WAIT_MS, What::SubscribeTimeout(session_id, id));
         }
         for (index, route, retained) in routes {
@@ -149,7 +110,7 @@ impl Home {
         self.answer_subscribe(env, session_id, id);
     }
 
-    /// me/inbox in one of its encodings. Gives the code.
+    /// me/inbox in one of its encodings. Gives the code, and whether the client has it already.
     fn subscribe_inbox(
         &mut self,
         env: &mut Env<'_, '_>,
@@ -158,7 +119,7 @@ impl Home {
         filter: &FilterIn,
         subscription_id: Option<u32>,
         ops: &mut Vec<Op>,
-    ) -> u8 {
+    ) -> (u8, Kind) {
         let (ever, oldest, newest) = (
             self.mailbox.ever,
             self.mailbox.log.floor(),
@@ -166,19 +127,21 @@ impl Home {
         );
         let (user, view) = (env.user, env.view());
         let Some(session) = self.session_at(conn) else {
-            return UNSPECIFIED;
+            return (UNSPECIFIED, Kind::Refused);
         };
         let persistent = session.is_persistent();
         let Some(live) = session.live.as_deref() else {
-            return UNSPECIFIED;
+            return (UNSPECIFIED, Kind::Refused);
         };
         if live.principal.is_anonymous() || !live.principal.scopes.chat {
-            return NOT_AUTHORIZED;
+            return (NOT_AUTHORIZED, Kind::Refused);
         }
+        let unanswered = live.requests.iter().any(Request::asks_for_inbox);
         let inbox = session.inbox.get_or_insert_with(|| Box::new(Inbox::new()));
         if inbox.form.is_some_and(|form| form.encoding != encoding) {
-            return SPECIFIC;
+            return (SPECIFIC, Kind::Refused);
         }
+        let had = inbox.form.is_some() && !unanswered;
         let qos = filter.qos.min(1);
         inbox.form = Some(InboxForm {
             encoding,
@@ -200,10 +163,11 @@ impl Home {
             ops.push(Name::InboxEver.put_bytes(user, view, bytes::Bytes::from_static(&[1])));
             self.mailbox.ever = true;
         }
-        qos
+        (qos, Kind::Inbox { had })
     }
 
-    /// An ordinary filter. Gives its route and whether retained messages are wanted, or the code of its refusal.
+    /// An ordinary filter. Gives its route, whether retained messages are wanted and what is asked, or the code of its
+    /// refusal.
     fn add_subscription(
         &mut self,
         env: &mut Env<'_, '_>,
@@ -211,7 +175,7 @@ impl Home {
         filter: FilterIn,
         subscription_id: Option<u32>,
         ops: &mut Vec<Op>,
-    ) -> Result<(Route, bool), u8> {
+    ) -> Result<(Route, bool, Kind), u8> {
         let (user, view, route_id) = (env.user, env.view(), env.fresh_number());
         let session = self.session_at(conn).ok_or(UNSPECIFIED)?;
         let live = session.live.as_deref().ok_or(UNSPECIFIED)?;
@@ -231,11 +195,14 @@ impl Home {
             return Err(QUOTA);
         }
         let (id, persistent) = (session.id, session.is_persistent());
+        // A subscription that the client never heard of is new to it.
+        let granted = old.is_some_and(|at| session.subscriptions[at].granted);
         let retained = match filter.retain_handling {
             0 => true,
-            1 => old.is_none(),
+            1 => !granted,
             _ => false,
         };
+        let unanswered = filter.retain_handling == 1 && !granted;
         let mut subscription = Subscription {
             filter: filter.filter,
             route_id,
@@ -243,7 +210,7 @@ impl Home {
             qos: filter.qos.min(2),
             no_local: filter.no_local,
             retain_as_published: filter.retain_as_published,
-            routed: false,
+            granted,
             replaced: Vec::new(),
         };
         if let Some(old) = old.map(|at| session.subscriptions.swap_remove(at)) {
@@ -253,11 +220,19 @@ impl Home {
             let more = subscription.replaced.len().saturating_sub(REPLACED);
             subscription.replaced.drain(..more);
         }
-        ops.extend(persistent.then(|| Name::Subscription(id, route_id).put(user, view, &subscription.row())));
+        if let Some(replaced) = subscription.replaced.last().filter(|_| retained) {
+            session.forget_retained(&[*replaced]);
+        }
+        let row = || SubscriptionRow {
+            unanswered,
+            ..subscription.row()
+        };
+        ops.extend(persistent.then(|| Name::Subscription(id, route_id).put(user, view, &row())));
         let route = subscription.route(user, id, persistent);
         session.subscriptions.reserve_exact(1);
         session.subscriptions.push(subscription);
-        Ok((route, retained))
+        let kind = Kind::Route { route_id, unanswered };
+        Ok((route, retained, kind))
     }
 
     /// The rows of a SUBSCRIBE are durable.
@@ -268,7 +243,7 @@ impl Home {
         self.answer_subscribe(env, session, request);
     }
 
-    fn request(&mut self, session: SessionId, request: u64) -> Option<&mut Request> {
+    pub(crate) fn request(&mut self, session: SessionId, request: u64) -> Option<&mut Request> {
         let live = self.session(session)?.live.as_deref_mut()?;
         live.requests.iter_mut().find(|one| one.id == request)
     }
@@ -283,65 +258,116 @@ impl Home {
         route_id: u64,
         answer: Answer,
     ) {
-        let mut retained = Vec::new();
-        let mut refused = None;
+        let mut found = Vec::new();
+        let mut code = None;
         match answer {
-            Answer::Retained(messages) => retained = messages,
-            Answer::Refused(refusal) if refusal.code == Code::Quota => refused = Some(QUOTA),
-            Answer::Refused(_) => refused = Some(UNSPECIFIED),
+            Answer::Retained(messages) => found = messages,
+            Answer::Refused(refusal) if refusal.code == Code::Quota => code = Some(QUOTA),
+            Answer::Refused(_) => code = Some(UNSPECIFIED),
             _ => {}
         }
-        if refused.is_some() {
-            self.drop_subscriptions(env, session, &[route_id]);
-        } else if let Some(found) = self.session(session).and_then(|session| {
-            session
-                .subscriptions
-                .iter_mut()
-                .find(|found| found.route_id == route_id)
-        }) {
-            found.routed = true;
+        let Some(open) = self.session(session) else { return };
+        let persistent = open.is_persistent();
+        let mut subscriptions = open.subscriptions.iter_mut();
+        if code.is_none()
+            && let Some(found) = subscriptions.find(|found| found.route_id == route_id)
+        {
             found.replaced = Vec::new();
         }
-        let asked = self
-            .request(session, request)
-            .and_then(|request| request.filters.get_mut(index));
-        if let Some(asked) = asked.filter(|asked| asked.waits) {
-            asked.waits = false;
-            asked.code = refused.unwrap_or(asked.code);
-            asked.retained = retained;
-            self.answer_subscribe(env, session, request);
+        let may_wait = open.live.as_deref().is_some_and(|live| live.may_wait(&found));
+        let open = self.request(session, request);
+        let waits = |open: &&mut Request| open.filters.get(index).is_some_and(|asked| asked.waits);
+        let Some(open) = open.filter(waits) else {
+            if code.is_some() {
+                self.drop_subscriptions(env, session, &[route_id]);
+            }
+            return;
+        };
+        let one = For {
+            route_id,
+            qos: open.filters[index].code,
+            subscription_id: open.subscription_id,
+        };
+        open.filters[index].waits = false;
+        if code.is_none() && !may_wait {
+            code = Some(QUOTA);
         }
+        if code.is_none() && !open.take(found, &one, persistent) {
+            code = Some(UNSPECIFIED);
+        }
+        if let Some(code) = code {
+            open.filters[index].code = code;
+            self.drop_subscriptions(env, session, &[route_id]);
+        }
+        self.answer_subscribe(env, session, request);
     }
 
     /// It took too long: what is not answered is refused.
     pub(crate) fn subscribe_timeout(&mut self, env: &mut Env<'_, '_>, session: SessionId, request: u64) {
-        let Some(open) = self.request(session, request) else {
+        let Some(open) = self.request(session, request).filter(|open| !open.answered) else {
             return;
         };
         let late_rows = !std::mem::replace(&mut open.stored, true);
-        let mut late = Vec::new();
-        for asked in open
-            .filters
-            .iter_mut()
-            .filter(|asked| asked.waits || (late_rows && asked.code <= 2))
-        {
-            asked.waits = false;
-            asked.code = UNSPECIFIED;
-            asked.retained = Vec::new();
-            late.push(asked.route_id);
+        let late_log = std::mem::replace(&mut open.logging, false) || !open.giving.is_logged();
+        let (mut late, mut inbox) = (Vec::new(), false);
+        for asked in &mut open.filters {
+            let logged = (1..=2).contains(&asked.code);
+            let is_late = match asked.kind {
+                Kind::Refused => false,
+                Kind::Inbox { had } => {
+                    let is_late = late_rows && asked.code <= 2;
+                    inbox |= is_late && !had;
+                    is_late
+                }
+                Kind::Route { route_id, .. } => {
+                    let is_late = asked.waits || (late_rows && asked.code <= 2) || (late_log && logged);
+                    late.extend(is_late.then_some(route_id));
+                    is_late
+                }
+            };
+            if is_late {
+                asked.waits = false;
+                asked.code = UNSPECIFIED;
+            }
         }
+        open.giving.forget(&late);
         self.drop_subscriptions(env, session, &late);
+        if inbox {
+            self.drop_inbox(env, session, request);
+        }
         self.answer_subscribe(env, session, request);
     }
 
-    /// Takes subscriptions back that were not granted; their routes go after their rows.
+    /// Takes a subscription to me/inbox back that was not granted, unless a later SUBSCRIBE asks for it too.
+    fn drop_inbox(&mut self, env: &mut Env<'_, '_>, id: SessionId, request: u64) {
+        let (user, view) = (env.user, env.view());
+        let Some(session) = self.session(id) else { return };
+        let persistent = session.is_persistent();
+        let live = session.live.as_deref();
+        let mut others = live.into_iter().flat_map(|live| &live.requests);
+        if others.any(|one| one.id != request && one.asks_for_inbox()) {
+            return;
+        }
+        if let Some(inbox) = session.inbox.as_deref_mut() {
+            // The cursor stays, as over an UNSUBSCRIBE.
+            inbox.form = None;
+            let row = persistent.then(|| Name::Inbox(id).put(user, view, &inbox.row()));
+            if let Some(row) = row {
+                env.store(What::Lazy, vec![row]);
+            }
+        }
+    }
+
+    /// Takes subscriptions back that were not granted; their routes go after their rows. One that takes the place of a
+    /// granted one stays, with its row and what it replaces, although its SUBSCRIBE is told otherwise: the client was
+    /// told before that it is owed what matches.
     fn drop_subscriptions(&mut self, env: &mut Env<'_, '_>, id: SessionId, route_ids: &[u64]) {
         let (user, view) = (env.user, env.view());
         let Some(session) = self.session(id) else { return };
         let persistent = session.is_persistent();
         let (mut ops, mut routes) = (Vec::new(), Vec::new());
         session.subscriptions.retain(|subscription| {
-            let dropped = route_ids.contains(&subscription.route_id);
+            let dropped = !subscription.granted && route_ids.contains(&subscription.route_id);
             if dropped {
                 routes.extend(subscription.routes(user, id, persistent));
                 ops.extend(persistent.then(|| Name::Subscription(id, subscription.route_id).end(user, view)));

@@ -49,6 +49,20 @@ impl Rig {
                 });
                 self.answer(reply, Answer::Done);
             }
+            TopicCommand::Prune {
+                session,
+                topic,
+                keep,
+                before,
+            } => {
+                self.routes.retain(|old| {
+                    old.session != session
+                        || !topic::matches(&old.filter, &topic)
+                        || old.route_id >= before
+                        || keep.contains(&old.route_id)
+                });
+                self.answer(reply, Answer::Done);
+            }
             TopicCommand::Retained { .. } => self.answer(reply, Answer::Retained(Vec::new())),
             TopicCommand::Publish(publish) => {
                 self.published.push(publish.clone());
