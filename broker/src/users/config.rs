@@ -22,6 +22,16 @@ pub struct UsersConfig {
     pub return_ms: u64,
     /// How long mailbox entries are kept, milliseconds.
     pub mailbox_ms: u64,
+    /// And how many at most: beyond it the oldest go, a sixteenth at a time, and sessions that did not have them are told
+    /// of a gap.
+    pub mailbox_entries: u64,
+    /// And how many bytes of content that no conversation holds (refused sends).
+    pub mailbox_bytes: u64,
+    /// Most entries that a session's own log holds unacknowledged: beyond it the oldest go, a sixteenth at a time, and
+    /// are counted. May be overrun by as much.
+    pub session_log_entries: u64,
+    /// And most bytes of them.
+    pub session_log_bytes: u64,
 }
 
 impl Default for UsersConfig {
@@ -32,6 +42,10 @@ impl Default for UsersConfig {
             session_expiry_max: limits::SESSION_EXPIRY_SECONDS,
             return_ms: 30_000,
             mailbox_ms: 90 * 24 * 3_600 * 1_000,
+            mailbox_entries: 1_000_000,
+            mailbox_bytes: 256 * 1024 * 1024,
+            session_log_entries: 100_000,
+            session_log_bytes: 64 * 1024 * 1024,
         }
     }
 }
@@ -51,6 +65,10 @@ pub struct UsersMetrics {
     pub expired: Counter,
     /// Owed publishes whose right was gone at delivery.
     pub no_longer_allowed: Counter,
+    /// Publishes that came by a route without a subscription.
+    pub unwanted: Counter,
+    /// Owed entries that went because their session's log, or the mailbox, was over its quota.
+    pub over_quota: Counter,
     /// Entries larger than what their client takes.
     pub too_large: Counter,
     /// Entries that should be in the store and are not (a broken invariant).
@@ -78,6 +96,8 @@ impl Default for UsersMetrics {
             dropped_qos0: Counter::default(),
             expired: Counter::default(),
             no_longer_allowed: Counter::default(),
+            unwanted: Counter::default(),
+            over_quota: Counter::default(),
             too_large: Counter::default(),
             missing: Counter::default(),
             contradictions: Counter::default(),
@@ -96,7 +116,7 @@ impl UsersMetrics {
     /// Names them in `registry`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("godwit");
-        let counters: [(&str, &str, &Counter); 11] = [
+        let counters: [(&str, &str, &Counter); 13] = [
             (
                 "mqtt_messages_in",
                 "PUBLISH packets from clients",
@@ -126,6 +146,16 @@ impl UsersMetrics {
                 "mqtt_owed_forbidden",
                 "Owed publishes whose right was gone at delivery",
                 &self.no_longer_allowed,
+            ),
+            (
+                "mqtt_unwanted",
+                "Publishes that came by a route whose subscription has ended",
+                &self.unwanted,
+            ),
+            (
+                "owed_over_quota",
+                "Owed entries that went because a mailbox or session had too many",
+                &self.over_quota,
             ),
             (
                 "mqtt_too_large",

@@ -11,10 +11,11 @@ use godwit_wire::command::{Answer, Publish, Target};
 use godwit_wire::ids::SessionId;
 
 use super::cursor::{Half, State, packet_id};
-use super::env::{Env, What};
+use super::env::{Asked, Env, What};
+use super::feed::{Next, gap_before};
 use super::feed_mail::give;
 use super::home::Home;
-use super::log::{HEAD_EVERY, Keep, Next, PAGE_BYTES, PAGE_ROWS, gap_before};
+use super::log::{Keep, PAGE_BYTES, PAGE_ROWS};
 use super::owed::Owed;
 use super::session::{Live, Session};
 use super::waiter::{Shared, Waiter};
@@ -25,6 +26,8 @@ use crate::packet::{Ack, Outgoing, PublishOut};
 const MEMORY_QUEUE: usize = 1_000;
 /// And most bytes of them.
 const MEMORY_BYTES: usize = 2 * 1024 * 1024;
+/// After how long a page that could not be read is asked for again, milliseconds. Until then nothing else asks for it.
+pub(crate) const READ_AGAIN_MS: u64 = 500;
 
 impl Home {
     /// A publish for some of this user's sessions. `Kept` once all of them have it.
@@ -40,6 +43,7 @@ impl Home {
             env.cx.answer(reply, Answer::Refused(Refusal::unavailable()));
             return;
         }
+        let now = env.mono_ms();
         let mut gone = Vec::new();
         let mut durable = Vec::new();
         let mut offenders = Vec::new();
@@ -53,6 +57,13 @@ impl Home {
                 continue;
             };
             let session = &mut self.sessions[index];
+            if !session.wants(&publish.topic, now) {
+                self.unwanted(env, target.session, &publish.topic);
+                continue;
+            }
+            if publish.retain {
+                session.overtaken(&publish.topic);
+            }
             let owed = Owed::new(publish.clone(), target);
             if owed.qos == 0 {
                 give_now(session, env, &owed);
@@ -101,7 +112,7 @@ impl Home {
             return;
         }
         let row = owed.row();
-        let seq = session.log.append(owed, waiter);
+        let seq = session.log.append(owed, waiter, row.len());
         let (id, log, view) = (session.id, session.log_id(), env.view());
         env.store(What::Owed(id), vec![Op::Append { log, view, seq, row }]);
         env.metrics().owed.inc();
@@ -119,10 +130,12 @@ impl Home {
         let Some((_, _, waiter)) = session.log.confirm(keep) else {
             return;
         };
+        if session.log.is_head_due() {
+            session.keep_head(env);
+        }
         let settled = push(session, env);
-        let lags = session.log.head_lag() >= HEAD_EVERY;
         self.kept(env, waiter);
-        if settled > 0 || lags {
+        if settled > 0 {
             self.flush_soon(env, settled);
         }
     }
@@ -140,7 +153,7 @@ impl Home {
         &mut self,
         env: &mut Env<'_, '_>,
         id: SessionId,
-        generation: u32,
+        asked: Asked,
         answers: Option<Vec<ReadAnswer>>,
     ) {
         let Some(session) = self.session(id) else {
@@ -148,14 +161,16 @@ impl Home {
         };
         let Some(ReadAnswer::Log { rows, .. }) = answers.and_then(|answers| answers.into_iter().next())
         else {
-            session.feed.page_failed(generation);
+            env.after(READ_AGAIN_MS, What::OwedAgain(id, asked.generation));
             return;
         };
+        // What is of another form is missing, and nothing after the page is.
+        let last = rows.last().map_or(asked.up_to, |row| row.seq);
         let first = session.feed.cursor.sent() + 1;
         let read = |row: godwit_store::LogRow| Some((row.seq, Owed::from_row(row.row)?.0));
         let page: VecDeque<_> = rows.into_iter().filter_map(read).collect();
-        let missing = gap_before(&page, first, session.log.confirmed());
-        if !session.feed.page_read(generation, page) {
+        let missing = gap_before(&page, first, last);
+        if !session.feed.page_read(asked.generation, page) {
             return;
         }
         if missing >= first {
@@ -164,6 +179,14 @@ impl Home {
             session.feed.cursor.lift(missing);
         }
         self.push_owed(env, id);
+    }
+
+    /// The timer after a page of a session's log that could not be read.
+    pub(crate) fn owed_again(&mut self, env: &mut Env<'_, '_>, id: SessionId, generation: u32) {
+        if let Some(session) = self.session(id) {
+            session.feed.page_failed(generation);
+            self.push_owed(env, id);
+        }
     }
 }
 
@@ -188,7 +211,7 @@ pub(crate) fn queue(session: &mut Session, env: &mut Env<'_, '_>, owed: Owed, on
     if named.is_some_and(|message| !session.note_recent(message)) {
         return true;
     }
-    session.log.append(owed, Waiter::Nobody);
+    session.log.append(owed, Waiter::Nobody, 0);
     drop(session.log.confirm(Keep::All));
     push(session, env);
     let (entries, bytes) = session.log.kept();
@@ -216,9 +239,12 @@ pub(crate) fn push(session: &mut Session, env: &mut Env<'_, '_>) -> u64 {
                 continue;
             }
             Some(State::Received) => {
-                let pubrel = Outgoing::Pubrel(Ack::success(packet_id(Half::Session, next)));
-                // An acknowledgement is always taken.
-                let _ = env.wire.send(live.conn, &pubrel);
+                // While its row is on its way the PUBREL follows that.
+                if !session.out_waiting.contains(&next) {
+                    let pubrel = Outgoing::Pubrel(Ack::success(packet_id(Half::Session, next)));
+                    // An acknowledgement is always taken.
+                    let _ = env.wire.send(live.conn, &pubrel);
+                }
                 drop(session.feed.cursor.passed());
                 continue;
             }
@@ -234,7 +260,11 @@ pub(crate) fn push(session: &mut Session, env: &mut Env<'_, '_>) -> u64 {
                     max_rows: PAGE_ROWS,
                     max_bytes: PAGE_BYTES,
                 };
-                env.read(What::OwedPage(session.id, session.feed.generation()), vec![read]);
+                let generation = session.feed.generation();
+                env.read(
+                    What::OwedPage(session.id, Asked { generation, up_to }),
+                    vec![read],
+                );
                 break;
             }
             Next::Entry(owed) => owed,

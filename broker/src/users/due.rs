@@ -387,4 +387,59 @@ mod tests {
         };
         assert_eq!(after[..], 20u64.to_be_bytes()[..]);
     }
+
+    const NOTHING: ReadAnswer = ReadAnswer::Set {
+        elements: Vec::new(),
+        more: false,
+    };
+
+    #[test]
+    fn a_row_that_became_durable_during_a_read_is_read_by_the_next() {
+        let mut due = Due::default();
+        let row = look(900, None);
+        let shard = Key::User(row.user).shard();
+        due.taken_up(&[shard], 0);
+        due.tick(0, 1_000);
+        due.stands(row.user, row.at);
+        due.read(shard, Some(&NOTHING));
+        let reads = due.tick(0, 1_000);
+        let [
+            (
+                _,
+                Read::Set {
+                    after: Some(after), ..
+                },
+            ),
+        ] = &reads[..]
+        else {
+            panic!("it is read")
+        };
+        assert!(*after < row.element());
+    }
+
+    #[test]
+    fn a_row_below_what_was_read_is_looked_at_though_the_clock_went_back() {
+        let mut due = Due::default();
+        let row = look(500, None);
+        let shard = Key::User(row.user).shard();
+        due.taken_up(&[shard], 0);
+        due.tick(0, 1_000);
+        due.read(shard, Some(&NOTHING));
+        due.stands(row.user, row.at);
+        assert!(due.tick(0, 499).is_empty());
+        assert_eq!(due.tick(0, 500).len(), 1);
+    }
+
+    #[test]
+    fn a_read_that_failed_is_repeated_from_where_it_began() {
+        let mut due = Due::default();
+        due.taken_up(&[1], 0);
+        let after = |reads: Vec<(u16, Read)>| match &reads[..] {
+            [(1, Read::Set { after, .. })] => after.clone(),
+            _ => panic!("it is read"),
+        };
+        let first = after(due.tick(0, 1_000));
+        due.read(1, None);
+        assert_eq!(after(due.tick(0, 1_000)), first);
+    }
 }

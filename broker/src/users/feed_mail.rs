@@ -13,9 +13,11 @@ use godwit_wire::topic::Encoding;
 
 use super::config::UsersMetrics;
 use super::cursor::{Half, State, packet_id};
-use super::env::{Env, What};
+use super::deliver::READ_AGAIN_MS;
+use super::env::{Asked, Env, What};
+use super::feed::{Next, gap_before};
 use super::home::Home;
-use super::log::{Keep, Next, PAGE_BYTES, PAGE_ROWS};
+use super::log::{Keep, PAGE_BYTES, PAGE_ROWS};
 use super::mail::Mail;
 use super::mailbox::{self, Mailbox};
 use super::session::{InboxForm, Live, Session};
@@ -64,12 +66,12 @@ impl Home {
         &mut self,
         env: &mut Env<'_, '_>,
         id: SessionId,
-        generation: u32,
+        asked: Asked,
         answers: Option<Vec<ReadAnswer>>,
     ) {
         let Some(ReadAnswer::Log { rows, .. }) = answers.and_then(|answers| answers.into_iter().next())
         else {
-            self.mail_page_failed(id, generation);
+            env.after(READ_AGAIN_MS, What::MailAgain(id, asked.generation));
             return;
         };
         let rows: Vec<(u64, MailboxEntry)> = rows
@@ -78,9 +80,9 @@ impl Home {
             .collect();
         let reads = conversation_reads(rows.iter().filter_map(|(_, row)| mailbox::reference(row)));
         if reads.is_empty() {
-            self.mail_rows(env, id, generation, rows, Some(Vec::new()));
+            self.mail_rows(env, id, asked, rows, Some(Vec::new()));
         } else {
-            env.read(What::MailRows(id, generation, Box::new(rows)), reads);
+            env.read(What::MailRows(id, asked, Box::new(rows)), reads);
         }
     }
 
@@ -89,12 +91,12 @@ impl Home {
         &mut self,
         env: &mut Env<'_, '_>,
         id: SessionId,
-        generation: u32,
+        asked: Asked,
         rows: Vec<(u64, MailboxEntry)>,
         answers: Option<Vec<ReadAnswer>>,
     ) {
         let Some(answers) = answers else {
-            self.mail_page_failed(id, generation);
+            env.after(READ_AGAIN_MS, What::MailAgain(id, asked.generation));
             return;
         };
         let mut entries = HashMap::new();
@@ -127,8 +129,8 @@ impl Home {
             .and_then(|inbox| inbox.feed.as_mut());
         let Some(feed) = feed else { return };
         let first = feed.cursor.sent() + 1;
-        let missing = super::log::gap_before(&page, first, self.mailbox.log.confirmed());
-        if feed.page_read(generation, page) {
+        let missing = gap_before(&page, first, asked.up_to);
+        if feed.page_read(asked.generation, page) {
             if missing >= first {
                 env.metrics().missing.inc_by(missing + 1 - first);
                 tracing::error!(from = first, to = missing, "rows of a mailbox are missing");
@@ -138,12 +140,15 @@ impl Home {
         }
     }
 
-    fn mail_page_failed(&mut self, id: SessionId, generation: u32) {
-        let feed = self
-            .session(id)
-            .and_then(|session| session.inbox.as_mut()?.feed.as_mut());
-        if let Some(feed) = feed {
+    /// The timer after a page of the mailbox that could not be read.
+    pub(crate) fn mail_again(&mut self, env: &mut Env<'_, '_>, id: SessionId, generation: u32) {
+        let Some(index) = self.sessions.iter().position(|session| session.id == id) else {
+            return;
+        };
+        let inbox = self.sessions[index].inbox.as_mut();
+        if let Some(feed) = inbox.and_then(|inbox| inbox.feed.as_mut()) {
             feed.page_failed(generation);
+            self.push_mail(env, index);
         }
     }
 
@@ -211,7 +216,11 @@ fn push(session: &mut Session, mailbox: &Mailbox, env: &mut Env<'_, '_>) -> u64 
                     max_rows: PAGE_ROWS,
                     max_bytes: PAGE_BYTES,
                 };
-                env.read(What::MailPage(session.id, feed.generation()), vec![read]);
+                let generation = feed.generation();
+                env.read(
+                    What::MailPage(session.id, Asked { generation, up_to }),
+                    vec![read],
+                );
                 return settled;
             }
             Next::Entry(mail) => mail,

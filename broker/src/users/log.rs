@@ -1,13 +1,10 @@
-//! The one mechanism for everything that is owed: an append-only log with numbers 1, 2, 3 …, confirmed in order, and
-//! feeds that read it for a session: what just came directly, what is older in pages from the store. Decides nothing
-//! about sessions and writes nothing itself.
-
-use std::collections::VecDeque;
+//! The one mechanism for everything that is owed: an append-only log with numbers 1, 2, 3 …, confirmed in order. Feeds
+//! (`feed`) read it for sessions. Decides nothing about sessions and writes nothing itself.
 
 use godwit_store::Head;
 
-use super::cursor::Cursor;
 use super::queue::Queue;
+use super::slices::{Counted, Quota, Slices};
 use super::waiter::Waiter;
 
 /// Most entries that are submitted and not yet confirmed: a log whose store stands still refuses beyond it.
@@ -20,8 +17,11 @@ const TAIL_BYTES: usize = 64 * 1024;
 pub(crate) const PAGE_ROWS: u32 = 64;
 /// About as many bytes of a page at most.
 pub(crate) const PAGE_BYTES: u32 = 64 * 1024;
-/// The head is stored at least this often, so that a take-up reads at most about twice as many rows.
-pub(crate) const HEAD_EVERY: u64 = 1_024;
+/// The head is stored when this many entries are confirmed above it, so that a take-up reads at most about twice as many
+/// rows, …
+const HEAD_EVERY: u64 = 1_024;
+/// … or when they have this many bytes: a user may have many sessions, and their rows are read together.
+const HEAD_BYTES: u64 = 1024 * 1024;
 
 /// What is in a log, shared by all who are to get it.
 pub(crate) trait Entry: Clone + 'static {
@@ -43,6 +43,8 @@ pub(crate) enum Keep {
 struct Pending<T> {
     entry: T,
     waiter: Waiter,
+    /// Of its row.
+    bytes: u32,
 }
 
 /// A log as its owner has it.
@@ -53,13 +55,14 @@ struct Pending<T> {
 /// ```
 /// SEQ: a number is given once, to one entry; an entry is confirmed when its batch and all before it are stored.
 pub(crate) struct Log<T: 'static> {
-    last: u64,
     confirmed: u64,
     /// As stored, or on its way.
     head: Head,
     pending: Queue<Pending<T>>,
     tail: Queue<T>,
     tail_bytes: usize,
+    /// `None` while nothing is unsettled.
+    slices: Option<Box<Slices>>,
 }
 
 impl<T: Entry> Log<T> {
@@ -67,13 +70,27 @@ impl<T: Entry> Log<T> {
     pub(crate) fn restored(head: Head, last: u64) -> Self {
         let confirmed = last.max(head.confirmed).max(head.floor);
         Self {
-            last: confirmed,
             confirmed,
             head,
             pending: Queue::default(),
             tail: Queue::default(),
             tail_bytes: 0,
+            slices: None,
         }
+    }
+
+    /// And how heavy it is: rows above the head that count, …
+    pub(crate) fn restore_rows(&mut self, bytes: impl Iterator<Item = usize>) {
+        for bytes in bytes {
+            self.weighs(u32::try_from(bytes).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// … and, then, the slices as stored.
+    pub(crate) fn restore_slices(&mut self, last: &[u64], bytes: &[u64]) {
+        let fresh = self.slices.take().map_or(0, |slices| slices.fresh());
+        let slices = Slices::restored(last, bytes, self.head.floor, fresh);
+        self.slices = (!slices.is_empty()).then(|| Box::new(slices));
     }
 
     /// The last confirmed number.
@@ -96,11 +113,12 @@ impl<T: Entry> Log<T> {
         self.pending.len() < PENDING
     }
 
-    /// Gives the next number to an entry, which the caller submits now.
-    pub(crate) fn append(&mut self, entry: T, waiter: Waiter) -> u64 {
-        self.last += 1;
-        self.pending.push_back(Pending { entry, waiter });
-        self.last
+    /// Gives the next number to an entry, which the caller submits now as a row of `bytes`.
+    pub(crate) fn append(&mut self, entry: T, waiter: Waiter, bytes: usize) -> u64 {
+        // A row has at most 1 MiB.
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.pending.push_back(Pending { entry, waiter, bytes });
+        self.last()
     }
 
     /// Another one waits for the entry with this number, which is on its way.
@@ -117,7 +135,8 @@ impl<T: Entry> Log<T> {
 
     /// The batch of the oldest unconfirmed entry is stored (or the log is in memory only).
     pub(crate) fn confirm(&mut self, keep: Keep) -> Option<(u64, T, Waiter)> {
-        let Pending { entry, waiter } = self.pending.pop_front()?;
+        let Pending { entry, waiter, bytes } = self.pending.pop_front()?;
+        self.weighs(bytes);
         self.confirmed += 1;
         if keep == Keep::No {
             self.forget_tail();
@@ -144,7 +163,41 @@ impl<T: Entry> Log<T> {
 
     /// The last number that was given.
     pub(crate) fn last(&self) -> u64 {
-        self.last
+        self.confirmed + self.pending.len() as u64
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_slices(&self) -> bool {
+        self.slices.is_some()
+    }
+
+    fn weighs(&mut self, bytes: u32) {
+        if let Some(slices) = &mut self.slices {
+            slices.add(bytes);
+        } else if bytes > 0 {
+            let mut slices = Slices::above(self.confirmed);
+            slices.add(bytes);
+            self.slices = Some(Box::new(slices));
+        }
+    }
+
+    /// Counts what it holds above `settled` against its quota.
+    pub(crate) fn count(&mut self, quota: Quota, settled: u64) -> Counted {
+        let confirmed = self.confirmed;
+        let slices = self.slices.as_deref_mut();
+        slices.map_or_else(Counted::default, |slices| slices.count(quota, settled, confirmed))
+    }
+
+    /// Whether its slices are to be stored before it leaves memory.
+    pub(crate) fn slices_dirty(&self) -> bool {
+        self.slices.as_ref().is_some_and(|slices| slices.is_dirty())
+    }
+
+    /// Its slices as a row that is stored now has them: last numbers and bytes.
+    pub(crate) fn store_slices(&mut self) -> (Vec<u64>, Vec<u64>) {
+        let confirmed = self.confirmed;
+        let slices = self.slices.as_deref_mut();
+        slices.map_or_else(Default::default, |slices| slices.store(confirmed))
     }
 
     fn drop_oldest(&mut self) {
@@ -167,7 +220,8 @@ impl<T: Entry> Log<T> {
         self.tail_bytes = 0;
     }
 
-    fn in_tail(&self, number: u64) -> Option<&T> {
+    /// A confirmed entry, if it is in memory.
+    pub(crate) fn in_tail(&self, number: u64) -> Option<&T> {
         let back = usize::try_from(self.confirmed.checked_sub(number)?).ok()?;
         self.tail.get(self.tail.len().checked_sub(back + 1)?)
     }
@@ -180,6 +234,12 @@ impl<T: Entry> Log<T> {
     /// Entries confirmed since the head was stored.
     pub(crate) fn head_lag(&self) -> u64 {
         self.confirmed.saturating_sub(self.head.confirmed)
+    }
+
+    /// Whether the head is to be stored now.
+    pub(crate) fn is_head_due(&self) -> bool {
+        let fresh = self.slices.as_ref().map_or(0, |slices| slices.fresh());
+        self.head_lag() >= HEAD_EVERY || fresh >= HEAD_BYTES
     }
 
     /// The head to store now, if it would say more than the stored one. `confirmed` must be confirmed.
@@ -199,134 +259,19 @@ impl<T: Entry> Log<T> {
     pub(crate) fn rest(&mut self) {
         self.pending.rest();
         self.tail.rest();
-    }
-}
-
-/// What a feed can give next.
-pub(crate) enum Next<T> {
-    /// The entry after [`Cursor::sent`].
-    Entry(T),
-    /// It must be read: rows `after < number ≤ up_to`. The feed waits for [`Feed::page_read`].
-    Read {
-        /// Exclusive.
-        after: u64,
-        /// Inclusive.
-        up_to: u64,
-    },
-    /// Nothing now.
-    Nothing,
-}
-
-/// One session's way through a log.
-pub(crate) struct Feed<T: 'static> {
-    /// How far it is.
-    pub(crate) cursor: Cursor,
-    page: Queue<(u64, T)>,
-    reading: bool,
-    /// Grows when the connection goes: a page read for an earlier one is not taken.
-    generation: u32,
-}
-
-impl<T: Entry> Feed<T> {
-    /// A feed from this cursor on.
-    pub(crate) fn new(cursor: Cursor) -> Self {
-        Self {
-            cursor,
-            page: Queue::default(),
-            reading: false,
-            generation: 0,
+        if self.slices.as_ref().is_some_and(|slices| slices.is_empty()) {
+            self.slices = None;
         }
     }
-
-    /// What comes next.
-    pub(crate) fn next(&mut self, log: &Log<T>) -> Next<T> {
-        let number = self.cursor.sent() + 1;
-        if number > log.confirmed {
-            return Next::Nothing;
-        }
-        while self.page.front().is_some_and(|(at, _)| *at < number) {
-            self.page.pop_front();
-        }
-        if let Some((_, entry)) = self.page.front().filter(|(at, _)| *at == number) {
-            return Next::Entry(entry.clone());
-        }
-        if let Some(entry) = log.in_tail(number) {
-            return Next::Entry(entry.clone());
-        }
-        if self.reading {
-            return Next::Nothing;
-        }
-        self.reading = true;
-        Next::Read {
-            after: number - 1,
-            up_to: log.confirmed,
-        }
-    }
-
-    /// Which read it waits for.
-    pub(crate) fn generation(&self) -> u32 {
-        self.generation
-    }
-
-    /// The page asked for, in order. `false`: it was asked for by an earlier connection.
-    pub(crate) fn page_read(&mut self, generation: u32, page: VecDeque<(u64, T)>) -> bool {
-        if generation != self.generation || !self.reading {
-            return false;
-        }
-        self.reading = false;
-        self.page = page.into();
-        true
-    }
-
-    /// The read failed; it is asked again at the next occasion.
-    pub(crate) fn page_failed(&mut self, generation: u32) {
-        if generation == self.generation {
-            self.reading = false;
-        }
-    }
-
-    /// The connection is gone.
-    pub(crate) fn detach(&mut self) {
-        self.cursor.detach();
-        self.page = Queue::default();
-        self.reading = false;
-        self.generation = self.generation.wrapping_add(1);
-    }
-
-    /// Gives memory back that is not needed now.
-    pub(crate) fn rest(&mut self) {
-        self.cursor.rest();
-        let sent = self.cursor.sent();
-        if self.page.back().is_none_or(|(at, _)| *at <= sent) {
-            self.page = Queue::default();
-        }
-    }
-}
-
-/// Up to where rows are missing before a page that should begin at `first`; below `first` if none is.
-pub(crate) fn gap_before<T>(page: &VecDeque<(u64, T)>, first: u64, confirmed: u64) -> u64 {
-    page.front()
-        .map_or(confirmed, |(number, _)| number.saturating_sub(1).max(first - 1))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::cursor::State;
     use super::*;
 
     impl Entry for u64 {
         fn weight(&self) -> usize {
             8
-        }
-    }
-
-    fn give(feed: &mut Feed<u64>, log: &Log<u64>) -> Option<u64> {
-        match feed.next(log) {
-            Next::Entry(number) => {
-                drop(feed.cursor.gave(State::Sent, None));
-                Some(number)
-            }
-            _ => None,
         }
     }
 
@@ -340,8 +285,8 @@ mod tests {
             5,
         );
         assert_eq!((log.confirmed(), log.floor()), (5, 1));
-        assert_eq!(log.append(6, Waiter::Nobody), 6);
-        assert_eq!(log.append(7, Waiter::Nobody), 7);
+        assert_eq!(log.append(6, Waiter::Nobody, 8), 6);
+        assert_eq!(log.append(7, Waiter::Nobody, 8), 7);
         assert_eq!(log.confirmed(), 5);
         assert_eq!(log.confirm(Keep::No).map(|(n, e, _)| (n, e)), Some((6, 6)));
         assert_eq!(log.confirm(Keep::No).map(|(n, e, _)| (n, e)), Some((7, 7)));
@@ -350,44 +295,10 @@ mod tests {
     }
 
     #[test]
-    fn a_feed_gives_new_entries_from_memory_and_old_ones_from_a_page() {
-        let mut log = Log::<u64>::restored(Head::default(), 4);
-        let mut feed = Feed::new(Cursor::new(2, 0));
-        log.append(5, Waiter::Nobody);
-        assert!(log.confirm(Keep::Tail).is_some());
-        let Next::Read { after: 2, up_to: 5 } = feed.next(&log) else {
-            panic!("3 is not in memory");
-        };
-        assert!(matches!(feed.next(&log), Next::Nothing), "asked once");
-        assert!(feed.page_read(0, VecDeque::from([(3, 3), (4, 4)])));
-        assert_eq!(
-            [
-                give(&mut feed, &log),
-                give(&mut feed, &log),
-                give(&mut feed, &log),
-                give(&mut feed, &log)
-            ],
-            [Some(3), Some(4), Some(5), None]
-        );
-    }
-
-    #[test]
-    fn a_page_for_an_earlier_connection_is_not_taken() {
-        let log = Log::<u64>::restored(Head::default(), 4);
-        let mut feed = Feed::new(Cursor::new(0, 0));
-        assert!(matches!(feed.next(&log), Next::Read { .. }));
-        let generation = feed.generation();
-        feed.detach();
-        assert!(matches!(feed.next(&log), Next::Read { .. }));
-        assert!(!feed.page_read(generation, VecDeque::from([(1, 1)])));
-        assert!(feed.page_read(feed.generation(), VecDeque::from([(1, 1)])));
-    }
-
-    #[test]
     fn the_tail_in_memory_is_bounded_and_dropped_once_everybody_has_it() {
         let mut log = Log::<u64>::restored(Head::default(), 0);
         for n in 1..=1_000 {
-            log.append(n, Waiter::Nobody);
+            log.append(n, Waiter::Nobody, 8);
             assert!(log.confirm(Keep::Tail).is_some());
         }
         assert_eq!(log.tail.len(), TAIL);

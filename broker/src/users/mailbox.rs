@@ -16,7 +16,7 @@ use godwit_wire::proto::stored::{MailboxEntry, Reference, mailbox_entry};
 use prost::Message as _;
 
 use super::env::{Env, What};
-use super::log::{HEAD_EVERY, Keep, Log};
+use super::log::{Keep, Log};
 use super::mail::Mail;
 use super::retention::Ages;
 use super::rows::{MARK_BYTES, Name, decode_marks};
@@ -75,8 +75,9 @@ impl Mailbox {
         }
         mailbox.dirty = 0;
         for row in rows {
-            if let Some(reference) = decode_row(row.row.clone()).as_ref().and_then(reference) {
-                mailbox.mark(reference.0, reference.1);
+            match decode_row(row.row.clone()).as_ref().and_then(reference) {
+                Some((conversation, sequence)) => mailbox.mark(conversation, sequence),
+                None => mailbox.log.restore_rows(std::iter::once(row.row.len())),
             }
         }
         mailbox
@@ -159,8 +160,13 @@ impl Mailbox {
         row: mailbox_entry::Entry,
         waiter: Waiter,
     ) -> u64 {
-        let seq = self.log.append(mail, waiter);
-        let row = MailboxEntry { entry: Some(row) }.encode_to_vec().into();
+        let row: Bytes = MailboxEntry { entry: Some(row) }.encode_to_vec().into();
+        // A reference holds nothing: its entry is the conversation's.
+        let held = match mail {
+            Mail::Event(_) => row.len(),
+            Mail::Entry(_) | Mail::Lost => 0,
+        };
+        let seq = self.log.append(mail, waiter, held);
         let (log, view) = (log_id(env.user), env.view());
         env.store(What::Mail, vec![Op::Append { log, view, seq, row }]);
         env.metrics().owed.inc();
@@ -188,7 +194,7 @@ impl Mailbox {
     /// take-up reads the entries above it, so it never passes an entry whose mark is not stored.
     pub(crate) fn keep_marks(&mut self, env: &mut Env<'_, '_>, all: bool) {
         let lag = self.log.head_lag();
-        if self.storing || lag == 0 || !(all || lag >= HEAD_EVERY) {
+        if self.storing || lag == 0 || !(all || self.log.is_head_due()) {
             return;
         }
         self.storing = true;
@@ -198,7 +204,7 @@ impl Mailbox {
             ops.push(Name::Marks(bucket).put_bytes(user, view, self.bucket_row(bucket)));
         }
         self.dirty = 0;
-        ops.extend(self.sample(env, up_to));
+        ops.extend(self.sample(env, up_to, all));
         if ops.is_empty() {
             self.marks_stored(env, up_to);
         } else {

@@ -11,6 +11,7 @@ mod deliver;
 mod detach;
 mod due;
 mod env;
+mod feed;
 mod feed_mail;
 mod home;
 mod in2;
@@ -21,16 +22,19 @@ mod owed;
 mod publish_in;
 mod queue;
 mod receipts;
+mod request;
 mod retention;
 mod retries;
 mod returns;
 mod rows;
 mod session;
+mod slices;
 mod suback;
 mod subscribe;
 mod target;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+mod unwanted;
 mod waiter;
 mod wills;
 

@@ -1,5 +1,6 @@
-//! Mailbox retention: how old entries are, by samples, and the floor that follows. What a session had not acknowledged
-//! is never dropped silently: its cursor moves first, durably, and leaves a gap marker that it is told.
+//! Mailbox retention: how old entries are, by samples, how many and how heavy, and the floor that follows. What a session
+//! had not acknowledged is never dropped silently: its cursor moves first, durably, and leaves a gap marker that it is
+//! told.
 
 use godwit_store::Op;
 
@@ -7,11 +8,15 @@ use super::env::{Env, What};
 use super::home::Home;
 use super::mailbox::{self, Mailbox};
 use super::rows::{AgesRow, Name};
+use super::slices::Quota;
 
 /// Samples within the time that entries are kept: an entry goes at most a twelfth of it too late.
 const SAMPLES: u64 = 12;
 
-/// When which numbers were there already: `(milliseconds since 1970, number)`, ascending.
+/// The part of a quota that goes at once.
+const PARTS: u64 = 16;
+
+/// When which numbers were there already: `(milliseconds since 1970, number)`, ascending. At 0: those over a quota.
 pub(crate) type Ages = Vec<(u64, u64)>;
 
 /// The samples in a row.
@@ -20,19 +25,49 @@ pub(crate) fn restored(row: &AgesRow) -> Ages {
 }
 
 impl Mailbox {
-    /// Takes a sample if it is time for one. `up_to` is confirmed.
-    pub(crate) fn sample(&mut self, env: &Env<'_, '_>, up_to: u64) -> Option<Op> {
+    /// Takes a sample if it is time for one, and looks at the quota. `up_to` is confirmed; `all`: it leaves memory.
+    pub(crate) fn sample(&mut self, env: &Env<'_, '_>, up_to: u64, all: bool) -> Option<Op> {
+        let (over, dirty) = (self.keep_quota(env), all && self.log.slices_dirty());
         let now = env.unix_ms();
         let every = env.common.config.mailbox_ms / SAMPLES;
-        if self.ages.last().is_some_and(|(at, _)| now < at + every) {
-            return None;
+        let young = self.ages.last().is_some_and(|(at, _)| now < at + every);
+        if !young {
+            self.ages.push((now, up_to));
         }
-        self.ages.push((now, up_to));
-        Some(self.ages_row(env))
+        (over || dirty || !young).then(|| self.ages_row(env))
     }
 
-    fn ages_row(&self, env: &Env<'_, '_>) -> Op {
+    /// BOUND: what is over the quota is to go as if its time were over. `true`: to be stored.
+    fn keep_quota(&mut self, env: &Env<'_, '_>) -> bool {
+        let config = &env.common.config;
+        let going = self
+            .ages
+            .first()
+            .filter(|(at, _)| *at == 0)
+            .map_or(0, |age| age.1);
+        let floor = self.log.floor().max(going);
+        let quota = Quota {
+            entries: u64::MAX,
+            bytes: config.mailbox_bytes,
+        };
+        let counted = self.log.count(quota, floor);
+        let (most, confirmed) = (config.mailbox_entries, self.log.confirmed());
+        let many = (confirmed - floor > most).then(|| confirmed - (most - most / PARTS));
+        let Some(up_to) = counted.drop_to.max(many) else {
+            return counted.closed;
+        };
+        tracing::warn!(user = %env.user.0, "a mailbox is over its quota: the oldest entries go");
+        env.metrics().over_quota.inc_by(up_to - floor);
+        self.ages.retain(|(_, number)| *number > up_to);
+        self.ages.insert(0, (0, up_to));
+        true
+    }
+
+    fn ages_row(&mut self, env: &Env<'_, '_>) -> Op {
+        let (slices, slice_bytes) = self.log.store_slices();
         let row = AgesRow {
+            slices,
+            slice_bytes,
             at: self.ages.iter().map(|age| age.0).collect(),
             number: self.ages.iter().map(|age| age.1).collect(),
         };

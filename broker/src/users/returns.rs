@@ -42,6 +42,7 @@ impl Users {
         self.with_quietly(cx, wire, user, |home, env| {
             if let Some(up_to) = lazy {
                 home.mailbox.marks_stored(env, up_to);
+                home.retain(env);
             }
         });
     }
@@ -61,19 +62,21 @@ impl Users {
             }
             What::Ended(ended) => home.session_ended(env, *ended),
             What::Unrouted(routes) => subscribe::unroute(env, routes),
+            What::Retained {
+                session,
+                request,
+                entries,
+            } => home.retained_stored(env, session, request, entries),
             What::Subscribed(session, request) => home.subscribed(env, session, request),
             What::Unsubscribed(conn, done) => home.unsubscribed(env, conn, *done),
-            What::In2 { conn, serial, target } => home.in2_stored(env, conn, serial, *target),
-            What::In2Ended {
+            What::In2 {
                 session,
-                conn,
-                packet_id,
                 message,
-            } => {
-                home.in2_ended(env, session, conn, packet_id, message);
-            }
+                target,
+            } => home.in2_stored(env, session, message, *target),
+            What::In2Ended { session, message } => home.in2_ended(env, session, message),
             What::Trim(floor) => home.trim(env, floor),
-            What::Out2 { session, positions } => home.pubrecs_stored(env, session, &positions),
+            What::Out2(session) => home.pubrecs_stored(env, session),
             _ => {}
         });
     }
@@ -95,10 +98,10 @@ impl Users {
         }
         self.came_back(user);
         self.with(cx, wire, user, |home, env| match what {
-            What::OwedPage(session, generation) => home.owed_page(env, session, generation, answers),
-            What::MailPage(session, generation) => home.mail_page(env, session, generation, answers),
-            What::MailRows(session, generation, rows) => {
-                home.mail_rows(env, session, generation, *rows, answers);
+            What::OwedPage(session, asked) => home.owed_page(env, session, asked, answers),
+            What::MailPage(session, asked) => home.mail_page(env, session, asked, answers),
+            What::MailRows(session, asked, rows) => {
+                home.mail_rows(env, session, asked, *rows, answers);
             }
             What::Name(conn) => home.name_read(env, conn, answers),
             _ => {}
@@ -112,9 +115,8 @@ impl Users {
         };
         self.came_back(user);
         self.with(cx, wire, user, |home, env| match what {
-            What::Publish(conn, serial) | What::Publish2(conn, serial) => {
-                home.published(env, conn, serial, answer);
-            }
+            What::Publish(conn, serial) => home.published(env, conn, serial, answer),
+            What::Publish2 { session, message } => home.published2(env, session, message, answer),
             What::Publish0(conn) => home.published0(env, conn, &answer),
             What::Routed {
                 session,
@@ -140,6 +142,8 @@ impl Users {
             what => self.with_quietly(cx, wire, user, |home, env| match what {
                 What::AckTimeout(conn) => home.ack_timeout(env, conn),
                 What::SubscribeTimeout(session, request) => home.subscribe_timeout(env, session, request),
+                What::OwedAgain(session, generation) => home.owed_again(env, session, generation),
+                What::MailAgain(session, generation) => home.mail_again(env, session, generation),
                 What::Flush => home.flush_due(env),
                 What::Receipts => home.receipts_due(env),
                 _ => {}

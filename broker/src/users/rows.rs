@@ -160,6 +160,9 @@ pub(crate) struct SubscriptionRow {
     /// Route ids of this filter that may still stand because this one was perhaps never made.
     #[prost(uint64, repeated, tag = "6")]
     pub(crate) replaced: Vec<u64>,
+    /// Retained messages were asked for only if it is new, and it was not answered when this was written.
+    #[prost(bool, tag = "7")]
+    pub(crate) unanswered: bool,
 }
 
 /// A session's mailbox cursor and its subscription to me/inbox.
@@ -185,16 +188,22 @@ pub(crate) struct InboxRow {
     pub(crate) gap_after: Option<u64>,
 }
 
-/// How old the entries of the mailbox are: at this time, milliseconds since 1970, this number was confirmed.
+/// How old and how heavy the entries of the mailbox are: at this time, milliseconds since 1970, this number was
+/// confirmed; time 0: what is up to this number goes whatever its age.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct AgesRow {
     #[prost(uint64, repeated, tag = "1")]
     pub(crate) at: Vec<u64>,
     #[prost(uint64, repeated, tag = "2")]
     pub(crate) number: Vec<u64>,
+    /// What entries hold themselves, in slices, as in [`OutRow`].
+    #[prost(uint64, repeated, tag = "3")]
+    pub(crate) slices: Vec<u64>,
+    #[prost(uint64, repeated, tag = "4")]
+    pub(crate) slice_bytes: Vec<u64>,
 }
 
-/// QoS 2 towards the client.
+/// A session's log: QoS 2 towards the client, and how heavy it is.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct OutRow {
     /// Positions of the session's log whose PUBREC came.
@@ -206,6 +215,11 @@ pub(crate) struct OutRow {
     /// Positions above the log's floor that are settled: nothing is given for them again.
     #[prost(uint64, repeated, tag = "3")]
     pub(crate) settled: Vec<u64>,
+    /// What the log holds above its floor, in slices: their last numbers and the bytes of their rows.
+    #[prost(uint64, repeated, tag = "4")]
+    pub(crate) slices: Vec<u64>,
+    #[prost(uint64, repeated, tag = "5")]
+    pub(crate) slice_bytes: Vec<u64>,
 }
 
 /// QoS 2 from the client: a message taken under a packet identifier.

@@ -8,14 +8,15 @@ use godwit_wire::ids::{MessageId, SessionId, UserId};
 use godwit_wire::topic::Encoding;
 
 use super::cursor::Cursor;
-use super::log::{Feed, Log};
+use super::feed::Feed;
+use super::log::Log;
 use super::mail::Mail;
 use super::owed::Owed;
 use super::publish_in::Inbound;
 use super::queue::Queue;
+use super::request::Request;
 use super::retries::Retry;
 use super::rows::{InboxRow, Name, OutRow, SessionRow, SubscriptionRow};
-use super::subscribe::Request;
 use crate::packet::Version;
 use crate::tables::SESSION_LOG;
 use crate::wire_trait::ConnId;
@@ -46,9 +47,10 @@ pub(crate) struct Session {
     pub(crate) recent: Queue<u64>,
     /// `recent` or a PUBREC has changed since [`OutRow`] was written.
     pub(crate) out_dirty: bool,
-    /// PUBRECs that wait for a row that is on its way to be written first.
+    /// Positions whose PUBREC is not durable yet, so that no PUBREL may go.
     pub(crate) out_waiting: Vec<u64>,
-    pub(crate) out_writing: bool,
+    /// As many of the first of them are in the row that is on its way; the others wait for it.
+    pub(crate) out_writing: u16,
     pub(crate) live: Option<Box<Live>>,
 }
 
@@ -83,7 +85,7 @@ pub(crate) struct Live {
     pub(crate) given: Queue<Retry>,
     /// A publish that waits for the user behind the name in its topic.
     pub(crate) parked: Option<Box<crate::packet::PublishIn>>,
-    /// SUBSCRIBEs that are not answered.
+    /// SUBSCRIBEs that are not answered, or whose retained messages are not all given.
     pub(crate) requests: Vec<Request>,
 }
 
@@ -96,8 +98,8 @@ pub(crate) struct Subscription {
     pub(crate) qos: u8,
     pub(crate) no_local: bool,
     pub(crate) retain_as_published: bool,
-    /// Its route is known to stand.
-    pub(crate) routed: bool,
+    /// The client was told that it has this filter, by this SUBSCRIBE or an earlier one.
+    pub(crate) granted: bool,
     /// Route ids that it replaced and that may still stand.
     pub(crate) replaced: Vec<u64>,
 }
@@ -138,6 +140,7 @@ impl Subscription {
             retain_as_published: self.retain_as_published,
             subscription_id: self.subscription_id,
             replaced: self.replaced.clone(),
+            unanswered: false,
         }
     }
 
@@ -149,7 +152,7 @@ impl Subscription {
             qos: row.qos.min(2) as u8,
             no_local: row.no_local,
             retain_as_published: row.retain_as_published,
-            routed: false,
+            granted: !row.unanswered,
             replaced: row.replaced,
         }
     }
@@ -239,10 +242,12 @@ impl Inbox {
 /// How far a QoS 2 publish from the client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Known from the store or from an earlier connection: perhaps not passed on yet.
+    /// Nothing of it is under way: known from the store and perhaps passed on, or refused and not told.
     Kept,
-    /// On this connection on its way.
+    /// Its row or the answer to it is under way, whichever connection asked.
     Going,
+    /// It went on; its PUBREC waits for its turn, or for the client to return.
+    Passed,
     /// PUBREC was sent.
     Received,
     /// PUBREL came; its end is on its way to the store.
@@ -254,8 +259,11 @@ pub(crate) enum Phase {
 pub(crate) struct In2 {
     pub(crate) packet_id: u16,
     pub(crate) message: MessageId,
+    /// Of topic and payload.
     pub(crate) digest: [u8; 16],
     pub(crate) phase: Phase,
+    /// The present connection has sent its PUBLISH or PUBREL.
+    pub(crate) here: bool,
 }
 
 impl Session {
@@ -276,7 +284,7 @@ impl Session {
             recent: Queue::default(),
             out_dirty: false,
             out_waiting: Vec::new(),
-            out_writing: false,
+            out_writing: 0,
             live: None,
         }
     }
@@ -294,11 +302,6 @@ impl Session {
     /// Its own log in the store.
     pub(crate) fn log_id(&self) -> LogId {
         log_id(self.id)
-    }
-
-    /// Its connection, if `conn` is it.
-    pub(crate) fn live_at(&mut self, conn: ConnId) -> Option<&mut Live> {
-        self.live.as_deref_mut().filter(|live| live.conn == conn)
     }
 
     /// QoS 1 and 2 publishes to the client that are not settled.
@@ -327,8 +330,11 @@ impl Session {
         }
     }
 
-    pub(crate) fn out_row(&self) -> OutRow {
+    pub(crate) fn out_row(&mut self) -> OutRow {
+        let (slices, slice_bytes) = self.log.store_slices();
         OutRow {
+            slices,
+            slice_bytes,
             received: self.feed.cursor.received().collect(),
             recent: self.recent.iter().copied().collect(),
             settled: self.feed.cursor.settled().collect(),

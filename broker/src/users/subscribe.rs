@@ -10,8 +10,8 @@ use godwit_wire::topic::{Encoding, FilterTopic, TopicRefusal, classify_filter, f
 
 use super::cursor::Cursor;
 use super::env::{Env, What};
+use super::feed::Feed;
 use super::home::Home;
-use super::log::Feed;
 use super::request::{Asked, For, Kind, Request};
 use super::rows::{Name, SubscriptionRow};
 use super::session::{Inbox, InboxForm, Subscription};

@@ -2,12 +2,18 @@
 
 mod chat;
 mod clients;
+mod delays;
 mod ends;
 mod homes;
 mod inbox;
 mod model;
 mod ordinary;
 mod qos2;
+mod qos2_crossed;
+mod qos2_model;
+mod quotas;
 mod rig;
 mod sessions;
-mod store;
+mod subscribing;
+pub(crate) mod store;
+mod unreadable;
