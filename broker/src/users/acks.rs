@@ -91,13 +91,13 @@ impl Home {
                     return;
                 }
                 session.out_waiting.push(position);
-                if !session.out_writing {
+                if session.out_writing == 0 {
                     let session = session.id;
                     self.store_pubrecs(env, session);
                 }
             }
             // Repeated: if its row is still on its way the PUBREL follows it.
-            Some((_, State::Received)) if session.out_writing => {}
+            Some((position, State::Received)) if session.out_waiting.contains(&position) => {}
             Some((_, State::Received)) => pubrel(env, conn, id, 0),
             _ if reason < FIRST_ERROR => {
                 let reason = if env.wire.version(conn) == Version::V5 {
@@ -113,33 +113,28 @@ impl Home {
 
     fn store_pubrecs(&mut self, env: &mut Env<'_, '_>, id: SessionId) {
         let Some(session) = self.session(id) else { return };
-        let positions = std::mem::take(&mut session.out_waiting);
-        if positions.is_empty() {
+        if session.out_waiting.is_empty() {
+            // Most sessions have none most of the time.
+            session.out_waiting = Vec::new();
             return;
         }
-        session.out_writing = true;
+        // Each is a position of the cursor's span, which is shorter.
+        session.out_writing = u16::try_from(session.out_waiting.len()).unwrap_or(u16::MAX);
         let ops = session.out_ops(env);
-        env.store(
-            What::Out2 {
-                session: id,
-                positions,
-            },
-            ops,
-        );
+        env.store(What::Out2(id), ops);
     }
 
     /// PUBRECs are durable: their PUBRELs go.
-    pub(crate) fn pubrecs_stored(&mut self, env: &mut Env<'_, '_>, id: SessionId, positions: &[u64]) {
+    pub(crate) fn pubrecs_stored(&mut self, env: &mut Env<'_, '_>, id: SessionId) {
         let Some(session) = self.session(id) else { return };
-        session.out_writing = false;
-        if let Some(live) = session.live.as_deref() {
-            for position in positions
-                .iter()
-                .filter(|position| **position <= session.feed.cursor.sent())
+        let stored = usize::from(std::mem::take(&mut session.out_writing));
+        let (cursor, live) = (&session.feed.cursor, session.live.as_deref());
+        for position in session.out_waiting.drain(..stored) {
+            // One that the present connection has not come to yet gets its PUBREL when it does.
+            if let Some(live) = live.filter(|_| position <= cursor.sent())
+                && cursor.state(position) == Some(State::Received)
             {
-                if session.feed.cursor.state(*position) == Some(State::Received) {
-                    pubrel(env, live.conn, packet_id(Half::Session, *position), 0);
-                }
+                pubrel(env, live.conn, packet_id(Half::Session, position), 0);
             }
         }
         self.store_pubrecs(env, id);

@@ -87,7 +87,7 @@ impl Home {
             env.metrics().acknowledge_seconds.observe(taken as f64 / 1_000.0);
             let refused = matches!(done, Done::Refused(_));
             let ack = ack(inbound.packet_id, live.version, done);
-            if inbound.qos == 1 {
+            let Some(message) = inbound.message else {
                 news |= !refused && inbound.retry.is_some_and(|retry| retry.fresh);
                 live.given.push_back(inbound.retry.unwrap_or_default());
                 // An acknowledgement is always taken.
@@ -98,16 +98,13 @@ impl Home {
                     live.given.drain(..written);
                 }
                 continue;
-            }
-            let taken = session
-                .in2
-                .iter_mut()
-                .find(|taken| taken.packet_id == inbound.packet_id);
-            if let Some(taken) = taken.filter(|taken| taken.phase == Phase::Going) {
-                match refused {
-                    true => ended.push(taken.message),
-                    false => taken.phase = Phase::Received,
-                }
+            };
+            if refused {
+                ended.push(message);
+            } else if let Some(taken) = session.in2.iter_mut().find(|taken| taken.message == message)
+                && taken.phase != Phase::Ending
+            {
+                taken.phase = Phase::Received;
             }
             let _ = env.wire.send(conn, &Outgoing::Pubrec(ack));
         }

@@ -11,7 +11,6 @@ use super::due;
 use super::env::{Env, What};
 use super::home::Home;
 use super::rows::Name;
-use super::session::Phase;
 use super::subscribe::unroute;
 use super::waiter::Waiter;
 use crate::wire_trait::{CloseReason, Closed, ConnId};
@@ -130,9 +129,7 @@ impl Home {
             }
         }
         for taken in &mut session.in2 {
-            if matches!(taken.phase, Phase::Going | Phase::Ending) {
-                taken.phase = Phase::Kept;
-            }
+            taken.here = false;
         }
         let (id, client_id, expiry) = (session.id, session.client_id.clone(), session.expiry);
         self.remember_publishes(&client_id, &live, leave, unwritten);

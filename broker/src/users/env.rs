@@ -46,19 +46,14 @@ pub(crate) enum What {
     Unsubscribed(ConnId, Box<Unsubscribed>),
     /// Stored: a QoS 2 publish has its message id; it goes on now.
     In2 {
-        conn: ConnId,
-        serial: u32,
+        session: SessionId,
+        message: MessageId,
         target: Box<Target>,
     },
     /// Stored: a QoS 2 publish is ended.
-    In2Ended {
-        session: SessionId,
-        conn: ConnId,
-        packet_id: u16,
-        message: MessageId,
-    },
-    /// Stored: these PUBRECs.
-    Out2 { session: SessionId, positions: Vec<u64> },
+    In2Ended { session: SessionId, message: MessageId },
+    /// Stored: the first of the PUBRECs that wait for it.
+    Out2(SessionId),
     /// Stored: lazily kept rows.
     Lazy,
     /// Stored: rows with a due row at this time, to be looked at from now on.
@@ -68,15 +63,15 @@ pub(crate) enum What {
     /// Stored: cursors above this floor of the mailbox.
     Trim(u64),
     /// Read: a page of a session's log.
-    OwedPage(SessionId, u32),
+    OwedPage(SessionId, Asked),
     /// Read: a page of the mailbox.
-    MailPage(SessionId, u32),
+    MailPage(SessionId, Asked),
     /// Read: the conversations' rows that a page of the mailbox refers to.
     #[expect(
         clippy::box_collection,
         reason = "tickets are many: the largest decides their size"
     )]
-    MailRows(SessionId, u32, Box<Vec<(u64, MailboxEntry)>>),
+    MailRows(SessionId, Asked, Box<Vec<(u64, MailboxEntry)>>),
     /// Read: the user behind a name in a topic.
     Name(ConnId),
     /// Read: due rows of a shard.
@@ -86,7 +81,7 @@ pub(crate) enum What {
     /// Asked: a publish of QoS 0.
     Publish0(ConnId),
     /// Asked: a QoS 2 publish.
-    Publish2(ConnId, u32),
+    Publish2 { session: SessionId, message: MessageId },
     /// Asked: a route.
     Routed {
         session: SessionId,
@@ -102,6 +97,10 @@ pub(crate) enum What {
     SubscribeTimeout(SessionId, u64),
     /// Timer: whether the home can leave memory.
     Idle,
+    /// Timer: a page of a session's log is read again, of this generation of its feed.
+    OwedAgain(SessionId, u32),
+    /// Timer: and one of the mailbox.
+    MailAgain(SessionId, u32),
     /// Timer: store what is kept lazily.
     Flush,
     /// Timer: tell delivered receipts.
@@ -110,6 +109,15 @@ pub(crate) enum What {
     Tick,
     /// Entered: something of this user is due.
     Look(Box<Look>),
+}
+
+/// Which page of a log was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    /// Of the feed: a page for an earlier connection is not taken.
+    pub(crate) generation: u32,
+    /// The last number that was confirmed then.
+    pub(crate) up_to: u64,
 }
 
 /// A thing under way.

@@ -1,108 +1,208 @@
 //! QoS 2 from the client: a message id is stored under the packet identifier before the publish goes on, and ended
-//! durably before PUBCOMP. Sessions that end with their connection keep it in memory.
+//! durably before PUBCOMP. Sessions that end with their connection keep it in memory. Everything here is found by its
+//! message id: a packet identifier may name another message on the next connection.
 
+use bytes::Bytes;
+use godwit_wire::command::Answer;
 use godwit_wire::ids::{MessageId, SessionId};
 
 use super::acks::NOT_FOUND;
 use super::env::{Env, What};
 use super::home::Home;
-use super::retries::digest;
+use super::publish_in::{OPEN_V311, done};
 use super::rows::{InRow, Name};
-use super::session::{In2, Phase, Session};
+use super::session::{In2, Live, Phase, Session};
 use super::target::{Target, ask};
-use crate::packet::{Ack, Outgoing, PacketId, PublishIn, Version};
+use crate::packet::{Ack, Outgoing, PacketId, Version};
 use crate::wire_trait::ConnId;
 
+/// Most QoS 2 messages of a session that are not ended: what a connection may have open, and as many that earlier ones
+/// left or whose end is on its way. Beyond it the oldest that an earlier connection left is forgotten (its repeat would
+/// be a new message); if there is none the connection is closed.
+pub(crate) const IN2_MOST: usize = 2 * OPEN_V311;
+
+/// What a QoS 2 PUBLISH is.
+#[derive(Debug)]
+pub(crate) enum Begun {
+    /// A message that goes on, or goes on once more, under this id.
+    Goes(MessageId),
+    /// One whose answer is on its way: it is the repeat's too.
+    Awaits(MessageId),
+    /// One that went on: only its PUBREC is due.
+    Passed(MessageId),
+}
+
 impl In2 {
-    /// Whether it counts against the receive maximum beside the queue.
+    /// Whether it counts against the receive maximum of the present connection, beside the queue.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Received | Phase::Ending)
+        self.here && self.phase == Phase::Received
+    }
+}
+
+impl Live {
+    /// Whether a publish of this connection is not acknowledged.
+    pub(crate) fn awaits(&self, message: MessageId) -> bool {
+        self.inbound
+            .iter()
+            .any(|inbound| inbound.message == Some(message))
     }
 }
 
 impl Session {
-    /// The message id of a QoS 2 PUBLISH that is to go on. `None`: it went on already.
-    pub(crate) fn begin_in2(&mut self, packet: &PublishIn) -> Option<MessageId> {
-        let digest = digest(packet).to_be_bytes();
-        let known = self
-            .in2
-            .iter()
-            .position(|taken| taken.packet_id == packet.packet_id);
-        if let Some(taken) = known.map(|at| &mut self.in2[at]) {
-            match taken.phase {
-                // The same publish again, after a restart or on a new connection: it takes the same id once more.
-                Phase::Kept if taken.digest == digest => {
-                    taken.phase = Phase::Going;
-                    return Some(taken.message);
-                }
-                Phase::Going | Phase::Received => return None,
-                Phase::Kept | Phase::Ending => {}
-            }
-        }
-        let fresh = In2 {
-            packet_id: packet.packet_id,
-            message: MessageId::fresh(),
-            digest,
-            phase: Phase::Going,
+    /// What was taken under this identifier with this digest and is not ended.
+    pub(crate) fn in2_of(&self, packet_id: PacketId, digest: [u8; 16]) -> Option<&In2> {
+        let same = |taken: &&In2| {
+            taken.packet_id == packet_id && taken.digest == digest && taken.phase != Phase::Ending
         };
-        self.in2.push(fresh);
-        Some(fresh.message)
-    }
-}
-
-impl Home {
-    /// A QoS 2 PUBLISH that was taken before: its PUBREC again, if it was given.
-    pub(crate) fn repeat_in2(&mut self, env: &mut Env<'_, '_>, conn: ConnId, packet: &PublishIn) {
-        let Some(session) = self.session_at(conn) else {
-            return;
-        };
-        let received = |taken: &In2| taken.packet_id == packet.packet_id && taken.phase == Phase::Received;
-        if session.in2.iter().any(received) {
-            // An acknowledgement is always taken.
-            let _ = env
-                .wire
-                .send(conn, &Outgoing::Pubrec(Ack::success(packet.packet_id)));
-        }
+        self.in2.iter().rev().find(same)
     }
 
-    /// Stores the id; the publish goes on when it is durable. What an earlier message of the same identifier left is
-    /// ended with it.
-    pub(crate) fn store_in2(
+    fn in2_named(&mut self, message: MessageId) -> Option<&mut In2> {
+        self.in2.iter_mut().find(|taken| taken.message == message)
+    }
+
+    /// Begins a QoS 2 PUBLISH. What another publish left under its identifier is ended, however far it is: the client
+    /// has the identifier free again, or has lost what it knew.
+    pub(crate) fn begin_in2(
         &mut self,
         env: &mut Env<'_, '_>,
-        conn: ConnId,
-        serial: u32,
-        message: MessageId,
-        target: Box<Target>,
-    ) {
-        let (user, view) = (env.user, env.view());
-        let Some(session) = self.session_at(conn) else {
-            return;
-        };
-        let id = session.id;
-        let Some(taken) = session.in2.iter().find(|taken| taken.message == message).copied() else {
-            return;
-        };
-        let row = InRow {
-            packet_id: u32::from(taken.packet_id),
-            digest: bytes::Bytes::copy_from_slice(&taken.digest),
-        };
-        let mut ops = vec![Name::In(id, message).put(user, view, &row)];
-        session.in2.retain(|other| {
+        packet_id: PacketId,
+        digest: [u8; 16],
+    ) -> Begun {
+        let (id, user, view) = (self.id, env.user, env.view());
+        let known = self.in2_of(packet_id, digest).map(|taken| taken.message);
+        let mut ops = Vec::new();
+        self.in2.retain(|other| {
             let stale =
-                other.packet_id == taken.packet_id && other.message != message && other.phase == Phase::Kept;
+                other.packet_id == packet_id && other.phase != Phase::Ending && known != Some(other.message);
             if stale {
                 ops.push(Name::In(id, other.message).end(user, view));
             }
             !stale
         });
-        env.store(What::In2 { conn, serial, target }, ops);
+        if !ops.is_empty() && self.is_persistent() {
+            env.store(What::Lazy, ops);
+        }
+        if let Some(taken) = known.and_then(|message| self.in2_named(message)) {
+            taken.here = true;
+            return match taken.phase {
+                Phase::Going => Begun::Awaits(taken.message),
+                Phase::Passed | Phase::Received => Begun::Passed(taken.message),
+                Phase::Kept | Phase::Ending => Begun::Goes(taken.message),
+            };
+        }
+        let message = MessageId::fresh();
+        self.in2.push(In2 {
+            packet_id,
+            message,
+            digest,
+            phase: Phase::Kept,
+            here: true,
+        });
+        Begun::Goes(message)
     }
 
-    /// The id is durable.
-    pub(crate) fn in2_stored(&mut self, env: &mut Env<'_, '_>, conn: ConnId, serial: u32, target: Target) {
-        // Also if the connection is gone: the repeat of it is known by its id.
-        ask(env, What::Publish2(conn, serial), target);
+    /// Makes room for one more. `false`: there is none (BOUND).
+    pub(crate) fn make_room_in2(&mut self, env: &mut Env<'_, '_>) -> bool {
+        if self.in2.len() < IN2_MOST {
+            return true;
+        }
+        let left = |taken: &In2| !taken.here && !matches!(taken.phase, Phase::Going | Phase::Ending);
+        let Some(oldest) = self.in2.iter().position(left) else {
+            return false;
+        };
+        let message = self.in2.remove(oldest).message;
+        if self.is_persistent() {
+            let end = Name::In(self.id, message).end(env.user, env.view());
+            env.store(What::Lazy, vec![end]);
+        }
+        true
+    }
+}
+
+impl Home {
+    /// A message that began goes on: its id is stored first if the session is.
+    pub(crate) fn pass_in2(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        conn: ConnId,
+        message: MessageId,
+        target: Target,
+    ) {
+        let (user, view) = (env.user, env.view());
+        let Some(session) = self.session_at(conn) else {
+            return;
+        };
+        let (id, persistent) = (session.id, session.is_persistent());
+        let Some(taken) = session.in2_named(message) else {
+            return;
+        };
+        taken.phase = Phase::Going;
+        if !persistent {
+            ask(env, What::Publish2 { session: id, message }, target);
+            return;
+        }
+        let row = InRow {
+            packet_id: u32::from(taken.packet_id),
+            digest: Bytes::copy_from_slice(&taken.digest),
+        };
+        let what = What::In2 {
+            session: id,
+            message,
+            target: Box::new(target),
+        };
+        env.store(what, vec![Name::In(id, message).put(user, view, &row)]);
+    }
+
+    /// The id is durable. It goes on also if the connection is gone: a repeat waits for the same answer. Not if it was
+    /// refused since, because this took too long, or the client gave it up.
+    pub(crate) fn in2_stored(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        id: SessionId,
+        message: MessageId,
+        target: Target,
+    ) {
+        if self
+            .session(id)
+            .is_some_and(|session| session.in2_named(message).is_some())
+        {
+            ask(env, What::Publish2 { session: id, message }, target);
+        }
+    }
+
+    /// The answer to a QoS 2 publish. It is noted whether its connection still lives or not, so that a repeat does not go
+    /// on once more (ONCE), and is for whichever connection has the publish now.
+    pub(crate) fn published2(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        id: SessionId,
+        message: MessageId,
+        answer: Answer,
+    ) {
+        let result = done(answer);
+        let Some(session) = self.session(id) else { return };
+        if let Some(taken) = session
+            .in2_named(message)
+            .filter(|taken| taken.phase == Phase::Going)
+        {
+            taken.phase = match result {
+                Ok(_) => Phase::Passed,
+                Err(_) => Phase::Kept,
+            };
+        }
+        let Some(live) = session.live.as_deref() else {
+            return;
+        };
+        let mut inbound = (0..).zip(live.inbound.iter());
+        let Some((index, _)) = inbound.find(|(_, inbound)| inbound.message == Some(message)) else {
+            return;
+        };
+        let (conn, serial) = (live.conn, live.first_serial.wrapping_add(index));
+        match result {
+            Ok(done) => self.done(env, conn, serial, done),
+            Err(refusal) => self.refuse(env, conn, serial, refusal),
+        }
     }
 
     /// PUBREL.
@@ -111,13 +211,10 @@ impl Home {
         let Some(session) = self.session_at(conn) else {
             return;
         };
-        let persistent = session.is_persistent();
-        let newest = |taken: &&mut In2| taken.packet_id == packet_id && taken.phase != Phase::Ending;
-        let Some(taken) = session.in2.iter_mut().find(newest) else {
-            if session.in2.iter().any(|taken| taken.packet_id == packet_id) {
-                // Its end is on its way.
-                return;
-            }
+        let (id, persistent) = (session.id, session.is_persistent());
+        // What began last has the identifier.
+        let with_id = |taken: &&mut In2| taken.packet_id == packet_id;
+        let Some(taken) = session.in2.iter_mut().rev().find(with_id) else {
             let reason = if env.wire.version(conn) == Version::V5 {
                 NOT_FOUND
             } else {
@@ -126,37 +223,30 @@ impl Home {
             pubcomp(env, conn, packet_id, reason);
             return;
         };
+        taken.here = true;
+        if taken.phase == Phase::Ending {
+            // Its end is on its way.
+            return;
+        }
         taken.phase = Phase::Ending;
-        let message = taken.message;
-        let session = session.id;
+        let (session, message) = (id, taken.message);
         if persistent {
-            let what = What::In2Ended {
-                session,
-                conn,
-                packet_id,
-                message,
-            };
-            env.store(what, vec![Name::In(session, message).end(user, view)]);
+            let end = Name::In(session, message).end(user, view);
+            env.store(What::In2Ended { session, message }, vec![end]);
         } else {
-            self.in2_ended(env, session, conn, packet_id, message);
+            self.in2_ended(env, session, message);
         }
     }
 
-    /// The end is durable.
-    pub(crate) fn in2_ended(
-        &mut self,
-        env: &mut Env<'_, '_>,
-        session: SessionId,
-        conn: ConnId,
-        packet_id: PacketId,
-        message: MessageId,
-    ) {
-        let Some(session) = self.session(session) else {
+    /// The end is durable: PUBCOMP to the connection that asked last.
+    pub(crate) fn in2_ended(&mut self, env: &mut Env<'_, '_>, id: SessionId, message: MessageId) {
+        let Some(session) = self.session(id) else { return };
+        let Some(at) = session.in2.iter().position(|taken| taken.message == message) else {
             return;
         };
-        session.in2.retain(|taken| taken.message != message);
-        if session.live_at(conn).is_some() {
-            pubcomp(env, conn, packet_id, 0);
+        let taken = session.in2.remove(at);
+        if let Some(live) = session.live.as_deref().filter(|_| taken.here) {
+            pubcomp(env, live.conn, taken.packet_id, 0);
         }
     }
 
@@ -167,7 +257,10 @@ impl Home {
         let Some(session) = self.session_at(conn) else {
             return;
         };
-        session.in2.retain(|taken| taken.message != message);
+        let Some(at) = session.in2.iter().position(|taken| taken.message == message) else {
+            return;
+        };
+        session.in2.remove(at);
         if session.is_persistent() {
             env.store(What::Lazy, vec![Name::In(session.id, message).end(user, view)]);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use godwit_wire::command::{Publish, Target};
-use godwit_wire::proto::stored::StoredPublish;
+use godwit_wire::proto::stored::{PublishProperties, StoredPublish, UserProperty};
 use prost::Message as _;
 
 use super::log::Entry;
@@ -74,8 +74,18 @@ impl Owed {
 
 impl Entry for Owed {
     fn weight(&self) -> usize {
-        self.publish.payload.len() + self.publish.topic.len() + 128
+        let publish = &*self.publish;
+        let properties = publish.properties.as_deref().map_or(0, properties_weight);
+        publish.payload.len() + publish.topic.len() + properties + 128
     }
+}
+
+/// Two strings of a user property have at least this much of the heap, beside their bytes.
+const USER_PROPERTY: usize = size_of::<UserProperty>() + 2 * 32;
+
+/// Many small user properties are some twenty times as large in memory as on the wire.
+fn properties_weight(properties: &PublishProperties) -> usize {
+    properties.encoded_len() + properties.user_properties.len() * USER_PROPERTY
 }
 
 #[cfg(test)]
@@ -115,5 +125,33 @@ mod tests {
         );
         assert_eq!(Some(number), publish.message_id.map(recent_number));
         assert!(Owed::from_row(Bytes::from_static(b"\xff\xff")).is_none());
+    }
+
+    #[test]
+    fn user_properties_weigh_what_they_take_of_memory() {
+        let user_property = UserProperty {
+            name: "a".into(),
+            value: String::new(),
+        };
+        let publish = Publish {
+            topic: "iot/a/b".into(),
+            payload: Bytes::new(),
+            qos: 1,
+            retain: false,
+            expires_at: None,
+            properties: Some(Box::new(PublishProperties {
+                user_properties: vec![user_property; 50_000],
+                ..PublishProperties::default()
+            })),
+            from: None,
+            message_id: None,
+        };
+        let target = Target {
+            session: SessionId::fresh(),
+            qos: 1,
+            retain_as_published: false,
+            subscription_ids: Vec::new(),
+        };
+        assert!(Owed::new(Arc::new(publish), target).weight() > 50_000 * size_of::<UserProperty>());
     }
 }

@@ -12,6 +12,7 @@ use godwit_wire::topic::{ConversationName, PublishTopic, classify_publish};
 use super::answer::{Done, Waits};
 use super::env::{Env, What};
 use super::home::Home;
+use super::in2::Begun;
 use super::retries::{self, Retry};
 use super::session::{Live, Session};
 use super::target::{Asker, Target, ask, is_implicit};
@@ -22,7 +23,7 @@ use crate::wire_trait::ConnId;
 const ASKED0: u16 = 1_024;
 /// Most QoS 1 and 2 publishes of a 3.1.1 client that are not ended: it was not told a maximum, so it is paused at the
 /// receive maximum, and closed only if it never completes QoS 2.
-const OPEN_V311: usize = 4 * RECEIVE_MAXIMUM as usize;
+pub(crate) const OPEN_V311: usize = 4 * RECEIVE_MAXIMUM as usize;
 /// Receive Maximum exceeded.
 const TOO_MANY: u8 = 0x93;
 /// Topic Alias invalid: none are taken.
@@ -35,7 +36,8 @@ const PAUSED_NAME: u8 = 2;
 /// A QoS 1 or 2 publish that is not acknowledged.
 pub(crate) struct Inbound {
     pub(crate) packet_id: u16,
-    pub(crate) qos: u8,
+    /// Of a QoS 2 publish: what it is known by.
+    pub(crate) message: Option<MessageId>,
     pub(crate) waits: Waits,
     /// When it came, of the loop's milliseconds.
     pub(crate) since_ms: u64,
@@ -58,6 +60,41 @@ impl Live {
         self.paused = if on { before | reason } else { before & !reason };
         if (before == 0) != (self.paused == 0) {
             env.wire.pause(self.conn, self.paused != 0);
+        }
+    }
+}
+
+/// Whether one more publish is taken.
+enum Admits {
+    Yes,
+    /// It is the repeat of one of this connection whose acknowledgement is due anyway.
+    Due,
+    No,
+}
+
+impl Session {
+    /// BOUND: what the client may have open on this connection, and what the session keeps of earlier ones. `digest`: of a
+    /// QoS 2 publish.
+    fn admits(&mut self, env: &mut Env<'_, '_>, packet: &PublishIn, digest: Option<[u8; 16]>) -> Admits {
+        let Some(live) = self.live.as_deref().filter(|_| packet.qos > 0) else {
+            return Admits::Yes;
+        };
+        let repeated = digest.and_then(|digest| self.in2_of(packet.packet_id, digest));
+        if repeated.is_some_and(|taken| live.awaits(taken.message)) {
+            return Admits::Due;
+        }
+        let most = match live.version {
+            Version::V5 => usize::from(RECEIVE_MAXIMUM),
+            Version::V311 => OPEN_V311,
+        };
+        let open = live.inbound.len() + self.in2.iter().filter(|taken| taken.is_open()).count();
+        // A repeat of what counts already is none more.
+        if open >= most && !repeated.is_some_and(|taken| taken.here) {
+            return Admits::No;
+        }
+        match digest.is_none() || repeated.is_some() || self.make_room_in2(env) {
+            true => Admits::Yes,
+            false => Admits::No,
         }
     }
 }
@@ -139,45 +176,39 @@ impl Home {
         let Some(session) = sessions.iter_mut().find(|session| at(session)) else {
             return;
         };
-        let Some(live) = session.live.as_deref_mut() else {
-            return;
-        };
-        if packet.qos > 0 {
-            let open = session.in2.iter().filter(|taken| taken.is_open()).count();
-            let known = open > 0
-                && session
-                    .in2
-                    .iter()
-                    .any(|taken| taken.packet_id == packet.packet_id);
-            let most = match live.version {
-                Version::V5 => usize::from(RECEIVE_MAXIMUM),
-                Version::V311 => OPEN_V311,
-            };
-            if live.inbound.len() + open >= most && !known {
+        let digest = (packet.qos == 2).then(|| retries::digest(&packet).to_be_bytes());
+        match session.admits(env, &packet, digest) {
+            Admits::Yes => {}
+            Admits::Due => return,
+            Admits::No => {
                 self.close_connection(env, conn, TOO_MANY);
                 return;
             }
         }
         let mut retry = None;
         let mut message = None;
-        if packet.qos == 2 {
-            match session.begin_in2(&packet) {
-                Some(fresh) => message = Some(fresh),
-                None => return self.repeat_in2(env, conn, &packet),
+        if let Some(digest) = digest {
+            match session.begin_in2(env, packet.packet_id, digest) {
+                Begun::Goes(begun) => message = Some(begun),
+                Begun::Awaits(begun) => {
+                    self.hold(env, conn, &packet, None, Some(begun));
+                    return;
+                }
+                Begun::Passed(begun) => {
+                    if let Some(serial) = self.hold(env, conn, &packet, None, Some(begun)) {
+                        self.done(env, conn, serial, Done::Ok);
+                    }
+                    return;
+                }
             }
-        } else if packet.qos == 1 {
-            retry = Some(retries::identity(
-                previous,
-                session.id,
-                &session.client_id,
-                live,
-                &packet,
-            ));
         }
-        let live = match session.live.as_deref() {
-            Some(live) => live,
-            None => return,
+        let Some(live) = session.live.as_deref() else {
+            return;
         };
+        if packet.qos == 1 {
+            let (id, client_id) = (session.id, &session.client_id);
+            retry = Some(retries::identity(previous, id, client_id, live, &packet));
+        }
         let who = Asker {
             live,
             session_id: session.id,
@@ -203,8 +234,15 @@ impl Home {
         });
         if packet.qos == 0 {
             self.go_on_0(env, conn, target);
-        } else {
-            self.hold(env, conn, &packet, target, retry, message);
+            return;
+        }
+        let Some(serial) = self.hold(env, conn, &packet, retry, message) else {
+            return;
+        };
+        match (target, message) {
+            (Err(refusal), _) => self.refuse(env, conn, serial, refusal),
+            (Ok(target), Some(message)) => self.pass_in2(env, conn, message, target),
+            (Ok(target), None) => ask(env, What::Publish(conn, serial), target),
         }
     }
 
@@ -225,30 +263,23 @@ impl Home {
         ask(env, What::Publish0(conn), target);
     }
 
-    /// Takes its place in the queue of acknowledgements and goes on.
+    /// Takes its place in the queue of acknowledgements: gives its number there.
     fn hold(
         &mut self,
         env: &mut Env<'_, '_>,
         conn: ConnId,
         packet: &PublishIn,
-        target: Result<Target, Refusal>,
         retry: Option<Retry>,
         message: Option<MessageId>,
-    ) {
+    ) -> Option<u32> {
         let since_ms = env.mono_ms();
-        let Some(session) = self.session_at(conn) else {
-            return;
-        };
-        let persistent = session.is_persistent();
-        let Some(live) = session.live.as_deref_mut() else {
-            return;
-        };
+        let live = self.session_at(conn)?.live.as_deref_mut()?;
         // At most the receive maximum, so it fits.
         let serial = live.first_serial.wrapping_add(live.inbound.len() as u32);
         let reserved = packet.topic.starts_with("c/") && live.version == Version::V311;
         live.inbound.push_back(Inbound {
             packet_id: packet.packet_id,
-            qos: packet.qos,
+            message,
             waits: Waits::Home,
             since_ms,
             retry,
@@ -260,14 +291,7 @@ impl Home {
         if !std::mem::replace(&mut live.ack_timer, true) {
             env.after(ACK_TIMEOUT_MS, What::AckTimeout(conn));
         }
-        match (target, message) {
-            (Err(refusal), _) => self.refuse(env, conn, serial, refusal),
-            (Ok(target), Some(message)) if persistent => {
-                self.store_in2(env, conn, serial, message, Box::new(target));
-            }
-            (Ok(target), Some(_)) => ask(env, What::Publish2(conn, serial), target),
-            (Ok(target), None) => ask(env, What::Publish(conn, serial), target),
-        }
+        Some(serial)
     }
 
     /// The answer to a QoS 1 publish.

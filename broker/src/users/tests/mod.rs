@@ -2,7 +2,6 @@
 
 mod chat;
 mod clients;
-mod delays;
 mod ends;
 mod homes;
 mod inbox;
@@ -11,9 +10,7 @@ mod ordinary;
 mod qos2;
 mod qos2_crossed;
 mod qos2_model;
-mod quotas;
 mod rig;
 mod sessions;
-mod subscribing;
-pub(crate) mod store;
+mod store;
 mod unreadable;

@@ -29,6 +29,8 @@ pub(super) struct MemStore {
     sink: Mutex<Option<Arc<dyn CompletionPort>>>,
     pub(super) hold: AtomicBool,
     pub(super) low_space: AtomicBool,
+    /// Reads of what is loaded are answered with an error.
+    pub(super) fail_reads: AtomicBool,
     view: View,
 }
 
@@ -273,7 +275,10 @@ impl Store for MemStore {
     }
 
     fn read(&self, _port: PortId, ticket: Ticket, reads: Vec<Read>) {
-        let answers = self.read_now(&reads);
+        let answers = match self.fail_reads.load(Ordering::Relaxed) {
+            true => Err(StoreError::Unavailable("as the test wants".into())),
+            false => self.read_now(&reads),
+        };
         self.complete(Completion::Read { ticket, answers });
     }
 
