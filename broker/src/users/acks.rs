@@ -63,8 +63,12 @@ impl Home {
     /// Gives a session what there is room for, of both logs.
     pub(crate) fn push_all(&mut self, env: &mut Env<'_, '_>, id: SessionId) {
         if let Some(index) = self.sessions.iter().position(|session| session.id == id) {
+            let retained = self.sessions[index].gives_retained();
             self.push_mail(env, index);
             self.push_owed(env, id);
+            if retained {
+                self.give_retained(env, id);
+            }
         }
     }
 

@@ -12,9 +12,10 @@ use godwit_wire::ids::SessionId;
 
 use super::cursor::{Half, State, packet_id};
 use super::env::{Asked, Env, What};
+use super::feed::{Next, gap_before};
 use super::feed_mail::give;
 use super::home::Home;
-use super::log::{HEAD_EVERY, Keep, Next, PAGE_BYTES, PAGE_ROWS, gap_before};
+use super::log::{Keep, PAGE_BYTES, PAGE_ROWS};
 use super::owed::Owed;
 use super::session::{Live, Session};
 use super::waiter::{Shared, Waiter};
@@ -42,6 +43,7 @@ impl Home {
             env.cx.answer(reply, Answer::Refused(Refusal::unavailable()));
             return;
         }
+        let now = env.mono_ms();
         let mut gone = Vec::new();
         let mut durable = Vec::new();
         let mut offenders = Vec::new();
@@ -55,6 +57,13 @@ impl Home {
                 continue;
             };
             let session = &mut self.sessions[index];
+            if !session.wants(&publish.topic, now) {
+                self.unwanted(env, target.session, &publish.topic);
+                continue;
+            }
+            if publish.retain {
+                session.overtaken(&publish.topic);
+            }
             let owed = Owed::new(publish.clone(), target);
             if owed.qos == 0 {
                 give_now(session, env, &owed);
@@ -103,7 +112,7 @@ impl Home {
             return;
         }
         let row = owed.row();
-        let seq = session.log.append(owed, waiter);
+        let seq = session.log.append(owed, waiter, row.len());
         let (id, log, view) = (session.id, session.log_id(), env.view());
         env.store(What::Owed(id), vec![Op::Append { log, view, seq, row }]);
         env.metrics().owed.inc();
@@ -121,10 +130,12 @@ impl Home {
         let Some((_, _, waiter)) = session.log.confirm(keep) else {
             return;
         };
+        if session.log.is_head_due() {
+            session.keep_head(env);
+        }
         let settled = push(session, env);
-        let lags = session.log.head_lag() >= HEAD_EVERY;
         self.kept(env, waiter);
-        if settled > 0 || lags {
+        if settled > 0 {
             self.flush_soon(env, settled);
         }
     }
@@ -200,7 +211,7 @@ pub(crate) fn queue(session: &mut Session, env: &mut Env<'_, '_>, owed: Owed, on
     if named.is_some_and(|message| !session.note_recent(message)) {
         return true;
     }
-    session.log.append(owed, Waiter::Nobody);
+    session.log.append(owed, Waiter::Nobody, 0);
     drop(session.log.confirm(Keep::All));
     push(session, env);
     let (entries, bytes) = session.log.kept();

@@ -40,6 +40,12 @@ pub(crate) enum What {
     Ended(Box<EndedSession>),
     /// Stored: the rows that end subscriptions that were not granted.
     Unrouted(Vec<Route>),
+    /// Stored: so many retained messages, the oldest unconfirmed entries of a session's log.
+    Retained {
+        session: SessionId,
+        request: u64,
+        entries: u32,
+    },
     /// Stored: subscription rows of a SUBSCRIBE.
     Subscribed(SessionId, u64),
     /// Stored: the rows that end subscriptions.

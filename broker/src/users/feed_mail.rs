@@ -15,8 +15,9 @@ use super::config::UsersMetrics;
 use super::cursor::{Half, State, packet_id};
 use super::deliver::READ_AGAIN_MS;
 use super::env::{Asked, Env, What};
+use super::feed::{Next, gap_before};
 use super::home::Home;
-use super::log::{Keep, Next, PAGE_BYTES, PAGE_ROWS};
+use super::log::{Keep, PAGE_BYTES, PAGE_ROWS};
 use super::mail::Mail;
 use super::mailbox::{self, Mailbox};
 use super::session::{InboxForm, Live, Session};
@@ -128,7 +129,7 @@ impl Home {
             .and_then(|inbox| inbox.feed.as_mut());
         let Some(feed) = feed else { return };
         let first = feed.cursor.sent() + 1;
-        let missing = super::log::gap_before(&page, first, asked.up_to);
+        let missing = gap_before(&page, first, asked.up_to);
         if feed.page_read(asked.generation, page) {
             if missing >= first {
                 env.metrics().missing.inc_by(missing + 1 - first);

@@ -9,7 +9,8 @@ use prost::Message;
 
 use super::cursor::{Cursor, State};
 use super::env::{Env, What};
-use super::log::{Feed, HEAD_EVERY, Log};
+use super::feed::Feed;
+use super::log::Log;
 use super::mailbox::{self, Mailbox};
 use super::owed::Owed;
 use super::receipts::Receipts;
@@ -19,6 +20,7 @@ use super::rows::{
     AgesRow, InRow, InboxRow, Name, OutRow, PreviousRow, SessionRow, SubscriptionRow, WillRow, read_rows,
 };
 use super::session::{self, In2, Inbox, Phase, Session, Subscription};
+use super::slices::Quota;
 use super::wills::PendingWill;
 use crate::wire_trait::ConnId;
 
@@ -131,6 +133,7 @@ impl LoadState {
             if let (Some((session, row)), ReadAnswer::TakeUp { head, rows }) = (sessions.get_mut(&id), answer)
             {
                 session.log = Log::restored(head, rows.last().map_or(0, |row| row.seq));
+                session.log.restore_rows(rows.iter().map(|row| row.row.len()));
                 // A crash leaves no word of what was given: everything there may have been.
                 let given = match row.disconnected_at {
                     0 => session.log.confirmed(),
@@ -180,6 +183,7 @@ fn restore_row(
         Name::Out(id) => {
             if let (Some((session, _)), Ok(row)) = (sessions.get_mut(&id), OutRow::decode(value)) {
                 let last = session.log.confirmed();
+                session.log.restore_slices(&row.slices, &row.slice_bytes);
                 for position in row.received.into_iter().filter(|position| *position <= last) {
                     session.feed.cursor.restore(position, State::Received);
                 }
@@ -218,9 +222,10 @@ fn restore_row(
                 .unwrap_or_default();
         }
         Name::Ages => {
-            home.mailbox.ages = AgesRow::decode(value)
-                .map(|row| retention::restored(&row))
-                .unwrap_or_default();
+            if let Ok(row) = AgesRow::decode(value) {
+                home.mailbox.ages = retention::restored(&row);
+                home.mailbox.log.restore_slices(&row.slices, &row.slice_bytes);
+            }
         }
         Name::Session(_) | Name::Marks(_) | Name::InboxEver => {}
     }
@@ -293,13 +298,19 @@ impl Home {
         self.acks_since_flush = 0;
         self.tell_receipts(env);
         let mut ops = Vec::new();
+        let mut lifted = Vec::new();
         for session in &mut self.sessions {
-            session.lazy_ops(env, &mut ops);
+            if session.lazy_ops(env, &mut ops) {
+                lifted.push(session.id);
+            }
         }
         if !ops.is_empty() {
             env.store(What::Lazy, ops);
         }
         self.mailbox.keep_marks(env, false);
+        for id in lifted {
+            self.push_owed(env, id);
+        }
     }
 
     /// Nobody is connected any more for a while: stores everything that memory knows better. `true`: nothing was left.
@@ -307,6 +318,7 @@ impl Home {
         self.flush(env);
         let mut ops = Vec::new();
         for session in self.sessions.iter_mut().filter(|session| session.is_persistent()) {
+            session.keep_quota(env);
             session.settle_ops(env, &mut ops);
         }
         if !self.previous.is_empty() && !self.is_live() && !self.previous_stored {
@@ -323,10 +335,10 @@ impl Home {
 }
 
 impl Session {
-    /// Cursors that are ahead of the store.
-    fn lazy_ops(&mut self, env: &Env<'_, '_>, ops: &mut Vec<Op>) {
+    /// Cursors that are ahead of the store. `true`: the session's own was lifted (see [`Self::keep_quota`]).
+    fn lazy_ops(&mut self, env: &Env<'_, '_>, ops: &mut Vec<Op>) -> bool {
         if !self.is_persistent() {
-            return;
+            return false;
         }
         let id = self.id;
         if let Some(inbox) = self.inbox.as_deref_mut() {
@@ -337,10 +349,44 @@ impl Session {
                 ops.push(Name::Inbox(id).put(env.user, env.view(), &inbox.row()));
             }
         }
-        let floor = self.feed.cursor.acked();
-        if floor > self.log.floor() || self.log.head_lag() >= HEAD_EVERY {
-            self.head_ops(env, floor, ops);
+        if self.feed.cursor.acked() <= self.log.floor() && !self.log.is_head_due() {
+            return false;
         }
+        let lifted = self.keep_quota(env);
+        self.head_ops(env, ops);
+        lifted
+    }
+
+    /// Stores the head of the session's log, which is due: a take-up reads everything above it.
+    pub(crate) fn keep_head(&mut self, env: &mut Env<'_, '_>) {
+        let mut ops = Vec::new();
+        self.keep_quota(env);
+        self.head_ops(env, &mut ops);
+        if !ops.is_empty() {
+            env.store(What::Lazy, ops);
+        }
+    }
+
+    /// BOUND: at its quota the session's own log loses the oldest entries. Lifts the cursor over them (`true`), so that
+    /// the head that is stored next ends them.
+    fn keep_quota(&mut self, env: &Env<'_, '_>) -> bool {
+        let config = &env.common.config;
+        let quota = Quota {
+            entries: config.session_log_entries,
+            bytes: config.session_log_bytes,
+        };
+        let acked = self.feed.cursor.acked();
+        let counted = self.log.count(quota, acked);
+        self.out_dirty |= counted.closed;
+        let Some(up_to) = counted.drop_to else {
+            return false;
+        };
+        if counted.warn {
+            tracing::warn!(user = %env.user.0, session = %self.id.0, "a session's log is over its quota: the oldest go");
+        }
+        env.metrics().over_quota.inc_by(up_to - acked);
+        self.feed.cursor.lift(up_to);
+        true
     }
 
     /// The row of QoS 2 towards the client, always with the floor as it is now: a message that is complete is in neither
@@ -353,7 +399,8 @@ impl Session {
     }
 
     /// The head says what is confirmed only together with a row that remembers the QoS 2 messages below it.
-    fn head_ops(&mut self, env: &Env<'_, '_>, floor: u64, ops: &mut Vec<Op>) {
+    fn head_ops(&mut self, env: &Env<'_, '_>, ops: &mut Vec<Op>) {
+        let floor = self.feed.cursor.acked();
         if self.out_dirty {
             self.out_dirty = false;
             ops.push(Name::Out(self.id).put(env.user, env.view(), &self.out_row()));
@@ -365,8 +412,8 @@ impl Session {
     }
 
     fn settle_ops(&mut self, env: &Env<'_, '_>, ops: &mut Vec<Op>) {
-        let floor = self.feed.cursor.acked();
-        self.head_ops(env, floor, ops);
+        self.out_dirty |= self.log.slices_dirty();
+        self.head_ops(env, ops);
     }
 
     /// Gives memory back that is not needed now.

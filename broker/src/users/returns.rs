@@ -42,6 +42,7 @@ impl Users {
         self.with_quietly(cx, wire, user, |home, env| {
             if let Some(up_to) = lazy {
                 home.mailbox.marks_stored(env, up_to);
+                home.retain(env);
             }
         });
     }
@@ -61,6 +62,11 @@ impl Users {
             }
             What::Ended(ended) => home.session_ended(env, *ended),
             What::Unrouted(routes) => subscribe::unroute(env, routes),
+            What::Retained {
+                session,
+                request,
+                entries,
+            } => home.retained_stored(env, session, request, entries),
             What::Subscribed(session, request) => home.subscribed(env, session, request),
             What::Unsubscribed(conn, done) => home.unsubscribed(env, conn, *done),
             What::In2 {

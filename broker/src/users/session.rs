@@ -8,14 +8,15 @@ use godwit_wire::ids::{MessageId, SessionId, UserId};
 use godwit_wire::topic::Encoding;
 
 use super::cursor::Cursor;
-use super::log::{Feed, Log};
+use super::feed::Feed;
+use super::log::Log;
 use super::mail::Mail;
 use super::owed::Owed;
 use super::publish_in::Inbound;
 use super::queue::Queue;
+use super::request::Request;
 use super::retries::Retry;
 use super::rows::{InboxRow, Name, OutRow, SessionRow, SubscriptionRow};
-use super::subscribe::Request;
 use crate::packet::Version;
 use crate::tables::SESSION_LOG;
 use crate::wire_trait::ConnId;
@@ -84,7 +85,7 @@ pub(crate) struct Live {
     pub(crate) given: Queue<Retry>,
     /// A publish that waits for the user behind the name in its topic.
     pub(crate) parked: Option<Box<crate::packet::PublishIn>>,
-    /// SUBSCRIBEs that are not answered.
+    /// SUBSCRIBEs that are not answered, or whose retained messages are not all given.
     pub(crate) requests: Vec<Request>,
 }
 
@@ -97,8 +98,8 @@ pub(crate) struct Subscription {
     pub(crate) qos: u8,
     pub(crate) no_local: bool,
     pub(crate) retain_as_published: bool,
-    /// Its route is known to stand.
-    pub(crate) routed: bool,
+    /// The client was told that it has this filter, by this SUBSCRIBE or an earlier one.
+    pub(crate) granted: bool,
     /// Route ids that it replaced and that may still stand.
     pub(crate) replaced: Vec<u64>,
 }
@@ -139,6 +140,7 @@ impl Subscription {
             retain_as_published: self.retain_as_published,
             subscription_id: self.subscription_id,
             replaced: self.replaced.clone(),
+            unanswered: false,
         }
     }
 
@@ -150,7 +152,7 @@ impl Subscription {
             qos: row.qos.min(2) as u8,
             no_local: row.no_local,
             retain_as_published: row.retain_as_published,
-            routed: false,
+            granted: !row.unanswered,
             replaced: row.replaced,
         }
     }
@@ -328,8 +330,11 @@ impl Session {
         }
     }
 
-    pub(crate) fn out_row(&self) -> OutRow {
+    pub(crate) fn out_row(&mut self) -> OutRow {
+        let (slices, slice_bytes) = self.log.store_slices();
         OutRow {
+            slices,
+            slice_bytes,
             received: self.feed.cursor.received().collect(),
             recent: self.recent.iter().copied().collect(),
             settled: self.feed.cursor.settled().collect(),

@@ -2,6 +2,7 @@
 
 mod chat;
 mod clients;
+mod delays;
 mod ends;
 mod homes;
 mod inbox;
@@ -10,7 +11,9 @@ mod ordinary;
 mod qos2;
 mod qos2_crossed;
 mod qos2_model;
+mod quotas;
 mod rig;
 mod sessions;
-mod store;
+mod subscribing;
+pub(crate) mod store;
 mod unreadable;

@@ -16,27 +16,29 @@ type Partition = BTreeMap<Bytes, Bytes>;
 type LogRows = (Head, BTreeMap<u64, (View, Bytes)>);
 
 #[derive(Clone, Default)]
-pub(super) struct State {
+pub(crate) struct State {
     logs: BTreeMap<(u16, Uuid), LogRows>,
     rows: BTreeMap<(u16, Bytes), Partition>,
     facts: BTreeMap<(u16, Bytes), Bytes>,
 }
 
 #[derive(Default)]
-pub(super) struct MemStore {
+pub(crate) struct MemStore {
     state: Mutex<State>,
     pending: Mutex<VecDeque<Batch>>,
     sink: Mutex<Option<Arc<dyn CompletionPort>>>,
-    pub(super) hold: AtomicBool,
-    pub(super) low_space: AtomicBool,
+    pub(crate) hold: AtomicBool,
+    pub(crate) low_space: AtomicBool,
+    /// What is submitted is given back.
+    pub(crate) busy: AtomicBool,
     /// Reads of what is loaded are answered with an error.
-    pub(super) fail_reads: AtomicBool,
+    pub(crate) fail_reads: AtomicBool,
     view: View,
 }
 
 impl MemStore {
     /// A start on what an earlier one left.
-    pub(super) fn start(state: State, view: View) -> Arc<Self> {
+    pub(crate) fn start(state: State, view: View) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(state),
             view,
@@ -45,12 +47,12 @@ impl MemStore {
     }
 
     /// What is durable now.
-    pub(super) fn durable(&self) -> State {
+    pub(crate) fn durable(&self) -> State {
         self.state.lock().unwrap().clone()
     }
 
     /// Commits up to `count` batches, in order.
-    pub(super) fn commit(&self, count: usize) {
+    pub(crate) fn commit(&self, count: usize) {
         for _ in 0..count {
             let Some(batch) = self.pending.lock().unwrap().pop_front() else {
                 return;
@@ -59,7 +61,7 @@ impl MemStore {
         }
     }
 
-    pub(super) fn put_log_row(&self, table: u16, id: Uuid, seq: u64, row: Bytes) {
+    pub(crate) fn put_log_row(&self, table: u16, id: Uuid, seq: u64, row: Bytes) {
         let mut state = self.state.lock().unwrap();
         state
             .logs
@@ -69,20 +71,20 @@ impl MemStore {
             .insert(seq, (self.view, row));
     }
 
-    pub(super) fn put_fact(&self, table: u16, key: &str, value: Bytes) {
+    pub(crate) fn put_fact(&self, table: u16, key: &str, value: Bytes) {
         let key = Bytes::copy_from_slice(key.as_bytes());
         self.state.lock().unwrap().facts.insert((table, key), value);
     }
 
     /// Rows of a log above its floor.
-    pub(super) fn log_len(&self, table: u16, id: Uuid) -> usize {
+    pub(crate) fn log_len(&self, table: u16, id: Uuid) -> usize {
         let state = self.state.lock().unwrap();
         state.logs.get(&(table, id)).map_or(0, |(head, rows)| {
             rows.range(head.floor.saturating_add(1)..).count()
         })
     }
 
-    pub(super) fn rows_of_table(&self, table: u16) -> usize {
+    pub(crate) fn rows_of_table(&self, table: u16) -> usize {
         let state = self.state.lock().unwrap();
         state
             .rows
@@ -90,6 +92,18 @@ impl MemStore {
             .filter(|((of, _), _)| *of == table)
             .map(|(_, rows)| rows.len())
             .sum()
+    }
+
+    /// Route ids of a table of routes.
+    pub(crate) fn durable_routes(&self, table: u16) -> Vec<u64> {
+        let state = self.state.lock().unwrap();
+        let of_table = state.rows.iter().filter(|((of, _), _)| *of == table);
+        let elements = of_table.flat_map(|(_, rows)| rows.keys());
+        let mut ids: Vec<u64> = elements
+            .map(|element| u64::from_be_bytes(element[16..24].try_into().unwrap()))
+            .collect();
+        ids.sort_unstable();
+        ids
     }
 
     fn write(&self, batch: Batch) {
@@ -267,6 +281,9 @@ impl Store for MemStore {
     }
 
     fn submit(&self, batch: Batch) -> Submission {
+        if self.busy.load(Ordering::Relaxed) {
+            return Submission::Busy(batch);
+        }
         self.pending.lock().unwrap().push_back(batch);
         if !self.hold.load(Ordering::Relaxed) {
             self.commit(usize::MAX);
