@@ -54,6 +54,9 @@ pub enum Register {
     Token(Secret),
 }
 
+/// Registrations that one address may make at once; an office or a school is one address.
+pub const REGISTRATIONS_AT_ONCE: u32 = 1_000;
+
 /// What an installation decides about the HTTP door.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -76,7 +79,7 @@ impl Default for Config {
             origins: Vec::new(),
             per_address: Rate::per_second(5_000, 20_000),
             per_user: Rate::per_second(500, 2_000),
-            registrations: Rate::per_second(5, 1_000),
+            registrations: Rate::per_second(5, REGISTRATIONS_AT_ONCE),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use godwit_accounts::Accounts;
 use godwit_cluster::{MakeRoles, Role, Router, Workers};
-use godwit_history_api::{Api, Register, SearchIndex};
+use godwit_history_api::{Api, Rate, Register, SearchIndex};
 use godwit_ingest::Ingest;
 use godwit_store::Store;
 use godwit_wire::account::Secret;
@@ -232,6 +232,10 @@ fn start_api(node: &Node, metrics: &Metrics, router: &Router) -> Api {
         config: godwit_history_api::Config {
             registration,
             origins: settings.options.cors_origins.clone(),
+            registrations: match settings.options.registrations_per_second {
+                0 => Rate::NONE,
+                count => Rate::per_second(count, godwit_history_api::REGISTRATIONS_AT_ONCE),
+            },
             ..godwit_history_api::Config::default()
         },
         metrics: metrics.http.clone(),

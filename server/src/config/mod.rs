@@ -86,6 +86,11 @@ pub struct Config {
     #[config(layer_attr(arg(long, value_name = "TOKEN")))]
     pub registration_token: Option<Hidden>,
 
+    /// Registrations a second from one address for ever, beside 1,000 at once; 0: as many as come, for loading many users.
+    #[config(env = "GODWIT_REGISTRATIONS_PER_SECOND", default = 5)]
+    #[config(layer_attr(arg(long, value_name = "COUNT")))]
+    pub registrations_per_second: u32,
+
     /// Who may write to a user: "anyone" (who is not blocked) or "contacts" (both ways).
     #[config(env = "GODWIT_DIRECT", default = "anyone")]
     #[config(layer_attr(arg(long, value_name = "WHO", value_parser = types::direct)))]

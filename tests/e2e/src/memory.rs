@@ -70,7 +70,9 @@ impl MemoryTest {
             &Program::Godwit.path()?,
             &self.folder.join("data"),
             &self.folder.join("godwit.log"),
-        )?;
+        )?
+        // So many users come from one address here.
+        .environment("GODWIT_REGISTRATIONS_PER_SECOND", "0");
         node.start()?;
         let api = Api::new(&node.http());
         let users = Arc::new(make_users(&api, self.users, "m")?);
