@@ -58,9 +58,7 @@ impl Topics {
         let next = collecting.next.take().filter(|_| collecting.refusal.is_none());
         let Some((slice, after)) = next else {
             let done = self.collecting.remove(place);
-            let answer = done
-                .refusal
-                .map_or(Answer::Retained(done.found), Answer::Refused);
+            let answer = done.refusal.map_or(Answer::Retained(done.found), Answer::Refused);
             cx.answer(done.reply, answer);
             return;
         };
@@ -93,7 +91,10 @@ impl Topics {
             self.collect_more(cx, place);
             return;
         };
-        let last = elements.last().filter(|_| more).map(|(element, _)| element.clone());
+        let last = elements
+            .last()
+            .filter(|_| more)
+            .map(|(element, _)| element.clone());
         collecting.next = match last {
             Some(last) => Some((slice, Some(last))),
             None => Some((slice + 1, None)).filter(|_| slice + 1 < RETAINED_SLICES),
@@ -125,7 +126,8 @@ impl Topics {
                 collecting.found.extend(found);
                 if collecting.found.len() > RETAINED_AT_ONCE || collecting.bytes > RETAINED_BYTES {
                     collecting.found = Vec::new();
-                    let detail = "this filter matches more retained messages than one subscription may ask for";
+                    let detail =
+                        "this filter matches more retained messages than one subscription may ask for";
                     collecting
                         .refusal
                         .get_or_insert_with(|| Refusal::new(Code::Quota, detail));

@@ -6,7 +6,7 @@ use godwit_wire::command::{Answer, Command, Route, TopicCommand};
 use godwit_wire::ids::{Key, SessionId};
 
 use super::home::drop_route;
-use super::{Step, Topics};
+use super::{BATCH_OPS, Step, Topics};
 
 impl Topics {
     /// Sessions that matched a publish are no more: their routes that match its topic go too.
@@ -56,9 +56,10 @@ impl Topics {
             }
         }
         self.metrics.routes_gone.inc_by(gone);
-        if !ops.is_empty() {
+        while !ops.is_empty() {
+            let rest = ops.split_off(ops.len().min(BATCH_OPS));
             let tag = self.step(Step::Lazy);
-            cx.store(tag, ops);
+            cx.store(tag, std::mem::replace(&mut ops, rest));
         }
         for route in wild {
             cx.tell(

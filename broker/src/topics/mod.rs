@@ -48,8 +48,10 @@ const PARKED: usize = 4_096;
 
 /// How long after a failed read of the wildcard filters they are read again, milliseconds.
 const WILDCARDS_AGAIN_MS: u64 = 100;
-/// Most retained messages that a sweep ends: what a batch of rows takes without holding others up.
-const EXPIRED_AT_ONCE: usize = 4_096;
+/// Most retained messages that a sweep ends: as many as fit a batch of the store.
+const EXPIRED_AT_ONCE: usize = BATCH_OPS;
+/// Most writes of a batch of the store.
+const BATCH_OPS: usize = 4_096;
 
 const TIMER_SWEEP: u64 = 0;
 const TIMER_WILDCARDS: u64 = 1;
@@ -242,7 +244,10 @@ impl Topics {
         };
         let now = cx.now();
         // Busy until the last page is here: a sweep in between would leave a home without its first routes.
-        let home = self.homes.entry(levels.clone()).or_insert_with(|| TopicHome::loading(now.mono_ms));
+        let home = self
+            .homes
+            .entry(levels.clone())
+            .or_insert_with(|| TopicHome::loading(now.mono_ms));
         let mut more_reads = Vec::new();
         for answer in answers {
             match answer {

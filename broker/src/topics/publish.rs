@@ -109,7 +109,8 @@ impl Topics {
         let retained = home.retained.get_or_insert_default();
         let mut checked = retained.check(publish);
         if checked.is_err() {
-            let over = retained.expire(now, EXPIRED_AT_ONCE);
+            // Two more rows are to follow in the batch.
+            let over = retained.expire(now, EXPIRED_AT_ONCE - 2);
             self.metrics.retained_expired.inc_by(over.len() as u64);
             ops.extend(over.iter().map(|topic| clear_retained(key, view, topic)));
             checked = retained.check(publish);

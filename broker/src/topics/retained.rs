@@ -81,7 +81,6 @@ pub(crate) fn read_retained(name: &[u8], value: Bytes) -> Option<Publish> {
     })
 }
 
-
 /// About how many bytes a retained message takes in memory.
 pub(crate) fn weight(publish: &Publish) -> usize {
     let properties = publish.properties.as_deref().map_or(0, Message::encoded_len);
@@ -227,8 +226,14 @@ mod tests {
         for topic in ["a", "b", "c"] {
             retained.put(publish(topic, quarter, None));
         }
-        assert_eq!(code(retained.check(&publish("d", quarter, None))), Err(Code::Quota));
-        assert_eq!(code(retained.check(&publish("a", quarter * 3, None))), Err(Code::Quota));
+        assert_eq!(
+            code(retained.check(&publish("d", quarter, None))),
+            Err(Code::Quota)
+        );
+        assert_eq!(
+            code(retained.check(&publish("a", quarter * 3, None))),
+            Err(Code::Quota)
+        );
         assert!(retained.check(&publish("a", quarter, None)).is_ok());
         for topic in ["a", "b", "c"] {
             assert!(retained.clear(topic));
@@ -247,7 +252,11 @@ mod tests {
         assert_eq!(retained.expire(104, 3).len(), 3);
         assert_eq!(retained.expire(104, 3).len(), 2);
         assert!(retained.expire(104, 3).is_empty() && retained.first_end == 105);
-        assert_eq!(retained.matching("#", 108).len(), 2, "alive are 109 and what has no end");
+        assert_eq!(
+            retained.matching("#", 108).len(),
+            2,
+            "alive are 109 and what has no end"
+        );
         assert_eq!(retained.expire(1_000, 100).len(), 5);
         assert_eq!((retained.by_topic.len(), retained.first_end), (1, 0));
         assert_eq!(retained.matching("stays", 0).len(), 1);

@@ -89,13 +89,22 @@ mod tests {
             filter: "+/more".into(),
             ..first.clone()
         };
-        assert_eq!(wildcards.check(&more).map_err(|refusal| refusal.code), Err(Code::Quota));
+        assert_eq!(
+            wildcards.check(&more).map_err(|refusal| refusal.code),
+            Err(Code::Quota)
+        );
         let again = Route {
             route_id: 2,
             ..first.clone()
         };
-        assert!(wildcards.check(&again).is_ok(), "a re-subscription is not one more");
-        assert!(wildcards.check(&route("+/other")).is_ok(), "another user has room");
+        assert!(
+            wildcards.check(&again).is_ok(),
+            "a re-subscription is not one more"
+        );
+        assert!(
+            wildcards.check(&route("+/other")).is_ok(),
+            "another user has room"
+        );
         assert_eq!(wildcards.insert(again), Some(first.clone()));
         wildcards.remove(first.session, "+/0", Some(1));
         assert!(wildcards.check(&more).is_err(), "that one was replaced");

@@ -135,7 +135,9 @@ impl Giving {
         self.bytes += weight(&publish);
         let owed = persistent && publish.qos.min(one.qos) > 0;
         let list = if owed { &mut self.owed } else { &mut self.later };
-        list.entry(publish.topic.clone()).or_default().push((publish, one));
+        list.entry(publish.topic.clone())
+            .or_default()
+            .push((publish, one));
     }
 
     /// Whether all that must be in the log is.
