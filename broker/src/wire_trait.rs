@@ -60,7 +60,8 @@ pub(crate) enum Sent {
     /// `closed` is on its way.
     Taken,
     /// Larger than the client's Maximum Packet Size: nothing is sent of it. Acknowledgements are sent without their
-    /// properties instead and are `Taken`.
+    /// properties instead and are `Taken`. If it is an answer that the client waits for, the connection ends at the end
+    /// of the turn.
     TooLarge,
 }
 

@@ -105,7 +105,7 @@ fn will_v5(will: &v5::LastWill) -> Will {
     let properties = PublishProperties {
         payload_is_utf8: will.is_utf8_payload,
         response_topic: will.response_topic.as_deref().unwrap_or_default().to_owned(),
-        correlation_data: will.correlation_data.clone(),
+        correlation_data: will.correlation_data.as_ref().map(copy),
         user_properties: will
             .user_properties
             .iter()

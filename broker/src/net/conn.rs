@@ -7,6 +7,9 @@ use super::transport::Transport;
 use crate::codec::{self, Frame, Peer, kind};
 use crate::packet::{Connect, Outgoing, Version};
 
+/// Keep-alive in seconds from above which on a client that has vanished is looked for by other means.
+const LONG_KEEP_ALIVE: u16 = 1_800;
+
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -45,7 +48,11 @@ pub(super) struct Conn {
     /// The other side will send no more than what is there: it is read to its end.
     pub(super) ended: bool,
     pub(super) dirty: bool,
+    /// Among those that are read without a further readiness.
+    pub(super) queued: bool,
     pub(super) wants_room: bool,
+    /// It takes no packet as large as the answer that it waits for.
+    pub(super) unanswerable: bool,
     /// What is left of a packet that was written in part was a PUBACK.
     partial_is_puback: bool,
     /// Seconds; 0: none.
@@ -88,7 +95,9 @@ impl Conn {
             unread: true,
             ended: false,
             dirty: false,
+            queued: false,
             wants_room: false,
+            unanswerable: false,
             partial_is_puback: false,
             keep_alive: 0,
             max_out: u32::MAX,
@@ -112,6 +121,9 @@ impl Conn {
         self.keep_alive = connect.keep_alive;
         self.max_out = connect.maximum_packet_size;
         self.stage = Stage::Judging;
+        if self.keep_alive == 0 || self.keep_alive > LONG_KEEP_ALIVE {
+            self.transport.probe();
+        }
     }
 
     /// Its CONNECT cannot be taken, and is answered in this version.
@@ -142,6 +154,8 @@ impl Conn {
         if taken && matches!(packet, Outgoing::Puback(_)) {
             self.pubacks += 1;
         }
+        // A PUBLISH counts as delivered (MQTT-3.1.2-25); for an answer a client would wait for ever.
+        self.unanswerable |= !taken && !matches!(packet, Outgoing::Publish(_));
         taken
     }
 

@@ -9,9 +9,9 @@ use crate::codec::reason;
 use crate::packet::Outgoing;
 use crate::wire_trait::{CloseReason, ConnId};
 
-/// Longest time between two looks at the end of a credential: the wall clock may be set meanwhile, and it is to be
-/// noticed within 5 s.
-const CREDENTIAL_LOOK_SECONDS: u32 = 600;
+/// Longest time between two looks at a connection. The wall clock, by which credentials end, may be set meanwhile, and
+/// that is to be noticed; and the entry of a connection that is closed stays until its second.
+const LOOK_SECONDS: u32 = 600;
 
 impl Net {
     /// Looks at a connection at this second; an entry that it has elsewhere is void.
@@ -28,20 +28,21 @@ impl Net {
     pub(super) fn look_for(&mut self, id: ConnId) {
         let (now, unix) = (self.now, self.unix);
         let Some(conn) = self.get(id) else { return };
-        let ends = (conn.ends_at != 0).then(|| {
-            now + conn
-                .ends_at
-                .saturating_sub(unix)
-                .clamp(1, CREDENTIAL_LOOK_SECONDS)
-        });
+        let ends = (conn.ends_at != 0).then(|| now.saturating_add(conn.ends_at.saturating_sub(unix).max(1)));
         match [conn.silent_until(), ends].into_iter().flatten().min() {
-            Some(second) => self.look_at(id, second),
+            Some(second) => self.look_at(id, second.min(now + LOOK_SECONDS)),
             None => conn.looked_at = 0,
         }
     }
 
     /// A second has passed.
     pub(super) fn tick(&mut self, cx: &mut Cx<'_>, up: &mut Up<'_>) {
+        // Those that closed while there is no room behind, which may be long.
+        let waiting = std::mem::take(&mut self.waiting);
+        self.waiting = waiting
+            .into_iter()
+            .filter(|id| self.peek(*id).is_some())
+            .collect();
         let later = self.wheel.split_off(&(self.now + 1));
         for (second, ids) in std::mem::replace(&mut self.wheel, later) {
             for id in ids {

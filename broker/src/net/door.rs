@@ -13,8 +13,11 @@ use godwit_wire::ids::{Key, SessionId, UserId};
 use godwit_wire::topic::is_user_name;
 
 use super::conn::{Arrival, Conn};
-use super::transport::{Stream, TlsStream, Transport, WebSocketStream};
-use super::{Event, GREETING_SECONDS, Listener, Net, NewConnection, NewTransport, StopListening, Up};
+use super::transport::{TlsStream, Transport};
+use super::websocket::{Stream, WebSocketStream};
+use super::{
+    Event, GREETING_BYTES, GREETING_SECONDS, Listener, Net, NewConnection, NewTransport, StopListening, Up,
+};
 use crate::codec::{self, reason};
 use crate::packet::{Connack, Connect, Outgoing, Version};
 use crate::part::Part;
@@ -53,11 +56,20 @@ impl Net {
     }
 
     fn welcome(&mut self, cx: &mut Cx<'_>, new: NewConnection) {
+        if new.already_read.len() > GREETING_BYTES {
+            // Nobody sends that much before the upgrade is answered.
+            self.metrics.count_refused("too_large");
+            return;
+        }
         let socket = |stream: std::net::TcpStream| {
             stream
                 .set_nonblocking(true)
                 .and_then(|()| stream.set_nodelay(true))
                 .map(|()| mio::net::TcpStream::from_std(stream))
+        };
+        let (ahead, input) = match new.transport {
+            NewTransport::WebSocket(..) => (new.already_read, Vec::new()),
+            _ => (Vec::new(), new.already_read),
         };
         let made = match new.transport {
             NewTransport::Tcp(stream) => socket(stream).map(Transport::Tcp),
@@ -69,13 +81,11 @@ impl Net {
                     Some(tls) => Stream::Tls(TlsStream::new(socket, tls)),
                     None => Stream::Tcp(socket),
                 };
-                Transport::WebSocket(Box::new(WebSocketStream::new(stream, &new.already_read)))
+                Transport::WebSocket(Box::new(WebSocketStream::new(stream, ahead)))
             }),
         };
         match made {
             Ok(transport) => {
-                let framed = matches!(transport, Transport::WebSocket(_));
-                let input = if framed { Vec::new() } else { new.already_read };
                 self.metrics.accepted.inc();
                 self.greet(cx, transport, input);
             }
@@ -100,7 +110,7 @@ impl Net {
         let conn = Box::new(Conn::new(transport, input, self.now, until));
         if let Some(id) = self.add(cx, conn) {
             self.look_at(id, until);
-            self.again.push(id);
+            self.queue(id);
         }
     }
 

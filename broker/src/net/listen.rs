@@ -90,7 +90,10 @@ impl Net {
     /// The pause is over.
     pub(super) fn accept_again(&mut self, cx: &mut Cx<'_>) {
         self.accept_paused = false;
-        for listener in 0..self.listeners.len() {
+        // Each is the first in its turn: one at which very many wait would keep the others waiting for ever.
+        let first = self.first_listener;
+        self.first_listener = (first + 1) % self.listeners.len().max(1);
+        for listener in (first..self.listeners.len()).chain(0..first) {
             self.accept(cx, listener);
         }
     }

@@ -11,6 +11,7 @@ mod reading;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod websocket;
 mod writing;
 
 use std::collections::BTreeMap;
@@ -132,8 +133,10 @@ pub(crate) struct Net {
     spare: Vec<Vec<u8>>,
     /// Have something to write.
     dirty: Vec<ConnId>,
-    /// May have something to read without a further readiness.
+    /// May have something to read without a further readiness. No connection is in it, or in `waiting`, twice.
     again: Vec<ConnId>,
+    /// The same, when there is room behind again.
+    waiting: Vec<ConnId>,
     again_timer: bool,
     /// Second → connections whose deadline may be then.
     wheel: BTreeMap<u32, Vec<ConnId>>,
@@ -141,6 +144,8 @@ pub(crate) struct Net {
     now: u32,
     unix: u32,
     accept_paused: bool,
+    /// The listener that is first after a pause.
+    first_listener: usize,
     stopping: bool,
 }
 
@@ -157,11 +162,13 @@ impl Net {
             spare: Vec::new(),
             dirty: Vec::new(),
             again: Vec::new(),
+            waiting: Vec::new(),
             again_timer: false,
             wheel: BTreeMap::new(),
             now: 0,
             unix: 0,
             accept_paused: false,
+            first_listener: 0,
             stopping: false,
         }
     }
@@ -307,14 +314,21 @@ impl Net {
     /// Writes what gathered in this turn, and goes on with what could not be read before.
     pub(crate) fn end_of_turn(&mut self, cx: &mut Cx<'_>, up: &mut Up<'_>) {
         self.tell_time(cx);
+        if !cx.congested() {
+            self.again.append(&mut self.waiting);
+        }
         // What comes meanwhile is for a later turn.
         for id in std::mem::take(&mut self.again) {
-            self.read(cx, id, up);
+            if let Some(conn) = self.get(id) {
+                conn.queued = false;
+                self.read(cx, id, up);
+            }
         }
         while let Some(id) = self.dirty.pop() {
             self.flush(cx, id, up);
         }
-        if !self.again.is_empty() && !std::mem::replace(&mut self.again_timer, true) {
+        let more = !self.again.is_empty() || !self.waiting.is_empty();
+        if more && !std::mem::replace(&mut self.again_timer, true) {
             // Soon: other connections, other workers and the store have their turn first.
             cx.after(0, Part::Net.tag(TIMER_AGAIN));
         }

@@ -15,6 +15,9 @@ use crate::wire_trait::{CloseReason, ConnId, Wire};
 /// Most reads of one connection before the others get their turn.
 const READS_A_TURN: usize = 4;
 
+/// Packets of one connection between two looks whether there is room behind for more.
+const PACKETS_A_LOOK: usize = 16;
+
 /// Most reads of a closing connection a readiness: what a fast sender has in the socket, no more.
 const DISCARDS: usize = 32;
 
@@ -33,6 +36,10 @@ impl Net {
             && !conn.held()
             && !conn.input.is_empty()
         {
+            if conn.stage == Stage::Open && cx.congested() {
+                self.put_off(id);
+                return;
+            }
             let input = std::mem::take(&mut conn.input);
             self.take(cx, id, &input, up);
         }
@@ -51,11 +58,42 @@ impl Net {
             }
         }
         self.scratch = scratch;
-        if self
-            .peek(id)
-            .is_some_and(|conn| conn.unread && !conn.held() && conn.out.len() < ROOM)
+        self.go_on_later(cx, id);
+    }
+
+    /// Reads a connection once more in a later turn.
+    pub(super) fn queue(&mut self, id: ConnId) {
+        if let Some(conn) = self.get(id)
+            && !std::mem::replace(&mut conn.queued, true)
         {
             self.again.push(id);
+        }
+    }
+
+    /// Reads a connection once more when there is room behind.
+    fn put_off(&mut self, id: ConnId) {
+        if let Some(conn) = self.get(id)
+            && !std::mem::replace(&mut conn.queued, true)
+        {
+            self.waiting.push(id);
+            self.metrics.congested.inc();
+        }
+    }
+
+    /// Reads a connection once more if it may have more and may be read.
+    pub(super) fn go_on_later(&mut self, cx: &Cx<'_>, id: ConnId) {
+        let Some(conn) = self.get(id) else { return };
+        if !conn.unread || conn.held() || conn.out.len() >= ROOM {
+            return;
+        }
+        if conn.stage != Stage::Open {
+            self.queue(id);
+        } else if self.stopping {
+            // Nothing more is read of it.
+        } else if cx.congested() {
+            self.put_off(id);
+        } else {
+            self.queue(id);
         }
     }
 
@@ -65,11 +103,7 @@ impl Net {
         if !conn.unread || conn.held() || conn.out.len() >= ROOM {
             return false;
         }
-        if conn.stage == Stage::Open && (cx.congested() || self.stopping) {
-            self.metrics.congested.inc();
-            return false;
-        }
-        true
+        conn.stage != Stage::Open || !(self.stopping || cx.congested())
     }
 
     fn read_once(&mut self, id: ConnId, scratch: &mut [u8]) -> Got {
@@ -101,7 +135,7 @@ impl Net {
                 Got::Bytes(len)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                conn.unread = false;
+                conn.unread = conn.transport.cut();
                 Got::Nothing
             }
             Err(_) => Got::Ended,
@@ -127,7 +161,7 @@ impl Net {
     /// Cuts packets out of `bytes` and gives them up; keeps the rest.
     fn take(&mut self, cx: &mut Cx<'_>, id: ConnId, bytes: &[u8], up: &mut Up<'_>) {
         let mut rest = bytes;
-        loop {
+        for taken in 1_usize.. {
             let Some(conn) = self.get(id) else { return };
             if conn.held() || rest.is_empty() {
                 break;
@@ -142,11 +176,17 @@ impl Net {
             };
             let (frame, after) = rest.split_at(len);
             rest = after;
-            if conn.stage == Stage::Open {
-                let decoded = codec::decode(conn.version, frame);
-                self.open_packet(cx, id, decoded, up);
-            } else {
+            if conn.stage != Stage::Open {
+                // With its connection it may go to another worker at once, and takes along what is behind.
+                conn.input = rest.to_vec();
                 self.first_packet(cx, id, frame);
+                return;
+            }
+            let decoded = codec::decode(conn.version, frame);
+            self.open_packet(cx, id, decoded, up);
+            if taken.is_multiple_of(PACKETS_A_LOOK) && cx.congested() {
+                self.put_off(id);
+                break;
             }
         }
         if let Some(conn) = self.get(id)

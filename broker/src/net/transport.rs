@@ -1,25 +1,54 @@
-//! What a connection runs over: a TCP socket, TLS on it, a WebSocket on either. All are bytes in and bytes out, never
-//! blocking; nothing here knows MQTT.
+//! What a connection runs over: a TCP socket, TLS on it, a WebSocket on either (in `websocket`). All are bytes in and
+//! bytes out, never blocking; nothing here knows MQTT.
 
 use std::io::{self, Read, Write};
+use std::time::Duration;
 
 use rustls::ServerConnection;
-use tungstenite::protocol::{Role, WebSocketConfig};
-use tungstenite::{Message, WebSocket};
+use socket2::{SockRef, TcpKeepalive};
+
+use super::websocket::WebSocketStream;
+
+/// Bytes given to TLS at a time: one record. It is of no use to the client before its last byte, so that a record that
+/// was not wholly handed to the operating system was certainly not read.
+const RECORD_BYTES: usize = 16 << 10;
+/// Most reads of the socket (of 4 KiB) in one read: a handshake in crumbs has its end.
+const TLS_READS: usize = 16;
+/// Silence after which the operating system asks whether the other side is there, and the time between the questions, of
+/// which it asks nine: about ten minutes from a lost network to the end, and no traffic worth a word.
+const PROBE_AFTER: Duration = Duration::from_secs(300);
+const PROBE_EVERY: Duration = Duration::from_secs(30);
 
 /// A TLS session and its socket.
 pub(crate) struct TlsStream {
     socket: mio::net::TcpStream,
     tls: Box<ServerConnection>,
+    /// Bytes of the record that was given to TLS and is not wholly written.
+    record: usize,
+    cut: bool,
 }
 
 impl TlsStream {
     pub(crate) fn new(socket: mio::net::TcpStream, tls: Box<ServerConnection>) -> Self {
-        Self { socket, tls }
+        Self {
+            socket,
+            tls,
+            record: 0,
+            cut: false,
+        }
+    }
+
+    pub(crate) fn socket(&mut self) -> &mut mio::net::TcpStream {
+        &mut self.socket
+    }
+
+    /// Whether the last read was ended by its bound rather than by an empty socket.
+    pub(crate) fn cut(&self) -> bool {
+        self.cut
     }
 
     /// Says that nothing more will come, as far as the socket takes it now.
-    fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.tls.send_close_notify();
         let _ = self.push();
     }
@@ -34,7 +63,8 @@ impl TlsStream {
 
 impl Read for TlsStream {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        loop {
+        self.cut = false;
+        for _ in 0..TLS_READS {
             match self.tls.reader().read(into) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 done => return done,
@@ -52,142 +82,36 @@ impl Read for TlsStream {
             }
             judged.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         }
+        self.cut = true;
+        Err(io::ErrorKind::WouldBlock.into())
     }
 }
 
+/// Only what the operating system has counts as written, so the same bytes are given again until it is.
 impl Write for TlsStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.push()?;
+        let record = std::mem::take(&mut self.record);
+        if record > 0 {
+            return Ok(record);
+        }
         if self.tls.is_handshaking() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
+        let bytes = bytes.get(..RECORD_BYTES).unwrap_or(bytes);
         let taken = self.tls.writer().write(bytes)?;
         match self.push() {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
-            _ if taken == 0 => Err(io::ErrorKind::WouldBlock.into()),
-            _ => Ok(taken),
+            Ok(()) if taken > 0 => Ok(taken),
+            Ok(()) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(error) => {
+                self.record = taken;
+                Err(error)
+            }
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.push()
-    }
-}
-
-/// What a WebSocket runs over.
-pub(crate) enum Stream {
-    Tcp(mio::net::TcpStream),
-    Tls(TlsStream),
-}
-
-impl Stream {
-    pub(crate) fn socket(&mut self) -> &mut mio::net::TcpStream {
-        match self {
-            Self::Tcp(socket) => socket,
-            Self::Tls(stream) => &mut stream.socket,
-        }
-    }
-}
-
-impl Read for Stream {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(socket) => socket.read(into),
-            Self::Tls(stream) => stream.read(into),
-        }
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(socket) => socket.write(bytes),
-            Self::Tls(stream) => stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Tcp(socket) => socket.flush(),
-            Self::Tls(stream) => stream.flush(),
-        }
-    }
-}
-
-/// A WebSocket whose binary frames carry a stream of MQTT packets, split anywhere.
-pub(crate) struct WebSocketStream {
-    socket: Box<WebSocket<Stream>>,
-    /// What of the last frame was not read yet.
-    rest: bytes::Bytes,
-}
-
-/// Largest frame taken; packets may span frames, so it does not bound packets.
-const FRAME_BYTES: usize = 1 << 20;
-/// Most bytes waiting in the WebSocket for the socket; the connection keeps the rest.
-const WAITING_BYTES: usize = 64 << 10;
-
-impl WebSocketStream {
-    pub(crate) fn new(stream: Stream, already_read: &[u8]) -> Self {
-        let config = WebSocketConfig::default()
-            .max_message_size(Some(FRAME_BYTES))
-            .max_frame_size(Some(FRAME_BYTES))
-            .read_buffer_size(4 << 10)
-            .write_buffer_size(0)
-            .max_write_buffer_size(WAITING_BYTES);
-        let socket =
-            WebSocket::from_partially_read(stream, already_read.to_vec(), Role::Server, Some(config));
-        Self {
-            socket: Box::new(socket),
-            rest: bytes::Bytes::new(),
-        }
-    }
-}
-
-fn plain(error: tungstenite::Error) -> io::Error {
-    match error {
-        tungstenite::Error::Io(error) => error,
-        tungstenite::Error::WriteBufferFull(_) => io::ErrorKind::WouldBlock.into(),
-        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => {
-            io::ErrorKind::ConnectionAborted.into()
-        }
-        other => io::Error::new(io::ErrorKind::InvalidData, other),
-    }
-}
-
-impl Read for WebSocketStream {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while self.rest.is_empty() {
-            match self.socket.read().map_err(plain)? {
-                Message::Binary(bytes) => self.rest = bytes,
-                Message::Close(_) => return Ok(0),
-                // MQTT 5, 6.0: data frames are binary.
-                Message::Text(_) => return Err(io::ErrorKind::InvalidData.into()),
-                _ => {}
-            }
-        }
-        let taken = self.rest.len().min(into.len());
-        into[..taken].copy_from_slice(&self.rest.split_to(taken));
-        Ok(taken)
-    }
-}
-
-impl Write for WebSocketStream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // What waits goes first: a full WebSocket does not try by itself.
-        self.flush()?;
-        let taken = bytes.len().min(WAITING_BYTES / 2);
-        let message = Message::Binary(bytes::Bytes::copy_from_slice(&bytes[..taken]));
-        match self.socket.write(message) {
-            Ok(()) => {}
-            // The frame is kept by the WebSocket and goes out with a later flush.
-            Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(plain(error)),
-        }
-        Ok(taken)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.socket.flush().map_err(plain)
     }
 }
 
@@ -202,9 +126,25 @@ impl Transport {
     pub(crate) fn socket(&mut self) -> &mut mio::net::TcpStream {
         match self {
             Self::Tcp(socket) => socket,
-            Self::Tls(stream) => &mut stream.socket,
-            Self::WebSocket(stream) => stream.socket.get_mut().socket(),
+            Self::Tls(stream) => stream.socket(),
+            Self::WebSocket(stream) => stream.socket(),
         }
+    }
+
+    /// Its client is known now: more is held for it.
+    pub(crate) fn let_in(&mut self) {
+        if let Self::WebSocket(stream) = self {
+            stream.let_in();
+        }
+    }
+
+    /// Lets the operating system find out that the other side has vanished.
+    pub(crate) fn probe(&mut self) {
+        let keepalive = TcpKeepalive::new()
+            .with_time(PROBE_AFTER)
+            .with_interval(PROBE_EVERY);
+        // A socket that refuses it is gone and will say so.
+        let _ = SockRef::from(&*self.socket()).set_tcp_keepalive(&keepalive);
     }
 
     /// Says that nothing more will come, as far as the socket takes it now. Failures mean that the other side is gone.
@@ -212,13 +152,7 @@ impl Transport {
         match self {
             Self::Tcp(_) => {}
             Self::Tls(stream) => stream.end(),
-            Self::WebSocket(stream) => {
-                let _ = stream.socket.close(None);
-                let _ = stream.socket.flush();
-                if let Stream::Tls(tls) = stream.socket.get_mut() {
-                    tls.end();
-                }
-            }
+            Self::WebSocket(stream) => stream.end(),
         }
         let _ = self.socket().shutdown(std::net::Shutdown::Write);
     }
@@ -227,6 +161,15 @@ impl Transport {
     /// readiness.
     pub(crate) fn short_read_is_empty(&self) -> bool {
         matches!(self, Self::Tcp(_))
+    }
+
+    /// Whether the last read, which would have blocked, was ended by its bound: there may be more without a readiness.
+    pub(crate) fn cut(&self) -> bool {
+        match self {
+            Self::Tcp(_) => false,
+            Self::Tls(stream) => stream.cut(),
+            Self::WebSocket(stream) => stream.cut(),
+        }
     }
 }
 

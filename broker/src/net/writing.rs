@@ -7,7 +7,7 @@ use godwit_cluster::Cx;
 use super::conn::{Conn, Stage};
 use super::{Event, KEPT_MOST, LINGER_SECONDS, Net, ROOM, SPARE_BUFFERS, SPARE_BYTES, Up};
 use crate::codec::reason;
-use crate::packet::{Outgoing, Version};
+use crate::packet::{Connack, Outgoing, Version};
 use crate::wire_trait::{CloseReason, Closed, ConnId, Sent, Wire};
 
 impl Net {
@@ -20,7 +20,9 @@ impl Net {
 
     /// Writes what the socket takes. `false`: the connection is broken.
     fn write_out(&mut self, id: ConnId) -> bool {
+        let now = self.now;
         let Some(conn) = self.get(id) else { return true };
+        let before = conn.out.len();
         let mut done = 0;
         let alive = loop {
             let rest = conn.out.get(done..).unwrap_or_default();
@@ -37,6 +39,10 @@ impl Net {
         };
         if done > 0 {
             conn.wrote(done);
+            if before >= ROOM / 2 {
+                // It may not be read for what is kept, so its PINGREQs may wait in the socket; but it is there.
+                conn.last_in = now;
+            }
         }
         // Far below 4 GiB: see `KEPT_MOST`.
         let (kept, counted) = (conn.out.len() as u32, conn.counted);
@@ -71,16 +77,30 @@ impl Net {
             self.end(cx, id, CloseReason::TooSlow, Some(&last), up);
             return;
         }
-        if conn.out.len() >= ROOM / 2 {
+        if std::mem::take(&mut conn.unanswerable) {
+            self.end_unanswered(cx, id, up);
             return;
         }
-        let (wanted, unread) = (std::mem::take(&mut conn.wants_room), conn.unread && !conn.held());
-        if unread {
-            self.again.push(id);
-        }
+        let wanted = conn.out.len() < ROOM / 2 && std::mem::take(&mut conn.wants_room);
+        self.go_on_later(cx, id);
         if wanted {
             up(cx, self, id, Event::Drained);
         }
+    }
+
+    /// The client takes no packet as large as the answer that it waits for: it is told so, if it takes that, and closed.
+    fn end_unanswered(&mut self, cx: &mut Cx<'_>, id: ConnId, up: &mut Up<'_>) {
+        let open = self.peek(id).is_some_and(|conn| conn.stage == Stage::Open);
+        let last = if open {
+            Outgoing::Disconnect(reason::TOO_LARGE, Vec::new())
+        } else {
+            Outgoing::Connack(Box::new(Connack {
+                reason: reason::TOO_LARGE,
+                ..Connack::default()
+            }))
+        };
+        let reason = CloseReason::Protocol(reason::TOO_LARGE);
+        self.end(cx, id, reason, Some(&last), up);
     }
 
     /// The other side is gone, or not worth a word: closes, and its home hears of it.
@@ -177,8 +197,9 @@ impl Wire for Net {
         let newly_dirty = !std::mem::replace(&mut conn.dirty, true);
         if opened && taken {
             conn.stage = Stage::Open;
+            conn.transport.let_in();
             self.look_for(id);
-            self.again.push(id);
+            self.queue(id);
         }
         if newly_dirty {
             self.dirty.push(id);
@@ -204,7 +225,7 @@ impl Wire for Net {
         if let Some(conn) = self.get(id) {
             let before = std::mem::replace(&mut conn.paused, paused);
             if before && !paused {
-                self.again.push(id);
+                self.queue(id);
             } else if !before && paused {
                 self.metrics.paused.inc();
             }
@@ -212,13 +233,30 @@ impl Wire for Net {
     }
 
     fn room(&mut self, id: ConnId) -> bool {
-        match self.get(id) {
-            Some(conn) if conn.out.len() >= ROOM => {
-                conn.wants_room = true;
-                false
-            }
-            _ => true,
+        // What gathered in this turn is not what its socket does not take: that is known once it was tried.
+        let full = |conn: &Conn| conn.out.len() >= ROOM && !conn.wants_room;
+        if self.peek(id).is_some_and(full) {
+            // A broken connection is noticed at the end of the turn.
+            let _ = self.write_out(id);
         }
+        let full = |conn: &&mut Conn| conn.out.len() >= ROOM;
+        match self.get(id).filter(full) {
+            None => return true,
+            // It has not taken what was left by an earlier try, or a flush would have come since.
+            Some(conn) if conn.wants_room => return false,
+            Some(_) => {}
+        }
+        // What gathered in this turn may find its place in the socket.
+        let alive = self.write_out(id);
+        let Some(conn) = self.get(id).filter(full) else {
+            return true;
+        };
+        conn.wants_room = true;
+        // The flush at the end of the turn finds that it is broken, and ends it.
+        if !alive && !std::mem::replace(&mut conn.dirty, true) {
+            self.dirty.push(id);
+        }
+        false
     }
 
     fn version(&self, id: ConnId) -> Version {

@@ -1,6 +1,7 @@
 //! Tests of the codec. Here is what they share.
 
 mod encoded;
+mod kept;
 mod round_trips;
 mod rules;
 
