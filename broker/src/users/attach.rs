@@ -18,7 +18,8 @@ use crate::packet::{Connack, Connect, Outgoing, Version};
 use crate::wire_trait::ConnId;
 
 const BAD_CLIENT_ID: u8 = 0x85;
-const QUOTA: u8 = 0x97;
+/// Quota exceeded.
+pub(crate) const QUOTA: u8 = 0x97;
 const TAKEN_OVER: u8 = 0x8E;
 
 /// A session whose end is on its way to the store.

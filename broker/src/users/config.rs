@@ -28,7 +28,7 @@ pub struct UsersConfig {
     /// And how many bytes of content that no conversation holds (refused sends).
     pub mailbox_bytes: u64,
     /// Most entries that a session's own log holds unacknowledged: beyond it the oldest go, a sixteenth at a time, and
-    /// are counted. May be overrun by as much.
+    /// are counted; a connected client is disconnected (0x97). May be overrun by a sixteenth and what fits in 1 MiB.
     pub session_log_entries: u64,
     /// And most bytes of them.
     pub session_log_bytes: u64,

@@ -10,6 +10,7 @@ use godwit_wire::code::Refusal;
 use godwit_wire::command::{Answer, Publish, Target};
 use godwit_wire::ids::SessionId;
 
+use super::attach::QUOTA;
 use super::cursor::{Half, State, packet_id};
 use super::env::{Asked, Env, What};
 use super::feed::{Next, gap_before};
@@ -130,13 +131,14 @@ impl Home {
         let Some((_, _, waiter)) = session.log.confirm(keep) else {
             return;
         };
-        if session.log.is_head_due() {
-            session.keep_head(env);
-        }
+        let over = session.log.is_head_due() && session.keep_head(env);
         let settled = push(session, env);
         self.kept(env, waiter);
         if settled > 0 {
             self.flush_soon(env, settled);
+        }
+        if over {
+            self.close_session_connection(env, id, QUOTA);
         }
     }
 

@@ -298,19 +298,13 @@ impl Home {
         self.acks_since_flush = 0;
         self.tell_receipts(env);
         let mut ops = Vec::new();
-        let mut lifted = Vec::new();
         for session in &mut self.sessions {
-            if session.lazy_ops(env, &mut ops) {
-                lifted.push(session.id);
-            }
+            session.lazy_ops(env, &mut ops);
         }
         if !ops.is_empty() {
             env.store(What::Lazy, ops);
         }
         self.mailbox.keep_marks(env, false);
-        for id in lifted {
-            self.push_owed(env, id);
-        }
     }
 
     /// Nobody is connected any more for a while: stores everything that memory knows better. `true`: nothing was left.
@@ -335,10 +329,10 @@ impl Home {
 }
 
 impl Session {
-    /// Cursors that are ahead of the store. `true`: the session's own was lifted (see [`Self::keep_quota`]).
-    fn lazy_ops(&mut self, env: &Env<'_, '_>, ops: &mut Vec<Op>) -> bool {
+    /// Cursors that are ahead of the store.
+    fn lazy_ops(&mut self, env: &Env<'_, '_>, ops: &mut Vec<Op>) {
         if !self.is_persistent() {
-            return false;
+            return;
         }
         let id = self.id;
         if let Some(inbox) = self.inbox.as_deref_mut() {
@@ -349,26 +343,26 @@ impl Session {
                 ops.push(Name::Inbox(id).put(env.user, env.view(), &inbox.row()));
             }
         }
-        if self.feed.cursor.acked() <= self.log.floor() && !self.log.is_head_due() {
-            return false;
+        if self.feed.cursor.acked() > self.log.floor() {
+            self.head_ops(env, ops);
         }
-        let lifted = self.keep_quota(env);
-        self.head_ops(env, ops);
-        lifted
     }
 
-    /// Stores the head of the session's log, which is due: a take-up reads everything above it.
-    pub(crate) fn keep_head(&mut self, env: &mut Env<'_, '_>) {
+    /// Stores the head of the session's log, which is due: a take-up reads everything above it. Gives what
+    /// [`Self::keep_quota`] gives.
+    pub(crate) fn keep_head(&mut self, env: &mut Env<'_, '_>) -> bool {
         let mut ops = Vec::new();
-        self.keep_quota(env);
+        let over = self.keep_quota(env);
         self.head_ops(env, &mut ops);
         if !ops.is_empty() {
             env.store(What::Lazy, ops);
         }
+        over
     }
 
-    /// BOUND: at its quota the session's own log loses the oldest entries. Lifts the cursor over them (`true`), so that
-    /// the head that is stored next ends them.
+    /// BOUND: at its quota the session's own log loses the oldest entries. Lifts the cursor over them, so that the head
+    /// that is stored next ends them. `true`: the client has some of them and still answers for them, so its connection
+    /// must end before their packet identifiers come again.
     fn keep_quota(&mut self, env: &Env<'_, '_>) -> bool {
         let config = &env.common.config;
         let quota = Quota {
@@ -385,8 +379,9 @@ impl Session {
             tracing::warn!(user = %env.user.0, session = %self.id.0, "a session's log is over its quota: the oldest go");
         }
         env.metrics().over_quota.inc_by(up_to - acked);
+        let in_flight = self.feed.cursor.sent() > acked;
         self.feed.cursor.lift(up_to);
-        true
+        in_flight
     }
 
     /// The row of QoS 2 towards the client, always with the floor as it is now: a message that is complete is in neither

@@ -259,7 +259,8 @@ impl<T: Entry> Log<T> {
     pub(crate) fn rest(&mut self) {
         self.pending.rest();
         self.tail.rest();
-        if self.slices.as_ref().is_some_and(|slices| slices.is_empty()) {
+        let settled = self.head.floor >= self.confirmed;
+        if settled || self.slices.as_ref().is_some_and(|slices| slices.is_empty()) {
             self.slices = None;
         }
     }

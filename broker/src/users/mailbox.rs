@@ -25,6 +25,8 @@ use crate::tables::MAILBOX;
 
 /// Rows over which the marks are spread, so that one change rewrites a small part.
 const BUCKETS: u8 = 16;
+/// Rows up to here are not counted in bytes: a reference has some 60, most events little more.
+const SMALL: usize = 512;
 
 /// The mailbox's log in the store.
 pub(crate) fn log_id(user: UserId) -> LogId {
@@ -77,7 +79,7 @@ impl Mailbox {
         for row in rows {
             match decode_row(row.row.clone()).as_ref().and_then(reference) {
                 Some((conversation, sequence)) => mailbox.mark(conversation, sequence),
-                None => mailbox.log.restore_rows(std::iter::once(row.row.len())),
+                None => mailbox.log.restore_rows(std::iter::once(held(row.row.len()))),
             }
         }
         mailbox
@@ -161,12 +163,7 @@ impl Mailbox {
         waiter: Waiter,
     ) -> u64 {
         let row: Bytes = MailboxEntry { entry: Some(row) }.encode_to_vec().into();
-        // A reference holds nothing: its entry is the conversation's.
-        let held = match mail {
-            Mail::Event(_) => row.len(),
-            Mail::Entry(_) | Mail::Lost => 0,
-        };
-        let seq = self.log.append(mail, waiter, held);
+        let seq = self.log.append(mail, waiter, held(row.len()));
         let (log, view) = (log_id(env.user), env.view());
         env.store(What::Mail, vec![Op::Append { log, view, seq, row }]);
         env.metrics().owed.inc();
@@ -239,6 +236,12 @@ impl Mailbox {
             self.on_the_way = None;
         }
     }
+}
+
+/// The bytes of a row that count against the mailbox's quota. Small ones do not, references above all: the number of
+/// entries bounds them, and most mailboxes have nothing else and need no memory to count it.
+fn held(row: usize) -> usize {
+    if row > SMALL { row } else { 0 }
 }
 
 fn bucket(conversation: ConversationId) -> u8 {
