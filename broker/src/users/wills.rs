@@ -8,6 +8,7 @@ use godwit_wire::account::{Principal, Scopes};
 use godwit_wire::code::Code;
 use godwit_wire::command::{Answer, Publish};
 use godwit_wire::ids::{MessageId, SessionId};
+use godwit_wire::limits::USER_SESSIONS;
 use godwit_wire::topic::{PublishTopic, classify_publish};
 use uuid::Uuid;
 
@@ -24,6 +25,9 @@ use crate::packet::{Connect, Will};
 const AGAIN_MS: u64 = 10_000;
 /// As often, at most (about 20 minutes).
 const AGAIN_DOUBLED: u32 = 7;
+/// Most wills of a user with which those that could not be published are still kept when their client returns: twice one
+/// for every session.
+const KEPT: usize = 2 * USER_SESSIONS;
 
 /// The will of a connection.
 pub(crate) struct PendingWill {
@@ -133,7 +137,7 @@ impl Home {
     }
 
     /// The client returned, with the connection `current`: wills of its earlier ones are void, or, if their session is
-    /// not the one that goes on, due.
+    /// not the one that goes on, due. One that was due already and could not be published is tried on.
     pub(crate) fn drop_wills_of(
         &mut self,
         env: &mut Env<'_, '_>,
@@ -146,10 +150,15 @@ impl Home {
             .iter()
             .filter(|will| will.row.client_id == client_id && will.number != current && !will.firing);
         let found: Vec<_> = of_client
-            .map(|will| (will.session, will.number, will.row.due_at))
+            .map(|will| (will.session, will.number, will.row.due_at, will.row.failed > 0))
             .collect();
-        for (session, number, due_at) in found {
-            if !session_present && due_at > 0 {
+        for (session, number, due_at, failed) in found {
+            if failed && self.wills.len() <= KEPT {
+                continue;
+            } else if failed {
+                env.metrics().refused.inc();
+                self.end_will(env, session, number);
+            } else if !session_present && due_at > 0 {
                 self.fire_will(env, session, number);
             } else {
                 self.end_will(env, session, number);

@@ -228,3 +228,32 @@ fn a_3_1_1_connection_that_is_closed_on_is_closed_with_a_last_word_so_that_it_is
     assert!(rig.is_closed(second));
     assert!(matches!(rig.out(second).last(), Some(Outgoing::Disconnect(..))));
 }
+
+#[test]
+fn a_will_that_could_not_be_published_is_not_void_when_its_client_returns() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    rig.pass(31_000);
+    rig.deaf = true;
+    let mut conn = rig.connect(&alice, with_will(persistent(V5, "c"), 1, 0));
+    for _ in 0..300 {
+        rig.vanish(conn);
+        assert!(refuse_next(&mut rig).is_some());
+        conn = rig.connect(&alice, with_will(persistent(V5, "c"), 1, 0));
+        assert!(rig.users.homes[&alice.user].wills.len() <= 130, "bounded");
+    }
+    rig.deaf = false;
+    rig.pass(30_000);
+    assert!(!rig.is_closed(conn));
+    assert!(
+        (100..=130).contains(&rig.published.len()),
+        "{}",
+        rig.published.len()
+    );
+    rig.pass(60_000);
+    assert_eq!(
+        due_rows(&rig),
+        (2, 2),
+        "of the session and the will of its connection"
+    );
+}
