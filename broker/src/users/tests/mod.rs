@@ -14,6 +14,6 @@ mod qos2_model;
 mod quotas;
 mod rig;
 mod sessions;
-mod subscribing;
 pub(crate) mod store;
+mod subscribing;
 mod unreadable;
