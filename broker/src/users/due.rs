@@ -1,4 +1,4 @@
-//! What must happen without a client: session expiry and wills have a row `(shard, slice; when, whose)` that says *look*,
+//! What must happen without a client: session expiry, wills and a mailbox's retention have a row `(shard, slice; when, whose)` that says *look*,
 //! not *do*. Read here in pages by the worker that owns the shard; what is then found decides.
 
 use std::collections::VecDeque;
@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use godwit_store::{Op, Read, ReadAnswer};
 use godwit_wire::ids::{Key, SessionId, UserId};
+use uuid::Uuid;
 
 use super::env::{Env, What};
 use super::home::Home;
@@ -30,6 +31,7 @@ pub(crate) struct Look {
     /// When, milliseconds since 1970.
     pub(crate) at: u64,
     pub(crate) user: UserId,
+    /// Nil: the mailbox.
     pub(crate) session: SessionId,
     /// The will of the connection with this number; `None`: the session's expiry.
     pub(crate) will: Option<u64>,
@@ -244,6 +246,19 @@ pub(crate) fn session_look(
     Some(session.due_at)
 }
 
+/// Sees to it that the mailbox's retention is looked at then; once looked at, the row goes like that of a session that is not
+/// there. So far ahead that it is durable long before.
+pub(crate) fn mailbox_look(env: &mut Env<'_, '_>, at: u64, ops: &mut Vec<Op>) {
+    let look = Look {
+        at,
+        user: env.user,
+        session: SessionId(Uuid::nil()),
+        will: None,
+    };
+    ops.push(look.insert());
+    env.common.due.stands(look.user, at);
+}
+
 /// A session ends: so does its due row.
 pub(crate) fn forget_session(env: &Env<'_, '_>, session: &Session, ops: &mut Vec<Op>) {
     if session.due_at > 0 {
@@ -273,7 +288,8 @@ impl Home {
             .iter()
             .position(|s| s.id == look.session && s.due_at == look.at);
         let Some(index) = index else {
-            // It was moved, or its session is gone.
+            // It was moved, or its session is gone; or it is about the mailbox, which looks at its retention whenever it
+            // is loaded and before it leaves.
             env.store(What::Lazy, vec![look.remove()]);
             return;
         };

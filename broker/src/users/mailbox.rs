@@ -201,7 +201,7 @@ impl Mailbox {
             ops.push(Name::Marks(bucket).put_bytes(user, view, self.bucket_row(bucket)));
         }
         self.dirty = 0;
-        ops.extend(self.sample(env, up_to, all));
+        self.sample(env, up_to, all, &mut ops);
         if ops.is_empty() {
             self.marks_stored(env, up_to);
         } else {

@@ -4,6 +4,7 @@
 
 use godwit_store::Op;
 
+use super::due;
 use super::env::{Env, What};
 use super::home::Home;
 use super::mailbox::{self, Mailbox};
@@ -26,15 +27,19 @@ pub(crate) fn restored(row: &AgesRow) -> Ages {
 
 impl Mailbox {
     /// Takes a sample if it is time for one, and looks at the quota. `up_to` is confirmed; `all`: it leaves memory.
-    pub(crate) fn sample(&mut self, env: &Env<'_, '_>, up_to: u64, all: bool) -> Option<Op> {
+    pub(crate) fn sample(&mut self, env: &mut Env<'_, '_>, up_to: u64, all: bool, ops: &mut Vec<Op>) {
         let (over, dirty) = (self.keep_quota(env), all && self.log.slices_dirty());
         let now = env.unix_ms();
         let every = env.common.config.mailbox_ms / SAMPLES;
         let young = self.ages.last().is_some_and(|(at, _)| now < at + every);
         if !young {
             self.ages.push((now, up_to));
+            // Looked at when these are over their time, also if nobody comes and nothing arrives until then.
+            due::mailbox_look(env, now + env.common.config.mailbox_ms, ops);
         }
-        (over || dirty || !young).then(|| self.ages_row(env))
+        if over || dirty || !young {
+            ops.push(self.ages_row(env));
+        }
     }
 
     /// BOUND: what is over the quota is to go as if its time were over. `true`: to be stored.

@@ -245,3 +245,26 @@ fn a_mailbox_holds_no_more_entries_than_its_quota_and_the_gap_is_told() {
     assert_eq!(rig.metrics.over_quota.get(), 12_000 - left);
     gap_is_told(&mut rig, &alice);
 }
+
+#[test]
+fn a_mailbox_to_which_nobody_comes_and_nothing_goes_loses_what_is_over_its_time() {
+    let mut rig = Rig::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let hour = 3_600_000;
+    set(&mut rig, |config| config.mailbox_ms = 2 * hour);
+    let conversation = rig.make_conversation(&[alice.user, bob.user]);
+    let b = rig.connect(&bob, persistent(V5, "b"));
+    rig.subscribe(b, "me/inbox", 1);
+    rig.vanish(b);
+    let a = rig.connect(&alice, clean(V5, "a"));
+    for id in 1..=5 {
+        rig.packet(a, send(conversation, "hi", id));
+    }
+    rig.vanish(a);
+    let kept = |rig: &Rig| rig.store.log_len(200, bob.user.0);
+    rig.pass(hour);
+    assert_eq!(rig.users.homes.len(), 0, "nobody is in memory");
+    assert_eq!(kept(&rig), 5);
+    rig.pass(hour + 120_000);
+    assert_eq!(kept(&rig), 0);
+}
