@@ -233,12 +233,6 @@ impl Wire for Net {
     }
 
     fn room(&mut self, id: ConnId) -> bool {
-        // What gathered in this turn is not what its socket does not take: that is known once it was tried.
-        let full = |conn: &Conn| conn.out.len() >= ROOM && !conn.wants_room;
-        if self.peek(id).is_some_and(full) {
-            // A broken connection is noticed at the end of the turn.
-            let _ = self.write_out(id);
-        }
         let full = |conn: &&mut Conn| conn.out.len() >= ROOM;
         match self.get(id).filter(full) {
             None => return true,
