@@ -1,5 +1,4 @@
-//! Topics' homes through their public calls, on a store in memory: bounds of what is retained, loads, and routes that
-//! come and go.
+//! Topics' homes by their calls, on a store in memory: bounds of what is retained, loads, routes that come and go.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

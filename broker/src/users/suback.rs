@@ -21,6 +21,8 @@ const NONE_EXISTED: u8 = 0x11;
 /// Retained messages that go to a session's log in one batch; the next follows when it is durable, so that live
 /// publishes find room in between.
 const PORTION: usize = 256;
+/// And about as many bytes of it at most.
+const PORTION_BYTES: usize = 1024 * 1024;
 /// Retained messages that wait in the memory of a session that is not persistent: well below what closes it.
 const FED: usize = 256;
 /// And their bytes.
@@ -104,11 +106,13 @@ impl Home {
         let Some(open) = open.find(|one| one.id == request) else {
             return;
         };
-        let mut ops = Vec::new();
+        let (mut ops, mut bytes) = (Vec::new(), 0);
         while ops.len() < PORTION
+            && bytes < PORTION_BYTES
             && let Some(owed) = open.giving.next_owed(id)
         {
             let row = owed.row();
+            bytes += row.len();
             let seq = session.log.append(owed, Waiter::Nobody, row.len());
             ops.push(Op::Append { log, view, seq, row });
         }

@@ -12,6 +12,7 @@ mod qos2;
 mod qos2_crossed;
 mod qos2_model;
 mod quotas;
+mod retained;
 mod rig;
 mod sessions;
 pub(crate) mod store;
