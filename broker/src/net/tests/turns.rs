@@ -31,6 +31,8 @@ fn pour(mut client: TcpStream, bytes: Vec<u8>) -> std::thread::JoinHandle<()> {
 fn a_client_that_never_stops_sending_is_read_once_a_turn_whatever_else_it_causes() {
     let mut bench = Bench::new();
     let (ours, client) = pair();
+    // So much that a turn does not empty it.
+    SockRef::from(&ours).set_recv_buffer_size(1 << 20).unwrap();
     let id = bench.open(Bench::tcp(ours), &given(0, u32::MAX));
     let mut bytes = publish().repeat(8_192);
     bytes.extend([0xc0, 0]);
@@ -72,13 +74,23 @@ fn what_came_is_put_off_while_there_is_no_room_behind_and_then_goes_on_in_order(
         assert_eq!((bench.net.again.len(), bench.net.waiting.len()), (0, 1));
     }
     client.write_all(&publish().repeat(500)).unwrap();
+    let (other, mut second) = pair();
+    let other = bench.open(Bench::tcp(other), &given(0, u32::MAX));
+    second.write_all(&publish()).unwrap();
     std::thread::sleep(Duration::from_millis(50));
+    let before = bench.came.len();
+    for _ in 0..3 {
+        bench.ready(other);
+        bench.turn();
+        assert_eq!(bench.came.len(), before, "nor is another read");
+        assert_eq!((bench.net.again.len(), bench.net.waiting.len()), (0, 2));
+    }
     // There is room again.
     (bench.harness, bench.batches) = (harness(), 0);
     for _ in 0..4 {
         bench.turn();
     }
-    assert_eq!(bench.came, [Came::Publish; 1_500]);
+    assert_eq!(bench.came, [Came::Publish; 1_501]);
     assert_eq!((bench.net.again.len(), bench.net.waiting.len()), (0, 0));
 }
 
@@ -146,6 +158,7 @@ fn a_client_that_takes_what_is_kept_for_it_is_alive_and_read_as_soon_as_there_is
     let mut bench = Bench::new();
     let (ours, mut client) = pair();
     SockRef::from(&ours).set_send_buffer_size(8 << 10).unwrap();
+    SockRef::from(&client).set_recv_buffer_size(16 << 10).unwrap();
     let id = bench.open(Bench::tcp(ours), &given(10, u32::MAX));
     while bench.conn(id).out.len() < 2 * ROOM {
         assert_eq!(bench.net.send(id, &publish_out(1_000)), Sent::Taken);

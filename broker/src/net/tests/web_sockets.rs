@@ -15,7 +15,8 @@ use super::rig::{Rig, Saw, connect, publish, whole};
 use crate::net::transport::Transport;
 use crate::net::websocket::{Stream, WebSocketStream};
 use crate::net::{NetConfig, NewConnection, NewTransport};
-use crate::wire_trait::CloseReason;
+use crate::packet::Outgoing;
+use crate::wire_trait::{CloseReason, Wire};
 
 /// The client's end of a WebSocket after its upgrade, given to worker 0.
 fn upgraded(rig: &Rig, already_read: Vec<u8>) -> TcpStream {
@@ -202,13 +203,32 @@ fn frames_without_content_do_not_keep_the_worker_however_many_come() {
                 1,
                 "{first}: and it is read in a later turn"
             );
+            let _ = bench.net.send(id, &Outgoing::Pingresp);
             bench.turn();
+            assert_eq!(bench.net.again.len(), 1, "{first}: once");
         }
         if first != "empty fragments" {
             assert_eq!(bench.came.len(), 1, "what came before them was given");
         }
         streaming.stop();
     }
+}
+
+#[test]
+fn few_pings_are_answered_in_one_read() {
+    let mut bench = Bench::new();
+    let (ours, mut client) = pair();
+    let stream = Stream::Tcp(mio::net::TcpStream::from_std(ours));
+    let transport = Transport::WebSocket(Box::new(WebSocketStream::new(stream, Vec::new())));
+    let id = bench.open(transport, &given(0, u32::MAX));
+    let connack = client.read(&mut [0; 64]).unwrap();
+    assert!(connack > 0);
+    client.write_all(&frame(0x89, b"").repeat(1_000)).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    bench.ready(id);
+    std::thread::sleep(Duration::from_millis(50));
+    let answered = client.read(&mut [0; 4_096]).unwrap() / 2;
+    assert!((1..=64).contains(&answered), "{answered}");
 }
 
 #[test]
