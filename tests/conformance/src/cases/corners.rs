@@ -1,0 +1,288 @@
+//! Corners in which brokers are known to have bugs and that no single statement names.
+
+use std::time::Duration;
+
+use super::{Case, cases, check};
+use crate::client::{Client, Connect, Outcome};
+use crate::server::Server;
+use crate::wire::{Out, PUBACK, PUBCOMP, PUBREC, PUBREL, Value, Version, ack, packet};
+
+pub(crate) const CASES: &[Case] = cases!("corners";
+    Both: dup_on_every_resend, identifiers_of_resumed_qos_2_are_not_reused, overlapping_subscriptions,
+        unsubscribe_one_of_overlapping, clean_start_against_a_live_session, remaining_length_of_five_bytes,
+        packet_in_single_bytes, session_across_versions, larger_than_the_server_takes, resumed_and_new_in_order,
+        crossed_acknowledgements_end_nothing, everything_at_once;
+);
+
+fn dup_on_every_resend(server: &Server) -> Outcome {
+    let topic = server.name("t");
+    let kept = Connect::new(server).kept();
+    let mut reader = kept.open()?;
+    reader.subscribe(&topic, 2)?;
+    let mut writer = Client::new(server)?;
+    for number in 0..6 {
+        writer.publish(&topic, &number.to_string(), 1 + number % 2)?;
+    }
+    let mut first = Vec::new();
+    for _ in 0..6 {
+        first.push(reader.message()?);
+    }
+    for round in 0..3 {
+        drop(reader);
+        reader = kept.open()?;
+        for before in &first {
+            let again = reader.message()?;
+            check(
+                again.dup() && again.pid == before.pid && again.payload == before.payload,
+                || format!("round {round}: {} then {}", before.short(), again.short()),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// A PUBREL is owed over a resume; new messages must not get its identifier, as long as it lasts.
+fn identifiers_of_resumed_qos_2_are_not_reused(server: &Server) -> Outcome {
+    let topic = server.name("t");
+    let kept = Connect::new(server).kept();
+    let mut reader = kept.open()?;
+    reader.subscribe(&topic, 2)?;
+    let mut writer = Client::new(server)?;
+    let mut owed = Vec::new();
+    for number in 0..5 {
+        writer.publish(&topic, &format!("old {number}"), 2)?;
+        let got = reader.message_is(&format!("old {number}"))?;
+        reader.send(&ack(PUBREC, got.pid))?;
+        reader.acked(PUBREL, got.pid)?;
+        owed.push(got.pid);
+    }
+    drop(reader);
+    let mut reader = kept.open()?;
+    for pid in &owed {
+        reader.acked(PUBREL, *pid)?;
+    }
+    for number in 0..40 {
+        let payload = format!("new {number}");
+        writer.publish(&topic, &payload, 1 + number % 2)?;
+        let got = reader.take(&payload)?;
+        check(!owed.contains(&got.pid) && !got.dup(), || {
+            format!("owed {owed:?}: {}", got.short())
+        })?;
+    }
+    for pid in owed {
+        reader.send(&ack(PUBCOMP, pid))?;
+    }
+    reader.ping()?;
+    drop(reader);
+    kept.open()?.quiet()
+}
+
+/// How many copies come is the server's choice; each has a QoS that a subscription allows, the highest is among them.
+fn overlapping_subscriptions(server: &Server) -> Outcome {
+    let base = server.name("t");
+    let topic = format!("{base}/a");
+    let mut reader = Client::new(server)?;
+    reader.subscribe_all(
+        &[(&topic, 0), (&format!("{base}/+"), 2), (&format!("{base}/#"), 1)],
+        &[],
+    )?;
+    Client::new(server)?.publish(&topic, "x", 2)?;
+    let mut seen = vec![reader.take("x")?.qos()];
+    while reader.message_waits()? {
+        seen.push(reader.take("x")?.qos());
+    }
+    seen.sort_unstable();
+    check(seen == [2] || seen == [0, 1, 2], || {
+        format!("QoS of the copies: {seen:?}")
+    })
+}
+
+fn unsubscribe_one_of_overlapping(server: &Server) -> Outcome {
+    let base = server.name("t");
+    let topic = format!("{base}/a");
+    let mut reader = Client::new(server)?;
+    reader.subscribe_all(&[(&topic, 2), (&format!("{base}/#"), 1)], &[])?;
+    reader.unsubscribe(&[&topic])?;
+    let mut writer = Client::new(server)?;
+    writer.publish(&topic, "x", 2)?;
+    let got = reader.take("x")?;
+    check(got.qos() == 1, || got.short())?;
+    reader.quiet()?;
+    reader.unsubscribe(&[&format!("{base}/#")])?;
+    writer.publish(&topic, "y", 2)?;
+    reader.quiet()
+}
+
+fn clean_start_against_a_live_session(server: &Server) -> Outcome {
+    let topic = server.name("t");
+    let kept = Connect::new(server).kept();
+    let mut older = kept.open()?;
+    older.subscribe(&topic, 1)?;
+    let mut writer = Client::new(server)?;
+    writer.publish(&topic, "owed", 1)?;
+    older.message_is("owed")?;
+    let mut newer = kept.clean(true).open()?;
+    check(!newer.connack.present, || "session present 1".into())?;
+    older.told(&[0x8E])?;
+    writer.publish(&topic, "new", 1)?;
+    newer.quiet()?;
+    newer.ping()
+}
+
+fn remaining_length_of_five_bytes(server: &Server) -> Outcome {
+    for first in [0x30, 0xC0, 0x82] {
+        let mut client = Client::new(server)?;
+        client.send(&[first, 0xFF, 0xFF, 0xFF, 0xFF, 0x01])?;
+        client.refused(&[0x81, 0x95])?;
+        // Also without the fifth byte: the fourth already says too much.
+        let mut client = Client::new(server)?;
+        client.send(&[first, 0x80, 0x80, 0x80, 0x80])?;
+        client.refused(&[0x81, 0x95])?;
+    }
+    let mut client = Client::bare(server)?;
+    client.send(&[0x10, 0xFF, 0xFF, 0xFF, 0xFF, 0x01])?;
+    client.ended()
+}
+
+fn packet_in_single_bytes(server: &Server) -> Outcome {
+    let topic = server.name("t");
+    let mut client = Client::new(server)?;
+    client.subscribe(&topic, 1)?;
+    for byte in Out::new(&topic, "slow", 1, 9).bytes(server.version) {
+        client.send(&[byte])?;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    client.acked(PUBACK, 9)?;
+    client.take("slow").map(drop)
+}
+
+/// A session made in one version and come back to in the other, and again.
+fn session_across_versions(server: &Server) -> Outcome {
+    let topic = server.name("t");
+    let id = server.name("i");
+    let mut writer = Client::new(server)?;
+    let (mine, other) = match server.version {
+        Version::V311 => (Version::V311, Version::V5),
+        Version::V5 => (Version::V5, Version::V311),
+    };
+    let mut client = Connect::new(server).id(&id).version(mine).kept().open()?;
+    client.subscribe(&topic, 1)?;
+    writer.publish(&topic, "unanswered", 1)?;
+    let first = client.message_is("unanswered")?;
+    drop(client);
+    let mut out = Out::new(&topic, "while away", 1, 5);
+    if server.v5() {
+        out = out.with(0x02, Value::Four(1000));
+    }
+    writer.publish_out(&out)?;
+    let mut client = Connect::new(server).id(&id).version(other).kept().open()?;
+    check(client.connack.present, || {
+        "session present 0 in the other version".into()
+    })?;
+    let again = client.take("unanswered")?;
+    check(again.dup() && again.pid == first.pid, || again.short())?;
+    client.take("while away")?;
+    client.ping()?;
+    drop(client);
+    writer.publish(&topic, "back", 1)?;
+    let mut client = Connect::new(server).id(&id).version(mine).kept().open()?;
+    check(client.connack.present, || "session present 0 when back".into())?;
+    client.take("back")?;
+    client.quiet()
+}
+
+/// The server may refuse what is too large for it, but nobody else is harmed.
+fn larger_than_the_server_takes(server: &Server) -> Outcome {
+    let mut bystander = Client::new(server)?;
+    let mut client = Client::new(server)?;
+    // A PUBLISH of 200 MB is announced, and begun.
+    client.send_anyway(&[0x30, 0xFF, 0xFF, 0xFF, 0x5F, 0, 1, b'a']);
+    client.refused(&[0x95, 0x81]).or_else(|error| {
+        if error.contains("open") {
+            Ok(())
+        } else {
+            Err(error)
+        }
+    })?;
+    bystander.ping()
+}
+
+fn resumed_and_new_in_order(server: &Server) -> Outcome {
+    let topic = server.name("t");
+    let kept = Connect::new(server).kept();
+    let mut reader = kept.open()?;
+    reader.subscribe(&topic, 1)?;
+    let mut writer = Client::new(server)?;
+    writer.publish(&topic, "0", 1)?;
+    reader.message_is("0")?;
+    drop(reader);
+    writer.publish(&topic, "1", 1)?;
+    let mut reader = kept.open()?;
+    writer.publish(&topic, "2", 1)?;
+    for payload in ["0", "1", "2"] {
+        reader.take(payload)?;
+    }
+    reader.quiet()
+}
+
+/// A PUBACK for a QoS 2 message and a PUBREC for a QoS 1 message are wrong; neither may count as delivered.
+fn crossed_acknowledgements_end_nothing(server: &Server) -> Outcome {
+    let topic = server.name("t");
+    for (qos, kind) in [(2, PUBACK), (1, PUBREC), (2, PUBCOMP)] {
+        let kept = Connect::new(server).kept();
+        let mut reader = kept.open()?;
+        reader.subscribe(&topic, 2)?;
+        Client::new(server)?.publish(&topic, "x", qos)?;
+        let got = reader.message_is("x")?;
+        reader.send(&ack(kind, got.pid))?;
+        // It may be closed or left open.
+        let _ = reader.next_soon();
+        drop(reader);
+        let mut reader = kept.open()?;
+        let again = reader.message_is("x").map_err(|error| {
+            format!(
+                "QoS {qos}, answered with {}: {error}",
+                crate::wire::kind_name(kind)
+            )
+        })?;
+        check(again.pid == got.pid && again.dup(), || again.short())?;
+        reader.finish(&again)?;
+        reader.unsubscribe(&[&topic])?;
+        reader.disconnect()?;
+    }
+    Ok(())
+}
+
+/// Many packets in one write, among them messages to itself: everything is answered, in order for each kind.
+fn everything_at_once(server: &Server) -> Outcome {
+    let topic = server.name("t");
+    let mut client = Client::new(server)?;
+    let version = server.version;
+    let mut bytes = crate::wire::subscribe(version, 1, &[(&topic, 1)], &[]);
+    for pid in 2..30 {
+        bytes.extend(Out::new(&topic, pid.to_string(), 1, pid).bytes(version));
+        bytes.extend(packet(0xC0, &[]));
+    }
+    bytes.extend(crate::wire::unsubscribe(version, 30, &[&topic]));
+    client.send(&bytes)?;
+    let (mut pubacks, mut pings, mut messages) = (2, 0, 2);
+    loop {
+        let got = client.next()?;
+        match got.kind {
+            PUBACK => {
+                check(got.pid == pubacks, || got.short())?;
+                pubacks += 1;
+            }
+            crate::wire::PINGRESP => pings += 1,
+            crate::wire::PUBLISH => {
+                check(got.payload == messages.to_string().into_bytes(), || got.short())?;
+                client.finish(&got)?;
+                messages += 1;
+            }
+            _ => {}
+        }
+        if pubacks == 30 && pings == 28 && messages == 30 {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,582 @@
+//! A client on a bare socket that does nothing by itself: it sends the bytes that a case gives it, reads what comes
+//! with a deadline, and has short ways for what every case needs.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::server::Server;
+use crate::wire::{
+    self, CONNACK, DISCONNECT, Out, PINGRESP, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, Packet, Props,
+    SUBACK, UNSUBACK, Value, Version, field, packet, parse,
+};
+
+pub(crate) type Outcome<T = ()> = Result<T, String>;
+
+/// How long something that must come may take: a loaded machine is not the server's fault.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
+/// How long is looked for something that must not come.
+pub(crate) const QUIET: Duration = Duration::from_millis(350);
+
+/// A will in a CONNECT.
+#[derive(Debug, Clone)]
+pub(crate) struct Will {
+    pub(crate) topic: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) qos: u8,
+    pub(crate) retain: bool,
+    pub(crate) props: Props,
+}
+
+impl Will {
+    pub(crate) fn new(topic: impl AsRef<[u8]>, payload: &str, qos: u8) -> Self {
+        Self {
+            topic: topic.as_ref().to_vec(),
+            payload: payload.as_bytes().to_vec(),
+            qos,
+            retain: false,
+            props: Vec::new(),
+        }
+    }
+
+    pub(crate) fn retain(mut self) -> Self {
+        self.retain = true;
+        self
+    }
+
+    pub(crate) fn with(mut self, id: u8, value: Value) -> Self {
+        self.props.push((id, value));
+        self
+    }
+}
+
+/// A CONNECT, right unless told otherwise: a fresh client id, clean, keep alive 60.
+#[derive(Debug, Clone)]
+pub(crate) struct Connect<'a> {
+    server: &'a Server,
+    pub(crate) version: Version,
+    pub(crate) protocol: Vec<u8>,
+    pub(crate) level: u8,
+    pub(crate) id: Vec<u8>,
+    pub(crate) clean: bool,
+    pub(crate) keep_alive: u16,
+    pub(crate) will: Option<Will>,
+    pub(crate) username: Option<Vec<u8>>,
+    pub(crate) password: Option<Vec<u8>>,
+    pub(crate) props: Props,
+    /// Bits of the flags to turn over at the end.
+    pub(crate) flip: u8,
+    /// Bytes behind the last field.
+    pub(crate) tail: Vec<u8>,
+}
+
+impl<'a> Connect<'a> {
+    pub(crate) fn new(server: &'a Server) -> Self {
+        Self {
+            server,
+            version: server.version,
+            protocol: b"MQTT".to_vec(),
+            level: if server.v5() { 5 } else { 4 },
+            id: server.name("c").into_bytes(),
+            clean: true,
+            keep_alive: 60,
+            will: None,
+            username: None,
+            password: None,
+            props: Vec::new(),
+            flip: 0,
+            tail: Vec::new(),
+        }
+    }
+
+    /// The other version than the server's run has.
+    pub(crate) fn version(mut self, version: Version) -> Self {
+        self.version = version;
+        self.level = if version == Version::V5 { 5 } else { 4 };
+        self
+    }
+
+    pub(crate) fn id(mut self, id: impl AsRef<[u8]>) -> Self {
+        self.id = id.as_ref().to_vec();
+        self
+    }
+
+    pub(crate) fn clean(mut self, clean: bool) -> Self {
+        self.clean = clean;
+        self
+    }
+
+    /// A session that outlives the connection: clean start 0, in MQTT 5 for an hour.
+    pub(crate) fn kept(self) -> Self {
+        let v5 = self.version == Version::V5;
+        let kept = self.clean(false);
+        if v5 {
+            kept.with(0x11, Value::Four(3600))
+        } else {
+            kept
+        }
+    }
+
+    pub(crate) fn keep_alive(mut self, seconds: u16) -> Self {
+        self.keep_alive = seconds;
+        self
+    }
+
+    pub(crate) fn will(mut self, will: Will) -> Self {
+        self.will = Some(will);
+        self
+    }
+
+    pub(crate) fn username(mut self, name: impl AsRef<[u8]>) -> Self {
+        self.username = Some(name.as_ref().to_vec());
+        self
+    }
+
+    pub(crate) fn password(mut self, word: impl AsRef<[u8]>) -> Self {
+        self.password = Some(word.as_ref().to_vec());
+        self
+    }
+
+    pub(crate) fn with(mut self, id: u8, value: Value) -> Self {
+        self.props.push((id, value));
+        self
+    }
+
+    pub(crate) fn flip(mut self, bits: u8) -> Self {
+        self.flip = bits;
+        self
+    }
+
+    pub(crate) fn tail(mut self, bytes: &[u8]) -> Self {
+        self.tail = bytes.to_vec();
+        self
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut flags = u8::from(self.clean) << 1;
+        if let Some(will) = &self.will {
+            flags |= 4 | will.qos << 3 | u8::from(will.retain) << 5;
+        }
+        flags |= u8::from(self.password.is_some()) << 6 | u8::from(self.username.is_some()) << 7;
+        let mut body = field(&self.protocol);
+        body.push(self.level);
+        body.push(flags ^ self.flip);
+        body.extend(self.keep_alive.to_be_bytes());
+        body.extend(wire::props(self.version, &self.props));
+        body.extend(field(&self.id));
+        if let Some(will) = &self.will {
+            body.extend(wire::props(self.version, &will.props));
+            body.extend(field(&will.topic));
+            body.extend(field(&will.payload));
+        }
+        for given in [&self.username, &self.password].into_iter().flatten() {
+            body.extend(field(given));
+        }
+        body.extend(&self.tail);
+        packet(0x10, &body)
+    }
+
+    /// Sends it on a new connection and reads nothing.
+    pub(crate) fn send(&self) -> Outcome<Client> {
+        let mut client = Client::bare(self.server)?;
+        client.version = self.version;
+        client.id = self.id.clone();
+        for (id, value) in &self.props {
+            if let (0x27, Value::Four(limit)) = (*id, value) {
+                client.limit = *limit as usize;
+            }
+        }
+        client.send(&self.bytes())?;
+        Ok(client)
+    }
+
+    /// Sends it and reads a CONNACK with code 0, as the first packet.
+    pub(crate) fn open(&self) -> Outcome<Client> {
+        let mut client = self.send()?;
+        let connack = client.next()?;
+        if connack.kind != CONNACK || connack.code != 0 {
+            return Err(format!("expected CONNACK 0, got {}", connack.short()));
+        }
+        client.connack = connack;
+        Ok(client)
+    }
+
+    /// Sends it and wants it refused: a CONNACK with one of these codes and then the end, or, where `silent`, the end
+    /// without a CONNACK.
+    pub(crate) fn refused(&self, codes: &[u8], silent: bool) -> Outcome {
+        self.send()?.refused_connect(codes, silent)
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: TcpStream,
+    pub(crate) version: Version,
+    pub(crate) id: Vec<u8>,
+    pub(crate) connack: Packet,
+    bytes: Vec<u8>,
+    /// Read, and put back by who looked for something else.
+    waiting: VecDeque<Packet>,
+    limit: usize,
+    pid: u16,
+    gone: bool,
+}
+
+impl Client {
+    /// A connection on which nothing was sent.
+    pub(crate) fn bare(server: &Server) -> Outcome<Self> {
+        let stream =
+            TcpStream::connect_timeout(&server.mqtt, PATIENCE).map_err(|e| format!("connect: {e}"))?;
+        let _ = stream.set_nodelay(true);
+        let _ = stream.set_write_timeout(Some(PATIENCE));
+        Ok(Self {
+            stream,
+            version: server.version,
+            id: Vec::new(),
+            connack: Packet::default(),
+            bytes: Vec::new(),
+            waiting: VecDeque::new(),
+            limit: usize::MAX,
+            pid: 100,
+            gone: false,
+        })
+    }
+
+    /// Connected, with a clean session.
+    pub(crate) fn new(server: &Server) -> Outcome<Self> {
+        Connect::new(server).open()
+    }
+
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> Outcome {
+        self.stream
+            .write_all(bytes)
+            .map_err(|error| format!("send: {error}"))
+    }
+
+    /// The same where the server may have closed already.
+    pub(crate) fn send_anyway(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    fn fresh_pid(&mut self) -> u16 {
+        self.pid += 1;
+        self.pid
+    }
+
+    /// The next packet before `until`; None: nothing came in time, or the end (then `gone` is set).
+    fn read(&mut self, until: Instant) -> Outcome<Option<Packet>> {
+        if let Some(packet) = self.waiting.pop_front() {
+            return Ok(Some(packet));
+        }
+        loop {
+            if let Some(packet) = parse(self.version, &self.bytes)? {
+                self.bytes.drain(..packet.size);
+                if packet.size > self.limit {
+                    return Err(format!(
+                        "{} bytes, more than the maximum packet size: {}",
+                        packet.size,
+                        packet.short()
+                    ));
+                }
+                if packet.kind == DISCONNECT && !self.bytes.is_empty() {
+                    return Err("bytes behind a DISCONNECT".into());
+                }
+                return Ok(Some(packet));
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.gone {
+                return Ok(None);
+            }
+            let _ = self.stream.set_read_timeout(Some(left));
+            let mut chunk = [0_u8; 16_384];
+            match self.stream.read(&mut chunk) {
+                Ok(0) => self.gone = true,
+                Ok(count) => self.bytes.extend(chunk.get(..count).unwrap_or_default()),
+                Err(error)
+                    if error.kind() == ErrorKind::WouldBlock || error.kind() == ErrorKind::TimedOut => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => self.gone = true,
+            }
+        }
+    }
+
+    /// The next packet, whatever it is.
+    pub(crate) fn next(&mut self) -> Outcome<Packet> {
+        match self.read(Instant::now() + PATIENCE)? {
+            Some(packet) => Ok(packet),
+            None if self.gone => Err("the server closed the connection".into()),
+            None => Err(format!("nothing came in {PATIENCE:?}")),
+        }
+    }
+
+    /// The next packet of this kind; a PUBLISH that comes before it is kept for later, anything else is an error.
+    pub(crate) fn expect(&mut self, kind: u8) -> Outcome<Packet> {
+        let mut kept = VecDeque::new();
+        let found = loop {
+            match self.next() {
+                Ok(packet) if packet.kind == kind => break Ok(packet),
+                Ok(packet) if packet.kind == PUBLISH => kept.push_back(packet),
+                Ok(packet) => {
+                    break Err(format!(
+                        "expected {}, got {}",
+                        wire::kind_name(kind),
+                        packet.short()
+                    ));
+                }
+                Err(error) => break Err(format!("expected {}: {error}", wire::kind_name(kind))),
+            }
+        };
+        kept.append(&mut self.waiting);
+        self.waiting = kept;
+        found
+    }
+
+    /// The acknowledgement of this kind for this packet identifier, with code 0 or 0x10.
+    pub(crate) fn acked(&mut self, kind: u8, pid: u16) -> Outcome<Packet> {
+        let packet = self.expect(kind)?;
+        if packet.pid != pid || !matches!(packet.code, 0 | 0x10) {
+            return Err(format!(
+                "expected {} id {pid} code 0, got {}",
+                wire::kind_name(kind),
+                packet.short()
+            ));
+        }
+        Ok(packet)
+    }
+
+    /// The next PUBLISH, unacknowledged.
+    pub(crate) fn message(&mut self) -> Outcome<Packet> {
+        self.expect(PUBLISH)
+    }
+
+    /// The next PUBLISH, which must have this payload; unacknowledged.
+    pub(crate) fn message_is(&mut self, payload: &str) -> Outcome<Packet> {
+        let packet = self
+            .message()
+            .map_err(|error| format!("waiting for {payload:?}: {error}"))?;
+        if packet.payload != payload.as_bytes() {
+            return Err(format!("expected {payload:?}, got {}", packet.short()));
+        }
+        Ok(packet)
+    }
+
+    /// Whether a PUBLISH comes within a short while; it is not acknowledged.
+    pub(crate) fn message_soon(&mut self) -> bool {
+        let until = Instant::now() + QUIET;
+        matches!(self.read(until), Ok(Some(packet)) if packet.kind == PUBLISH)
+    }
+
+    /// Whether a PUBLISH comes within a short while; it stays to be read.
+    pub(crate) fn message_waits(&mut self) -> Outcome<bool> {
+        match self.read(Instant::now() + QUIET)? {
+            Some(packet) if packet.kind == PUBLISH => {
+                self.waiting.push_front(packet);
+                Ok(true)
+            }
+            Some(packet) => Err(format!("expected a PUBLISH or nothing, got {}", packet.short())),
+            None => Ok(false),
+        }
+    }
+
+    /// Whatever comes within a short while.
+    pub(crate) fn next_soon(&mut self) -> Outcome<Option<Packet>> {
+        self.read(Instant::now() + QUIET)
+    }
+
+    /// Acknowledges it to the end.
+    pub(crate) fn finish(&mut self, packet: &Packet) -> Outcome {
+        match packet.qos() {
+            1 => self.send(&wire::ack(PUBACK, packet.pid)),
+            2 => {
+                self.send(&wire::ack(PUBREC, packet.pid))?;
+                self.acked(PUBREL, packet.pid)?;
+                self.send(&wire::ack(PUBCOMP, packet.pid))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The next PUBLISH with this payload, acknowledged to the end.
+    pub(crate) fn take(&mut self, payload: &str) -> Outcome<Packet> {
+        let packet = self.message_is(payload)?;
+        self.finish(&packet)?;
+        Ok(packet)
+    }
+
+    /// Nothing comes for a while, not even the end.
+    pub(crate) fn quiet(&mut self) -> Outcome {
+        self.quiet_for(QUIET)
+    }
+
+    pub(crate) fn quiet_for(&mut self, time: Duration) -> Outcome {
+        match self.read(Instant::now() + time)? {
+            Some(packet) => Err(format!("expected nothing, got {}", packet.short())),
+            None if self.gone => Err("expected nothing, the server closed the connection".into()),
+            None => Ok(()),
+        }
+    }
+
+    /// A PINGREQ is answered, so the connection is alive and everything before it was read.
+    pub(crate) fn ping(&mut self) -> Outcome {
+        self.send(&wire::PINGREQ_BYTES)?;
+        self.expect(PINGRESP).map(drop)
+    }
+
+    /// SUBSCRIBE to one filter; it must be granted so.
+    pub(crate) fn subscribe(&mut self, filter: &str, options: u8) -> Outcome {
+        let codes = self.subscribe_all(&[(filter, options)], &[])?;
+        if codes != [options & 3] {
+            return Err(format!(
+                "SUBSCRIBE {filter} QoS {}: SUBACK {codes:02x?}",
+                options & 3
+            ));
+        }
+        Ok(())
+    }
+
+    /// SUBSCRIBE; the SUBACK's codes.
+    pub(crate) fn subscribe_all(
+        &mut self,
+        filters: &[(&str, u8)],
+        props: &[(u8, Value)],
+    ) -> Outcome<Vec<u8>> {
+        let pid = self.fresh_pid();
+        self.send(&wire::subscribe(self.version, pid, filters, props))?;
+        let suback = self.expect(SUBACK)?;
+        if suback.pid != pid || suback.codes.len() != filters.len() {
+            return Err(format!(
+                "SUBSCRIBE id {pid} with {} filters: {}",
+                filters.len(),
+                suback.short()
+            ));
+        }
+        Ok(suback.codes)
+    }
+
+    /// UNSUBSCRIBE; the UNSUBACK's codes.
+    pub(crate) fn unsubscribe(&mut self, filters: &[&str]) -> Outcome<Vec<u8>> {
+        let pid = self.fresh_pid();
+        self.send(&wire::unsubscribe(self.version, pid, filters))?;
+        let unsuback = self.expect(UNSUBACK)?;
+        let codes = if self.version == Version::V5 {
+            filters.len()
+        } else {
+            0
+        };
+        if unsuback.pid != pid || unsuback.codes.len() != codes {
+            return Err(format!("UNSUBSCRIBE id {pid}: {}", unsuback.short()));
+        }
+        Ok(unsuback.codes)
+    }
+
+    /// Publishes and waits until it is acknowledged to the end.
+    pub(crate) fn publish(&mut self, topic: &str, payload: &str, qos: u8) -> Outcome {
+        let pid = self.fresh_pid();
+        self.publish_out(&Out::new(topic, payload, qos, pid))
+    }
+
+    /// The same with RETAIN 1.
+    pub(crate) fn retain(&mut self, topic: &str, payload: &str, qos: u8) -> Outcome {
+        let pid = self.fresh_pid();
+        self.publish_out(&Out::new(topic, payload, qos, pid).retain())
+    }
+
+    /// Publishes this and waits until it is acknowledged to the end.
+    pub(crate) fn publish_out(&mut self, out: &Out) -> Outcome {
+        self.send(&out.bytes(self.version))?;
+        match out.qos {
+            1 => self.acked(PUBACK, out.pid).map(drop),
+            2 => {
+                self.acked(PUBREC, out.pid)?;
+                self.send(&wire::ack(PUBREL, out.pid))?;
+                self.acked(PUBCOMP, out.pid).map(drop)
+            }
+            _ => self.ping(),
+        }
+    }
+
+    /// DISCONNECT with code 0; waits for the end.
+    pub(crate) fn disconnect(mut self) -> Outcome {
+        self.send(&[0xE0, 0])?;
+        self.ended()
+    }
+
+    /// DISCONNECT with a code and properties (MQTT 5); waits for the end.
+    pub(crate) fn disconnect_with(mut self, code: u8, props: &[(u8, Value)]) -> Outcome {
+        self.send(&wire::disconnect(self.version, code, props))?;
+        self.ended()
+    }
+
+    /// The server closes without another packet.
+    pub(crate) fn ended(&mut self) -> Outcome {
+        match self.read(Instant::now() + PATIENCE)? {
+            Some(packet) => Err(format!(
+                "expected the end of the connection, got {}",
+                packet.short()
+            )),
+            None if self.gone => Ok(()),
+            None => Err("the server leaves the connection open".into()),
+        }
+    }
+
+    /// An error on an open connection: the end; in MQTT 5 before it may come a DISCONNECT, and if it comes it has one
+    /// of these codes.
+    pub(crate) fn refused(&mut self, codes: &[u8]) -> Outcome {
+        match self.read(Instant::now() + PATIENCE)? {
+            Some(packet) if packet.kind == DISCONNECT && codes.contains(&packet.code) => self.ended(),
+            Some(packet) => Err(format!(
+                "expected the end or DISCONNECT {codes:02x?}, got {}",
+                packet.short()
+            )),
+            None if self.gone => Ok(()),
+            None => Err("the server leaves the connection open".into()),
+        }
+    }
+
+    /// Like [`Self::refused`], and the DISCONNECT must come in MQTT 5.
+    pub(crate) fn told(&mut self, codes: &[u8]) -> Outcome {
+        if self.version == Version::V311 {
+            return self.ended();
+        }
+        let packet = self.next()?;
+        if packet.kind != DISCONNECT || !codes.contains(&packet.code) {
+            return Err(format!(
+                "expected DISCONNECT {codes:02x?}, got {}",
+                packet.short()
+            ));
+        }
+        self.ended()
+    }
+
+    /// See [`Connect::refused`].
+    pub(crate) fn refused_connect(&mut self, codes: &[u8], silent: bool) -> Outcome {
+        match self.read(Instant::now() + PATIENCE)? {
+            Some(packet) if packet.kind == CONNACK && codes.contains(&packet.code) => {
+                if packet.present {
+                    return Err("session present 1 in a CONNACK that refuses".into());
+                }
+                self.ended()
+            }
+            Some(packet) => Err(format!("expected CONNACK {codes:02x?}, got {}", packet.short())),
+            None if !self.gone => Err("the server leaves the connection open".into()),
+            None if silent => Ok(()),
+            None => Err(format!("the server closed without CONNACK {codes:02x?}")),
+        }
+    }
+
+    /// Whatever bytes come until the end or the deadline.
+    pub(crate) fn raw(&mut self) -> Vec<u8> {
+        let until = Instant::now() + PATIENCE;
+        while !self.gone && Instant::now() < until {
+            let _ = self.stream.set_read_timeout(Some(PATIENCE));
+            let mut chunk = [0_u8; 1024];
+            match self.stream.read(&mut chunk) {
+                Ok(count) if count > 0 => self.bytes.extend(chunk.get(..count).unwrap_or_default()),
+                _ => self.gone = true,
+            }
+        }
+        std::mem::take(&mut self.bytes)
+    }
+}

@@ -1,0 +1,13 @@
+//! The conformance suite: every normative statement of MQTT 3.1.1 and 5.0 that concerns a server, shown on raw packets
+//! against the real `godwit` binary. `statements` has the tables, `cases` the tests, `run` runs them, `report` writes
+//! and compares the results.
+
+pub(crate) mod cases;
+pub(crate) mod client;
+pub(crate) mod report;
+pub(crate) mod run;
+pub(crate) mod server;
+pub(crate) mod statements;
+pub(crate) mod wire;
+
+pub use run::conformance;
