@@ -183,7 +183,7 @@ impl<'a> Connect<'a> {
         client.version = self.version;
         client.id = self.id.clone();
         for (id, value) in &self.props {
-            if let (0x27, Value::Four(limit)) = (*id, value) {
+            if let (0x27, Value::Four(limit @ 1..)) = (*id, value) {
                 client.limit = *limit as usize;
             }
         }

@@ -3,14 +3,24 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use godwit_e2e::binaries::Program;
 use godwit_e2e::node::Node;
 
+use crate::cases::SKIPPED;
 use crate::wire::Version;
 
-/// First level of the topics that the server under test refuses to everyone, by a rule given at its start.
+/// First level of the topics that the guarded server refuses to everyone, by a rule given at its start.
 pub(crate) const DENIED: &str = "denied";
+
+/// For so long after its start Godwit lets no session expire and no delayed will out, so that clients have time to come
+/// back from an outage.
+const SETTLED: Duration = Duration::from_secs(31);
+
+/// Numbers for names, one row for all servers.
+static NAMES: AtomicU32 = AtomicU32::new(0);
 
 /// Where the server under test is, and the version that this run of the cases speaks.
 #[derive(Debug)]
@@ -19,42 +29,38 @@ pub(crate) struct Server {
     pub(crate) mqtt: SocketAddr,
     /// MQTT over WebSocket, where known.
     pub(crate) http: Option<SocketAddr>,
-    /// Whether it has our rule for [`DENIED`].
-    pub(crate) rules: bool,
-    names: AtomicU32,
+    /// Whether it is the product, started by us.
+    pub(crate) own: bool,
+    /// One more like it, with the rule for [`DENIED`].
+    guarded: Option<SocketAddr>,
+    began: Instant,
     /// Kept so that it runs on; with its folder.
-    _node: Option<(Node, tempfile::TempDir)>,
+    _nodes: Vec<(Node, tempfile::TempDir)>,
 }
 
 impl Server {
-    /// Starts the binary for cases of one version.
+    /// Starts the binary for cases of one version, with and without a rule.
     ///
     /// # Errors
     /// When it is not found, does not build or does not start.
     pub(crate) fn start(version: Version) -> Result<Self, String> {
-        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let start = || -> Result<Node, Box<dyn std::error::Error>> {
-            let binary = Program::Godwit.path()?;
-            let log = folder.path().join("godwit.log");
-            let mut node = Node::new(&binary, &folder.path().join("data"), &log)?
-                .arguments(&["--anonymous"])
-                .environment(
-                    "GODWIT_ACL",
-                    &format!("deny both everyone {DENIED}/#;allow both anonymous #"),
-                );
-            node.start()?;
-            Ok(node)
-        };
-        let node = start().map_err(|error| format!("godwit: {error}"))?;
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let ports = node.ports();
+        let rules = format!("deny both everyone {DENIED}/#;allow both anonymous #");
+        let (plain, guarded) = thread::scope(|scope| {
+            let guarded = scope.spawn(|| node(&rules));
+            let plain = node("");
+            (plain, guarded.join().unwrap_or(Err("the start panicked".into())))
+        });
+        let (plain, guarded) = (plain?, guarded?);
+        let ports = plain.0.ports();
         Ok(Self {
             version,
             mqtt: at(ports.mqtt),
             http: Some(at(ports.http)),
-            rules: true,
-            names: AtomicU32::new(0),
-            _node: Some((node, folder)),
+            own: true,
+            guarded: Some(at(guarded.0.ports().mqtt)),
+            began: Instant::now(),
+            _nodes: vec![plain, guarded],
         })
     }
 
@@ -64,23 +70,58 @@ impl Server {
             version,
             mqtt,
             http: None,
-            rules: false,
-            names: AtomicU32::new(0),
-            _node: None,
+            own: false,
+            guarded: None,
+            began: Instant::now(),
+            _nodes: Vec::new(),
+        }
+    }
+
+    /// The server that refuses topics below [`DENIED`].
+    ///
+    /// # Errors
+    /// When there is none: the case is skipped.
+    pub(crate) fn guarded(&self) -> Result<Self, String> {
+        let mqtt = self
+            .guarded
+            .ok_or(format!("{SKIPPED}no rule that denies a topic"))?;
+        let mut guarded = Self::at(self.version, mqtt);
+        guarded.own = self.own;
+        Ok(guarded)
+    }
+
+    /// Waits until sessions expire and delayed wills go out in time; see [`SETTLED`].
+    pub(crate) fn settled(&self) {
+        if self.own {
+            thread::sleep(SETTLED.saturating_sub(self.began.elapsed()));
         }
     }
 
     /// A client id or topic that no other case has. It fits into 23 bytes of letters and digits.
     pub(crate) fn name(&self, what: &str) -> String {
-        let number = self.names.fetch_add(1, Ordering::Relaxed);
+        let number = NAMES.fetch_add(1, Ordering::Relaxed);
         let run = std::process::id();
-        format!(
-            "{what}{run}n{number}v{}",
-            if self.version == Version::V5 { 5 } else { 4 }
-        )
+        format!("{what}{run}n{number}v{}", if self.v5() { 5 } else { 4 })
     }
 
     pub(crate) fn v5(&self) -> bool {
         self.version == Version::V5
     }
+}
+
+/// A process of the product that lets everyone in.
+fn node(rules: &str) -> Result<(Node, tempfile::TempDir), String> {
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let start = || -> Result<Node, Box<dyn std::error::Error>> {
+        let binary = Program::Godwit.path()?;
+        let log = folder.path().join("godwit.log");
+        let mut node = Node::new(&binary, &folder.path().join("data"), &log)?.arguments(&["--anonymous"]);
+        if !rules.is_empty() {
+            node = node.environment("GODWIT_ACL", rules);
+        }
+        node.start()?;
+        Ok(node)
+    };
+    let node = start().map_err(|error| format!("godwit: {error}"))?;
+    Ok((node, folder))
 }

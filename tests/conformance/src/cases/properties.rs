@@ -75,6 +75,12 @@ fn expiry_is_counted_down(server: &Server) -> Outcome {
     check(matches!(got.prop(0x02), Some(Value::Four(98..=100))), || {
         format!("{:?}", got.prop(0x02))
     })?;
+    writer.publish_out(&Out::new(&topic, "ever", 1, 1).with(0x02, Value::Four(u32::MAX)))?;
+    let got = reader.take("ever")?;
+    check(
+        matches!(got.prop(0x02), Some(Value::Four(seconds)) if u32::MAX - seconds < 3),
+        || format!("{:?}", got.prop(0x02)),
+    )?;
     reader.disconnect()?;
     writer.publish_out(&Out::new(&topic, "later", 1, 1).with(0x02, Value::Four(100)))?;
     std::thread::sleep(Duration::from_millis(2200));
@@ -304,6 +310,7 @@ fn maximum_packet_size_of_the_server(server: &Server) -> Outcome {
 
 /// Everything that may be refused is; none of the answers may say why.
 fn no_reasons_when_not_asked_for(server: &Server) -> Outcome {
+    let server = &server.guarded()?;
     let topic = server.name("t");
     let mut client = Connect::new(server).with(0x17, Value::Byte(0)).open()?;
     let denied = format!("{DENIED}/{topic}");
@@ -334,6 +341,7 @@ fn no_reasons_when_not_asked_for(server: &Server) -> Outcome {
 
 /// A client that takes 20 bytes at most: refusals come without what would make them larger (every packet is checked).
 fn reasons_never_exceed_the_packet_size(server: &Server) -> Outcome {
+    let server = &server.guarded()?;
     let topic = server.name("t");
     let denied = format!("{DENIED}/{topic}");
     let mut client = Connect::new(server)

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Case, SKIPPED, cases, check};
+use super::{Case, cases, check};
 use crate::client::{Client, Connect, Outcome, Will};
 use crate::server::{DENIED, Server};
 use crate::wire::{PUBLISH, Value, disconnect, text, user};
@@ -143,9 +143,7 @@ fn wildcard_topic_is_refused(server: &Server) -> Outcome {
 }
 
 fn denied_topic_is_refused(server: &Server) -> Outcome {
-    if !server.rules {
-        return Err(format!("{SKIPPED}no rule that denies a topic"));
-    }
+    let server = &server.guarded()?;
     let will = Will::new(format!("{DENIED}/x"), "x", 1);
     let codes: &[u8] = if server.v5() { &[0x87] } else { &[5] };
     Connect::new(server).will(will).refused(codes, false)
@@ -192,6 +190,7 @@ fn error_disconnect_publishes(server: &Server) -> Outcome {
 }
 
 fn delay_is_waited_for(server: &Server) -> Outcome {
+    server.settled();
     let (mut watcher, topic) = watched(server)?;
     let will = Will::new(&topic, "late", 1).with(0x18, Value::Four(2));
     drop(Connect::new(server).kept().will(will).open()?);
@@ -205,6 +204,7 @@ fn delay_is_waited_for(server: &Server) -> Outcome {
 }
 
 fn delay_ends_with_the_session(server: &Server) -> Outcome {
+    server.settled();
     let (mut watcher, topic) = watched(server)?;
     // Without expiry the session ends with its connection; with 1 s, then.
     for expiry in [0, 1] {
@@ -223,6 +223,7 @@ fn delay_ends_with_the_session(server: &Server) -> Outcome {
 }
 
 fn coming_back_in_time_cancels(server: &Server) -> Outcome {
+    server.settled();
     let (mut watcher, topic) = watched(server)?;
     let kept = Connect::new(server).kept();
     let will = Will::new(&topic, "must not", 1).with(0x18, Value::Four(1));

@@ -207,16 +207,28 @@ pub(crate) const CORNERS: &[(&str, &[&str])] = &[
         "a packet larger than the server takes",
         &["corners::larger_than_the_server_takes"],
     ),
-    ("empty payloads", &["publish::empty_payload_is_delivered", "wills::empty_payload"]),
+    (
+        "empty payloads",
+        &["publish::empty_payload_is_delivered", "wills::empty_payload"],
+    ),
     (
         "acknowledgements of nothing",
-        &["publish::puback_unknown_is_ignored", "qos2::pubcomp_unknown_is_ignored"],
+        &[
+            "publish::puback_unknown_is_ignored",
+            "qos2::pubcomp_unknown_is_ignored",
+        ],
     ),
-    ("a completed QoS 2 delivery leaves nothing behind", &["qos2::out_nothing_is_resent_when_complete"]),
+    (
+        "a completed QoS 2 delivery leaves nothing behind",
+        &["qos2::out_nothing_is_resent_when_complete"],
+    ),
     ("a session's next will", &["wills::replaced_by_the_next_connect"]),
     (
         "session expiry changed by DISCONNECT and by the next CONNECT",
-        &["session::expiry_at_disconnect_prolongs_it", "session::resumed_expiry_is_the_new_one"],
+        &[
+            "session::expiry_at_disconnect_prolongs_it",
+            "session::resumed_expiry_is_the_new_one",
+        ],
     ),
     (
         "subscription identifier on retained messages",
@@ -224,7 +236,21 @@ pub(crate) const CORNERS: &[(&str, &[&str])] = &[
     ),
     (
         "acknowledgements without code and length, and with reasons",
-        &["properties::acknowledgements_may_be_short", "utf8::reason_string_must_be_utf8"],
+        &[
+            "properties::acknowledgements_may_be_short",
+            "utf8::reason_string_must_be_utf8",
+        ],
     ),
-    ("a payload that is not the text it says it is", &["properties::payload_format_is_checked"]),
+    (
+        "a payload that is not the text it says it is",
+        &["properties::payload_format_is_checked"],
+    ),
+    (
+        "session expiry right after the server's start",
+        &["session::expires_right_after_a_start"],
+    ),
+    (
+        "options and identifier of a subscription after a resume",
+        &["subscribe::identifier_and_options_survive_a_resume"],
+    ),
 ];

@@ -839,6 +839,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "4.8.0-1",
         "a protocol violation ends the connection",
         &[
+            "connect::too_many_bytes_are_refused",
             "connect::packets_of_the_server_are_refused",
             "connect::type_0_is_refused",
             "connect::auth_packet_is_refused",

@@ -847,9 +847,10 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "No Local keeps a client id's own messages away",
         &["subscribe::no_local_keeps_own_messages_away"],
     ),
-    by(
+    later(
         "3.8.3-4",
         "No Local on a shared subscription is a protocol error",
+        SHARED,
         &["subscribe::no_local_on_a_shared_filter_is_refused"],
     ),
     by(
@@ -1235,6 +1236,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "4.4.0-1",
         "on a resume, and only then, unacknowledged PUBLISH and PUBREL are sent again with their identifiers",
         &[
+            "publish::begun_delivery_is_resent_though_expired",
             "publish::unacknowledged_is_resent_on_resume_only",
             "publish::acknowledged_is_not_resent",
             "qos2::out_publish_is_resent_with_dup",
@@ -1439,6 +1441,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "4.13.1-1",
         "a malformed packet or protocol error ends the connection",
         &[
+            "connect::too_many_bytes_are_refused",
             "connect::packets_of_the_server_are_refused",
             "connect::type_0_is_refused",
             "corners::remaining_length_of_five_bytes",
