@@ -19,7 +19,8 @@ pub(crate) const CASES: &[Case] = cases!("connect";
         keep_alive_ends_a_silent_connection, keep_alive_is_kept_by_any_packet, keep_alive_0_never_ends,
         pingreq_is_answered, disconnect_closes, disconnect_with_flags_is_refused, connect_with_flags_is_refused,
         pingreq_with_flags_is_refused, truncated_connect_is_refused, clean_connect_answers_session_present_0,
-        too_many_bytes_are_refused, packets_of_the_server_are_refused, type_0_is_refused, what_follows_a_disconnect_is_not_done;
+        too_many_bytes_are_refused, packets_of_the_server_are_refused, type_0_is_refused, what_follows_a_disconnect_is_not_done,
+        long_client_id_is_let_in_or_refused;
     V311: empty_client_id_needs_clean_session, empty_client_id_is_let_in, password_needs_username,
         unknown_level_gets_return_code_1, auth_packet_is_refused;
     V5: empty_client_id_gets_a_name, unknown_method_is_refused, auth_without_method_is_refused,
@@ -504,4 +505,24 @@ fn too_many_bytes_are_refused(server: &Server) -> Outcome {
             .map_err(|error| format!("{bytes:02x?}: {error}"))?;
     }
     Ok(())
+}
+
+fn long_client_id_is_let_in_or_refused(server: &Server) -> Outcome {
+    for length in [24, 100, 1_000, 10_000] {
+        let mut client = Connect::new(server).id("i".repeat(length)).send()?;
+        let answer = client.next().map_err(|error| format!("{length}: {error}"))?;
+        if answer.code == 0 {
+            client.ping()?;
+            continue;
+        }
+        let refused = if server.v5() { 0x85 } else { 2 };
+        check(answer.code == refused, || format!("{length}: {}", answer.short()))?;
+        client.ended()?;
+    }
+    // The longest that can be said may be too large a packet instead.
+    let longest = Connect::new(server).id("i".repeat(65_535));
+    match longest.open() {
+        Ok(mut client) => client.ping(),
+        Err(_) => longest.refused(if server.v5() { &[0x85, 0x95] } else { &[2] }, true),
+    }
 }

@@ -5,13 +5,15 @@ use std::time::Duration;
 use super::{Case, cases, check};
 use crate::client::{Client, Connect, Outcome};
 use crate::server::Server;
-use crate::wire::{Out, PUBACK, PUBCOMP, PUBREC, PUBREL, Value, Version, ack, packet};
+use crate::wire::{Out, PUBACK, PUBCOMP, PUBREC, PUBREL, Value, Version, ack, packet, text, user};
 
 pub(crate) const CASES: &[Case] = cases!("corners";
     Both: dup_on_every_resend, identifiers_of_resumed_qos_2_are_not_reused, overlapping_subscriptions,
         unsubscribe_one_of_overlapping, clean_start_against_a_live_session, remaining_length_of_five_bytes,
         packet_in_single_bytes, session_across_versions, larger_than_the_server_takes, resumed_and_new_in_order,
-        crossed_acknowledgements_end_nothing, everything_at_once;
+        crossed_acknowledgements_end_nothing, everything_at_once,
+        take_over_across_versions;
+    V5: overlap_with_different_options;
 );
 
 fn dup_on_every_resend(server: &Server) -> Outcome {
@@ -172,7 +174,8 @@ fn session_across_versions(server: &Server) -> Outcome {
     drop(client);
     let mut out = Out::new(&topic, "while away", 1, 5);
     if server.v5() {
-        out = out.with(0x02, Value::Four(1000));
+        out = out.with(0x02, Value::Four(1000)).with(0x03, text("text/plain"));
+        out.props.push(user("name", "value"));
     }
     writer.publish_out(&out)?;
     let mut client = Connect::new(server).id(&id).version(other).kept().open()?;
@@ -287,4 +290,34 @@ fn everything_at_once(server: &Server) -> Outcome {
         }
     }
     Ok(())
+}
+
+fn take_over_across_versions(server: &Server) -> Outcome {
+    let id = server.name("i");
+    let connect = Connect::new(server).id(&id);
+    let other = match server.version {
+        Version::V311 => Version::V5,
+        Version::V5 => Version::V311,
+    };
+    let mut mine = connect.open()?;
+    let mut theirs = connect.clone().version(other).open()?;
+    mine.told(&[0x8E])?;
+    let mut back = connect.open()?;
+    theirs.told(&[0x8E])?;
+    back.ping()
+}
+
+/// One subscription has No Local, the other has not: what the other brings comes, once or for it alone.
+fn overlap_with_different_options(server: &Server) -> Outcome {
+    let base = server.name("t");
+    let topic = format!("{base}/a");
+    let mut client = Client::new(server)?;
+    client.subscribe_all(&[(&topic, 0x06)], &[(0x0B, Value::Var(1))])?;
+    client.subscribe_all(&[(&format!("{base}/#"), 0x01)], &[(0x0B, Value::Var(2))])?;
+    client.publish(&topic, "own", 2)?;
+    let got = client.take("own")?;
+    check(got.qos() == 1 && got.identifiers() == [2], || {
+        format!("{} {:?}", got.short(), got.props)
+    })?;
+    client.quiet()
 }

@@ -20,7 +20,8 @@ pub(crate) const CASES: &[Case] = cases!("properties";
         no_reasons_when_not_asked_for, reasons_never_exceed_the_packet_size, unknown_property_is_refused,
         twice_is_refused, in_the_wrong_packet_is_refused, missing_length_is_refused, length_beyond_is_refused,
         long_length_form_is_refused, values_out_of_range_are_refused, acknowledgements_may_be_short,
-        session_expiry_is_never_in_a_servers_disconnect, payload_format_is_checked;
+        session_expiry_is_never_in_a_servers_disconnect, payload_format_is_checked,
+        receive_maximum_is_kept_on_resume, too_large_on_resume_is_dropped;
 );
 
 fn passed_on_unaltered(server: &Server) -> Outcome {
@@ -530,4 +531,66 @@ fn payload_format_is_checked(server: &Server) -> Outcome {
         PUBACK | PUBLISH if answer.code == 0 => Ok(()),
         _ => check(answer.code == 0x99, || answer.short()),
     }
+}
+
+/// Five in flight, and the client comes back with a smaller window.
+fn receive_maximum_is_kept_on_resume(server: &Server) -> Outcome {
+    let topic = server.name("t");
+    let kept = Connect::new(server).kept();
+    let mut reader = kept.open()?;
+    reader.subscribe(&topic, 1)?;
+    let mut writer = Client::new(server)?;
+    let mut first = Vec::new();
+    for number in 0..5 {
+        writer.publish(&topic, &number.to_string(), 1)?;
+        first.push(reader.message_is(&number.to_string())?);
+    }
+    drop(reader);
+    writer.publish(&topic, "5", 1)?;
+    let mut reader = kept.with(0x21, Value::Two(2)).open()?;
+    for number in 0..6 {
+        let got = if number == 0 {
+            let got = reader.message_is("0")?;
+            let second = reader.message_is("1")?;
+            reader.quiet()?;
+            reader.finish(&second)?;
+            got
+        } else if number == 1 {
+            continue;
+        } else {
+            reader.message_is(&number.to_string())?
+        };
+        check(got.dup() == (number < 5), || got.short())?;
+        check(
+            first.get(number).is_none_or(|before| before.pid == got.pid),
+            || got.short(),
+        )?;
+        reader.finish(&got)?;
+    }
+    reader.quiet()
+}
+
+/// In flight, and larger than what the client takes on its next connection.
+fn too_large_on_resume_is_dropped(server: &Server) -> Outcome {
+    let topic = server.name("t");
+    let kept = Connect::new(server).kept();
+    for qos in [1, 2] {
+        let mut reader = kept.open()?;
+        reader.subscribe(&topic, 2)?;
+        let mut writer = Client::new(server)?;
+        writer.publish(&topic, &"x".repeat(200), qos)?;
+        reader.message()?;
+        drop(reader);
+        let mut reader = kept.clone().with(0x27, Value::Four(100)).open()?;
+        writer.publish(&topic, "small", qos)?;
+        reader
+            .take("small")
+            .map_err(|error| format!("QoS {qos}: {error}"))?;
+        reader.quiet()?;
+        reader.disconnect()?;
+        kept.open()?
+            .quiet()
+            .map_err(|error| format!("QoS {qos}, without a limit again: {error}"))?;
+    }
+    Ok(())
 }

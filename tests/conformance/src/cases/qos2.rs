@@ -13,7 +13,8 @@ pub(crate) const CASES: &[Case] = cases!("qos2";
         in_pubrel_repeated_is_answered, in_order_over_two_messages, out_goes_all_the_way,
         out_publish_is_resent_with_dup, out_pubrel_is_resent, out_publish_is_not_resent_after_pubrel,
         out_nothing_is_resent_when_complete, pubrel_with_wrong_flags_is_refused, pubrec_with_flags_is_refused,
-        pubcomp_unknown_is_ignored, pubrec_repeated_is_answered_with_pubrel;
+        pubcomp_unknown_is_ignored, pubrec_repeated_is_answered_with_pubrel,
+        in_clean_start_forgets_identifiers;
     V5: out_pubrec_error_ends_the_delivery, in_refused_identifier_is_a_new_message, in_pubrel_unknown_gets_0x92,
         out_pubrec_unknown_gets_0x92, in_is_completed_though_expired, out_is_completed_though_expired,
         pubrec_code_must_exist;
@@ -320,4 +321,23 @@ fn pubrec_code_must_exist(server: &Server) -> Outcome {
     let (_, mut reader, pid) = owed(server, &server.name("t"))?;
     reader.send(&ack_code(PUBREC, pid, 0x04))?;
     reader.told(&[0x81, 0x82])
+}
+
+fn in_clean_start_forgets_identifiers(server: &Server) -> Outcome {
+    let topic = server.name("t");
+    let mut reader = Client::new(server)?;
+    reader.subscribe(&topic, 0)?;
+    let kept = Connect::new(server).kept();
+    let mut writer = kept.open()?;
+    writer.send(&Out::new(&topic, "same", 2, 3).bytes(server.version))?;
+    writer.acked(PUBREC, 3)?;
+    drop(writer);
+    // Whether the first is delivered, as its PUBREC may be taken to say, or not: the second is another message.
+    let first = reader.message_soon();
+    let mut writer = kept.clean(true).open()?;
+    writer.publish_out(&Out::new(&topic, "same", 2, 3))?;
+    reader.take("same")?;
+    check(!first || !reader.message_soon(), || {
+        "delivered once too often".into()
+    })
 }

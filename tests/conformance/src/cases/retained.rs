@@ -11,16 +11,25 @@ pub(crate) const CASES: &[Case] = cases!("retained";
     Both: stored_for_new_subscribers, replaced_by_the_next, removed_by_an_empty_payload, empty_is_never_stored,
         not_retained_leaves_it_alone, flag_is_0_for_established_subscriptions, sent_for_wildcards,
         sent_again_on_each_subscribe, qos_0_replaces_too, survives_its_publishers_session, qos_is_the_lower,
-        dollar_topics_stay_out_of_wildcards, flag_stays_on_resend_after_resume;
+        dollar_topics_stay_out_of_wildcards, flag_stays_on_resend_after_resume,
+        more_than_a_window;
     V5: handling_0_sends_always, handling_1_sends_to_new_subscriptions_only, handling_2_never_sends,
         as_published_keeps_the_flag, as_published_0_clears_the_flag, expires, expiry_is_counted_down,
         properties_are_kept, identifier_of_the_subscription_comes_along;
 );
 
+/// Nobody says when a QoS 0 message has arrived.
+fn settle() {
+    std::thread::sleep(Duration::from_millis(700));
+}
+
 fn stored_for_new_subscribers(server: &Server) -> Outcome {
     for qos in 0..3 {
         let topic = server.name("t");
         Client::new(server)?.retain(&topic, "kept", qos)?;
+        if qos == 0 {
+            settle();
+        }
         let mut reader = Client::new(server)?;
         reader.subscribe(&topic, 2)?;
         let got = reader.take("kept")?;
@@ -145,6 +154,7 @@ fn qos_0_replaces_too(server: &Server) -> Outcome {
     let mut writer = Client::new(server)?;
     writer.retain(&topic, "old", 1)?;
     writer.retain(&topic, "new", 0)?;
+    settle();
     let mut reader = Client::new(server)?;
     reader.subscribe(&topic, 1)?;
     // The new one may be stored or not; the old one may not come.
@@ -308,4 +318,26 @@ fn identifier_of_the_subscription_comes_along(server: &Server) -> Outcome {
     reader.subscribe_all(&[(&topic, 1)], &[(0x0B, Value::Var(321))])?;
     let got = reader.take("x")?;
     check(got.identifiers() == [321], || format!("{:?}", got.identifiers()))
+}
+
+fn more_than_a_window(server: &Server) -> Outcome {
+    let base = server.name("t");
+    let mut writer = Client::new(server)?;
+    for number in 0..40 {
+        writer.retain(&format!("{base}/{number}"), "x", 1)?;
+    }
+    let mut connect = Connect::new(server);
+    if server.v5() {
+        connect = connect.with(0x21, Value::Two(3));
+    }
+    let mut reader = connect.open()?;
+    reader.subscribe(&format!("{base}/#"), 1)?;
+    let mut topics = Vec::new();
+    for _ in 0..40 {
+        topics.push(reader.take("x")?.topic);
+    }
+    topics.sort();
+    topics.dedup();
+    check(topics.len() == 40, || format!("{} topics of 40", topics.len()))?;
+    reader.quiet()
 }

@@ -14,7 +14,8 @@ pub(crate) const CASES: &[Case] = cases!("session";
         long_absence_backlog;
     V5: expiry_0_ends_with_the_connection, expires_after_its_time, expiry_at_disconnect_ends_it,
         expiry_at_disconnect_prolongs_it, expiry_from_0_at_disconnect_is_refused,
-        clean_start_1_with_expiry_is_kept, expires_right_after_a_start, resumed_expiry_is_the_new_one, never_ends_while_connected;
+        clean_start_1_with_expiry_is_kept, expires_right_after_a_start, resumed_expiry_is_the_new_one, never_ends_while_connected,
+        another_expiry_is_told;
 );
 
 fn clean_start_discards(server: &Server) -> Outcome {
@@ -342,4 +343,23 @@ fn expires_right_after_a_start(server: &Server) -> Outcome {
     check(!connect.open()?.connack.present, || {
         "session present 1 after 4 s, expiry 1 s (within 30 s of the server's start)".into()
     })
+}
+
+/// Who asks for a session without end is told if it gets less.
+fn another_expiry_is_told(server: &Server) -> Outcome {
+    let client = Connect::new(server)
+        .clean(false)
+        .with(0x11, Value::Four(u32::MAX))
+        .open()?;
+    let told = client.connack.prop(0x11).cloned();
+    let wanted = server.own.then_some(Value::Four(90 * 86_400));
+    check(told == wanted, || format!("session expiry in CONNACK: {told:?}"))?;
+    let client = Connect::new(server)
+        .clean(false)
+        .with(0x11, Value::Four(77))
+        .open()?;
+    check(
+        matches!(client.connack.prop(0x11), None | Some(Value::Four(77))),
+        || format!("{:?}", client.connack.props),
+    )
 }

@@ -13,7 +13,8 @@ pub(crate) const CASES: &[Case] = cases!("wills";
         retained_if_asked, not_retained_otherwise, each_qos, empty_payload, wildcard_topic_is_refused,
         denied_topic_is_refused, published_once_over_reconnects, replaced_by_the_next_connect;
     V5: disconnect_4_publishes, delay_is_waited_for, delay_ends_with_the_session, coming_back_in_time_cancels,
-        properties_are_published, error_disconnect_publishes, clean_start_takes_the_delayed_will;
+        properties_are_published, error_disconnect_publishes, clean_start_takes_the_delayed_will,
+        take_over_in_time_cancels, published_after_a_wrong_disconnect;
 );
 
 /// A watcher of a fresh topic.
@@ -50,13 +51,15 @@ fn published_on_a_protocol_error(server: &Server) -> Outcome {
 }
 
 fn published_on_take_over(server: &Server) -> Outcome {
-    let (mut watcher, topic) = watched(server)?;
-    let connect = Connect::new(server);
-    let _older = connect.clone().will(Will::new(&topic, "taken", 1)).open()?;
-    let mut newer = connect.open()?;
-    watcher.take("taken")?;
-    watcher.quiet()?;
-    newer.ping()
+    for connect in [Connect::new(server), Connect::new(server).kept()] {
+        let (mut watcher, topic) = watched(server)?;
+        let _older = connect.clone().will(Will::new(&topic, "taken", 1)).open()?;
+        let mut newer = connect.open()?;
+        watcher.take("taken")?;
+        watcher.quiet()?;
+        newer.ping()?;
+    }
+    Ok(())
 }
 
 fn not_published_after_disconnect(server: &Server) -> Outcome {
@@ -275,4 +278,25 @@ fn properties_are_published(server: &Server) -> Outcome {
         format!("{:?}", got.prop(0x02))
     })?;
     check(got.prop(0x18).is_none(), || "a will delay in a PUBLISH".into())
+}
+
+fn take_over_in_time_cancels(server: &Server) -> Outcome {
+    server.settled();
+    let (mut watcher, topic) = watched(server)?;
+    let kept = Connect::new(server).kept();
+    let will = Will::new(&topic, "must not", 1).with(0x18, Value::Four(1));
+    let mut older = kept.clone().will(will).open()?;
+    let mut newer = kept.open()?;
+    older.told(&[0x8E])?;
+    watcher.quiet_for(Duration::from_millis(2500))?;
+    newer.ping()
+}
+
+/// A DISCONNECT that sets an expiry where there was none is a protocol error, not the end that discards a will.
+fn published_after_a_wrong_disconnect(server: &Server) -> Outcome {
+    let (mut watcher, topic) = watched(server)?;
+    let mut wrong = Connect::new(server).will(Will::new(&topic, "gone", 1)).open()?;
+    wrong.send(&disconnect(server.version, 0, &[(0x11, Value::Four(60))]))?;
+    wrong.refused(&[0x82])?;
+    watcher.take("gone").map(drop)
 }

@@ -117,7 +117,10 @@ pub(crate) const CORNERS: &[(&str, &[&str])] = &[
     ),
     (
         "overlapping subscriptions",
-        &["corners::overlapping_subscriptions"],
+        &[
+            "corners::overlapping_subscriptions",
+            "corners::overlap_with_different_options",
+        ],
     ),
     (
         "unsubscribe of one of them",
@@ -189,7 +192,10 @@ pub(crate) const CORNERS: &[(&str, &[&str])] = &[
     ),
     (
         "a session used in both versions",
-        &["corners::session_across_versions"],
+        &[
+            "corners::session_across_versions",
+            "corners::take_over_across_versions",
+        ],
     ),
     (
         "acknowledgements of the wrong kind",
@@ -252,5 +258,16 @@ pub(crate) const CORNERS: &[(&str, &[&str])] = &[
     (
         "options and identifier of a subscription after a resume",
         &["subscribe::identifier_and_options_survive_a_resume"],
+    ),
+    (
+        "a smaller window or packet size on the next connection",
+        &[
+            "properties::receive_maximum_is_kept_on_resume",
+            "properties::too_large_on_resume_is_dropped",
+        ],
+    ),
+    (
+        "a session expiry other than asked for is told",
+        &["session::another_expiry_is_told"],
     ),
 ];

@@ -149,7 +149,11 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.1.2-6",
         "clean session 1 discards what there is and lasts as long as its connection",
-        &["session::clean_start_discards", "session::clean_lasts_no_longer"],
+        &[
+            "qos2::in_clean_start_forgets_identifiers",
+            "session::clean_start_discards",
+            "session::clean_lasts_no_longer",
+        ],
     ),
     by(
         "3.1.2-7",
@@ -306,7 +310,10 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.1.3-9",
         "a client id that is refused gets CONNACK 0x02 and is closed",
-        &["connect::empty_client_id_needs_clean_session"],
+        &[
+            "connect::long_client_id_is_let_in_or_refused",
+            "connect::empty_client_id_needs_clean_session",
+        ],
     ),
     by(
         "3.1.3-10",
@@ -433,6 +440,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.3.1-6",
         "a new subscription gets the last retained message of each topic",
         &[
+            "retained::more_than_a_window",
             "retained::stored_for_new_subscribers",
             "retained::sent_for_wildcards",
         ],

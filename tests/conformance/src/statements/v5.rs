@@ -123,6 +123,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.1.2-4",
         "clean start 1 discards what session there is",
         &[
+            "qos2::in_clean_start_forgets_identifiers",
             "session::clean_start_discards",
             "corners::clean_start_against_a_live_session",
         ],
@@ -146,6 +147,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.1.2-8",
         "a will is published after the connection ended and its delay or the session is over, unless DISCONNECT 0x00 or a new connection came",
         &[
+            "wills::published_after_a_wrong_disconnect",
             "wills::published_when_the_connection_is_lost",
             "wills::published_on_take_over",
             "wills::delay_is_waited_for",
@@ -243,12 +245,18 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.1.2-24",
         "nothing larger than the client's maximum packet size is sent",
-        &["properties::maximum_packet_size_is_kept"],
+        &[
+            "properties::too_large_on_resume_is_dropped",
+            "properties::maximum_packet_size_is_kept",
+        ],
     ),
     by(
         "3.1.2-25",
         "what is too large is dropped and counts as sent",
-        &["properties::too_large_counts_as_delivered"],
+        &[
+            "properties::too_large_on_resume_is_dropped",
+            "properties::too_large_counts_as_delivered",
+        ],
     ),
     by(
         "3.1.2-26",
@@ -319,12 +327,18 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.1.3-8",
         "a client id that is refused ends the connection",
-        &["utf8::client_id_must_be_utf8"],
+        &[
+            "connect::long_client_id_is_let_in_or_refused",
+            "utf8::client_id_must_be_utf8",
+        ],
     ),
     by(
         "3.1.3-9",
         "a new connection within the will delay cancels the will",
-        &["wills::coming_back_in_time_cancels"],
+        &[
+            "wills::take_over_in_time_cancels",
+            "wills::coming_back_in_time_cancels",
+        ],
     ),
     by(
         "3.1.3-10",
@@ -555,6 +569,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.3.1-9",
         "retain handling 0 sends what is retained",
         &[
+            "retained::more_than_a_window",
             "retained::handling_0_sends_always",
             "retained::sent_for_wildcards",
         ],
@@ -845,7 +860,10 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.8.3-3",
         "No Local keeps a client id's own messages away",
-        &["subscribe::no_local_keeps_own_messages_away"],
+        &[
+            "corners::overlap_with_different_options",
+            "subscribe::no_local_keeps_own_messages_away",
+        ],
     ),
     later(
         "3.8.3-4",
@@ -1384,6 +1402,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "4.9.0-2",
         "at quota 0 no more QoS 1 or 2 goes out",
         &[
+            "properties::receive_maximum_is_kept_on_resume",
             "properties::receive_maximum_is_kept",
             "properties::receive_maximum_counts_qos_2_to_pubcomp",
         ],
