@@ -1,6 +1,9 @@
 //! The command line: what can be asked for, and the defaults that the published figures use.
 
-use crate::{peer::Kind, spec::Encoding};
+use crate::{
+    peer::Kind,
+    spec::{ClientKind, Encoding},
+};
 use clap::{Args, Parser, Subcommand};
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -50,6 +53,9 @@ pub(crate) struct Options {
     /// Start this broker for each run and stop it afterwards, instead of --target
     #[arg(long, value_enum, conflicts_with_all = ["target", "broker_pid"])]
     pub(crate) peer: Option<Kind>,
+    /// MQTT client that publishes and subscribes; a connect run is for the light one only
+    #[arg(long, value_enum, default_value_t = ClientKind::Light)]
+    pub(crate) client: ClientKind,
     /// Sessions (connect) or pairs (pairs, chat)
     #[arg(long, default_value_t = 100)]
     pub(crate) clients: usize,

@@ -2,17 +2,11 @@
 //! argument. An idle recipient is a few dozen bytes.
 
 use crate::{
-    packets::{self, Incoming, PacketError, Version},
-    payload::{self, Template},
-    report::WorkerReport,
-    spec::{Scenario, Spec},
+    packets::{self, Incoming, PacketError},
+    payload,
+    spec::Spec,
+    work::{Seen, Shared, Supply},
 };
-use std::collections::{BTreeSet, VecDeque};
-
-/// Most numbers remembered as not yet seen by one recipient; beyond it the rest count as lost even if they come late.
-const MAX_MISSING: usize = 10_000;
-/// Most publishes that may wait for room at one publisher in rate mode.
-const MAX_BACKLOG: usize = 10_000;
 
 /// Where a client is between its connection and its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,18 +21,6 @@ pub(crate) enum Stage {
     Ready,
 }
 
-/// What all clients of a worker share.
-pub(crate) struct Shared {
-    /// The order.
-    pub(crate) spec: Spec,
-    /// Counts and histograms.
-    pub(crate) stats: WorkerReport,
-    /// Publishers may send.
-    pub(crate) publishing: bool,
-    /// Inside the measured window.
-    pub(crate) measuring: bool,
-}
-
 /// One client.
 pub(crate) struct Client {
     index: u32,
@@ -47,49 +29,26 @@ pub(crate) struct Client {
 }
 
 enum Role {
-    Recipient(Recipient),
+    Recipient(Seen),
     Publisher(Box<Publisher>),
-}
-
-/// Which numbers a recipient has seen: all below `expected` but those in `missing`.
-#[derive(Default)]
-struct Recipient {
-    expected: u64,
-    missing: Option<BTreeSet<u64>>,
 }
 
 struct Publisher {
     /// When the publish in each slot was sent; the packet identifier is the slot plus one.
     slots: Vec<u64>,
     free: Vec<u16>,
-    template: Template,
-    topic: String,
-    /// Recipient of the next message, and what to add for the one after it (0: always the same).
-    next: usize,
-    step: usize,
-    number: u64,
-    /// Rate mode: when each waiting publish became due.
-    due: VecDeque<u64>,
+    supply: Supply,
 }
 
 impl Client {
     /// The client at `index` of the order.
     pub(crate) fn new(index: usize, spec: &Spec) -> Self {
         let role = match index.checked_sub(spec.recipients) {
-            None => Role::Recipient(Recipient::default()),
+            None => Role::Recipient(Seen::default()),
             Some(publisher) => Role::Publisher(Box::new(Publisher {
                 slots: vec![0; usize::from(spec.window)],
                 free: (0..spec.window).rev().collect(),
-                template: spec.template(publisher),
-                topic: spec.topic(publisher),
-                next: publisher,
-                step: if spec.scenario == Scenario::Connect {
-                    spec.publishers
-                } else {
-                    0
-                },
-                number: 0,
-                due: VecDeque::new(),
+                supply: Supply::new(publisher, spec),
             })),
         };
         Self {
@@ -171,10 +130,10 @@ impl Client {
                 if qos == 1 {
                     packets::put_puback(packet_id, out);
                 }
-                if let (Role::Recipient(recipient), Some((number, sent_at))) =
+                if let (Role::Recipient(seen), Some((number, sent_at))) =
                     (&mut self.role, payload::read_stamp(payload))
                 {
-                    recipient.received(number, now.saturating_sub(sent_at), shared);
+                    seen.received(number, now.saturating_sub(sent_at), shared);
                 }
             }
             (_, Incoming::PubAck { packet_id, reason }) => {
@@ -205,39 +164,7 @@ impl Client {
     /// Rate mode: one more publish is due.
     pub(crate) fn due(&mut self, now: u64, shared: &mut Shared) {
         if let Role::Publisher(publisher) = &mut self.role {
-            if publisher.due.len() < MAX_BACKLOG {
-                publisher.due.push_back(now);
-            } else {
-                shared.stats.skipped += 1;
-            }
-        }
-    }
-}
-
-impl Recipient {
-    fn received(&mut self, number: u64, latency: u64, shared: &mut Shared) {
-        let stats = &mut shared.stats;
-        if number >= self.expected {
-            if number > self.expected {
-                let missing = self.missing.get_or_insert_default();
-                let room = MAX_MISSING.saturating_sub(missing.len());
-                missing.extend((self.expected..number).take(room));
-            }
-            self.expected = number + 1;
-        } else if self
-            .missing
-            .as_mut()
-            .is_some_and(|missing| missing.remove(&number))
-        {
-            stats.overtaken += 1;
-        } else {
-            stats.duplicates += 1;
-            return;
-        }
-        stats.received += 1;
-        if shared.measuring {
-            stats.window_received += 1;
-            stats.receive.record(latency);
+            publisher.supply.due(now, shared);
         }
     }
 }
@@ -245,42 +172,15 @@ impl Recipient {
 impl Publisher {
     fn pump(&mut self, now: u64, shared: &mut Shared, out: &mut Vec<u8>) {
         while let Some(&slot) = self.free.last() {
-            let sent_at = match (shared.spec.scenario, shared.spec.rate) {
-                (Scenario::Connect, _) => match self.sweep_on(shared) {
-                    true => now,
-                    false => return,
-                },
-                (_, None) => now,
-                (_, Some(_)) => match self.due.pop_front() {
-                    Some(due) => due,
-                    None => return,
-                },
+            let Some(sent_at) = self.supply.next(now, shared) else {
+                return;
             };
             self.free.pop();
             self.slots[usize::from(slot)] = sent_at;
-            let version: Version = shared.spec.version;
-            let at = packets::put_publish(version, &self.topic, slot + 1, self.template.bytes(), out);
-            self.template.stamp(&mut out[at..], self.number, sent_at);
-            shared.stats.sent += 1;
-            if self.step == 0 {
-                self.number += 1;
-            } else {
-                self.next += self.step;
-            }
+            let (topic, message) = (self.supply.topic(), self.supply.message());
+            let at = packets::put_publish(shared.spec.version, topic, slot + 1, message, out);
+            self.supply.stamp(&mut out[at..], sent_at, shared);
         }
-    }
-
-    /// In `connect`: aims at the next recipient; after the last one the next round begins. False when all is sent.
-    fn sweep_on(&mut self, shared: &Shared) -> bool {
-        if self.next >= shared.spec.recipients {
-            self.next %= self.step;
-            self.number += 1;
-        }
-        if self.number >= shared.spec.messages_each || self.next >= shared.spec.recipients {
-            return false;
-        }
-        self.topic = shared.spec.topic(self.next);
-        true
     }
 
     fn acknowledged(
@@ -298,23 +198,14 @@ impl Publisher {
             )));
         }
         self.free.push(slot);
-        let stats = &mut shared.stats;
-        if reason >= 0x80 {
-            stats.refused += 1;
-            return Ok(());
-        }
-        stats.acked += 1;
-        if shared.measuring {
-            stats.window_acked += 1;
-            stats
-                .ack
-                .record(now.saturating_sub(self.slots[usize::from(slot)]));
-        }
+        let latency = now.saturating_sub(self.slots[usize::from(slot)]);
+        shared.answered(reason >= 0x80, latency);
         Ok(())
     }
 }
 
-fn hint(code: u8) -> &'static str {
+/// What may help against a refused connection, by the code of its CONNACK.
+pub(crate) fn hint(code: u8) -> &'static str {
     match code {
         4 | 5 | 0x86 | 0x87 => " (login): give --username and --password, or start Godwit with --anonymous",
         _ => "",
@@ -323,4 +214,4 @@ fn hint(code: u8) -> &'static str {
 
 #[cfg(test)]
 #[path = "client_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -1,11 +1,17 @@
 //! Tests of the client's state machine, without sockets.
 
 use super::*;
-use crate::spec::Encoding;
+use crate::{
+    packets::Version,
+    payload::Template,
+    report::WorkerReport,
+    spec::{ClientKind, Encoding, Scenario},
+};
 
-fn shared(scenario: Scenario, recipients: usize, publishers: usize, window: u16) -> Shared {
+pub(crate) fn shared(scenario: Scenario, recipients: usize, publishers: usize, window: u16) -> Shared {
     let spec = Spec {
         scenario,
+        client: ClientKind::Light,
         version: Version::V311,
         target: ([127, 0, 0, 1], 1883).into(),
         run_id: "t".into(),

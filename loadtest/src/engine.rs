@@ -2,15 +2,18 @@
 //! write call for all that a read caused; buffers are shared and a client keeps only what is incomplete.
 
 use crate::{
-    client::{Client, Shared, Stage},
+    client::{Client, Stage},
+    clients::{Clients, WakeUp},
     packets::{self, MAX_FRAME, PacketError},
+    work::Shared,
 };
 use mio::{Events, Interest, Poll, Token, Waker, event::Event, net::TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
+    fmt::Display,
     io::{self, ErrorKind, Read, Write},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
-    sync::Arc,
+    ops::DerefMut,
     time::{Duration, Instant},
 };
 
@@ -45,12 +48,9 @@ pub(crate) struct Engine {
     out: Vec<u8>,
     epoch: Instant,
     opened: usize,
-    /// Clients that finished their handshake.
-    pub(crate) ready_count: usize,
-    /// Recipients among them.
-    pub(crate) ready_recipients: usize,
-    /// What the clients share.
-    pub(crate) shared: Shared,
+    ready_count: usize,
+    ready_recipients: usize,
+    shared: Shared,
 }
 
 impl Engine {
@@ -81,136 +81,9 @@ impl Engine {
         })
     }
 
-    /// A waker that ends the current wait.
-    pub(crate) fn waker(&self) -> io::Result<Arc<Waker>> {
-        Ok(Arc::new(Waker::new(self.poll.registry(), WAKE)?))
-    }
-
     /// Nanoseconds since this engine was made.
-    pub(crate) fn now(&self) -> u64 {
+    fn now(&self) -> u64 {
         self.epoch.elapsed().as_nanos() as u64
-    }
-
-    /// Opens as many connections as may be in their handshake at a time.
-    ///
-    /// # Errors
-    /// When a socket cannot be opened; the text says what may help.
-    pub(crate) fn open_more(&mut self) -> Result<(), PacketError> {
-        while self.opened < self.connections.len()
-            && self.opened - self.ready_count < self.shared.spec.connect_window
-        {
-            let index = self.opened;
-            let stream = open(
-                self.shared.spec.target,
-                index,
-                self.shared.spec.source_salt,
-                self.shared.spec.first,
-            )
-            .map_err(|error| {
-                PacketError(format!(
-                    "connection {} to {} cannot be opened: {error}",
-                    index + 1,
-                    self.shared.spec.target
-                ))
-            })?;
-            let mut stream = TcpStream::from_std(stream);
-            self.poll
-                .registry()
-                .register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)
-                .map_err(|error| {
-                    PacketError(format!("connection {} cannot be watched: {error}", index + 1))
-                })?;
-            self.connections[index].stream = Some(stream);
-            self.opened += 1;
-        }
-        Ok(())
-    }
-
-    /// Waits for readiness at most `timeout` and serves all that is ready.
-    ///
-    /// # Errors
-    /// When the run cannot go on; the text is for the user.
-    pub(crate) fn turn(&mut self, timeout: Duration) -> Result<(), PacketError> {
-        match self.poll.poll(&mut self.events, Some(timeout)) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => {
-                return Err(PacketError(format!("waiting for the sockets failed: {error}")));
-            }
-            _ => {}
-        }
-        self.ready.clear();
-        let wanted = |event: &&Event| event.token() != WAKE;
-        self.ready.extend(self.events.iter().filter(wanted).map(|event| {
-            let ended = event.is_read_closed() || event.is_error();
-            (
-                event.token().0,
-                event.is_readable() || ended,
-                event.is_writable(),
-                ended,
-            )
-        }));
-        for position in 0..self.ready.len() {
-            let (index, readable, writable, ended) = self.ready[position];
-            if writable {
-                self.writable(index)?;
-            }
-            if readable {
-                self.readable(index, ended)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets every publisher write what it may.
-    ///
-    /// # Errors
-    /// When a socket fails.
-    pub(crate) fn pump_all(&mut self) -> Result<(), PacketError> {
-        for index in self.shared.spec.recipients..self.connections.len() {
-            self.pump(index)?;
-        }
-        Ok(())
-    }
-
-    /// Rate mode: one more publish of the publisher at `publisher` is due now.
-    ///
-    /// # Errors
-    /// When its socket fails.
-    pub(crate) fn due(&mut self, publisher: usize) -> Result<(), PacketError> {
-        let now = self.now();
-        let index = self.shared.spec.recipients + publisher;
-        self.connections[index].client.due(now, &mut self.shared);
-        self.pump(index)
-    }
-
-    /// Keeps all connections alive.
-    ///
-    /// # Errors
-    /// When a socket fails.
-    pub(crate) fn ping_all(&mut self) -> Result<(), PacketError> {
-        for index in 0..self.opened {
-            self.out.clear();
-            self.out.extend_from_slice(&packets::PINGREQ);
-            self.flush(index)?;
-        }
-        Ok(())
-    }
-
-    /// Publishes without an answer, over all clients.
-    pub(crate) fn unanswered(&self) -> u64 {
-        self.connections
-            .iter()
-            .map(|connection| connection.client.unanswered())
-            .sum()
-    }
-
-    /// Ends every connection in good order.
-    pub(crate) fn close(&mut self) {
-        for connection in &mut self.connections {
-            if let Some(mut stream) = connection.stream.take() {
-                // The run is over; a socket that takes no more is closed all the same.
-                let _ = stream.write(&packets::DISCONNECT);
-            }
-        }
     }
 
     fn pump(&mut self, index: usize) -> Result<(), PacketError> {
@@ -343,7 +216,127 @@ impl Engine {
     }
 }
 
-fn unreachable_broker(target: SocketAddr, index: usize, error: &io::Error) -> String {
+impl Clients for Engine {
+    fn shared(&mut self) -> impl DerefMut<Target = Shared> {
+        &mut self.shared
+    }
+
+    fn ready(&self) -> usize {
+        self.ready_count
+    }
+
+    fn ready_recipients(&self) -> usize {
+        self.ready_recipients
+    }
+
+    fn waker(&self) -> io::Result<WakeUp> {
+        let waker = Waker::new(self.poll.registry(), WAKE)?;
+        Ok(Box::new(move || waker.wake()))
+    }
+
+    fn open_more(&mut self) -> Result<(), PacketError> {
+        while self.opened < self.connections.len()
+            && self.opened - self.ready_count < self.shared.spec.connect_window
+        {
+            let index = self.opened;
+            let stream = open(
+                self.shared.spec.target,
+                index,
+                self.shared.spec.source_salt,
+                self.shared.spec.first,
+            )
+            .map_err(|error| {
+                PacketError(format!(
+                    "connection {} to {} cannot be opened: {error}",
+                    index + 1,
+                    self.shared.spec.target
+                ))
+            })?;
+            let mut stream = TcpStream::from_std(stream);
+            self.poll
+                .registry()
+                .register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)
+                .map_err(|error| {
+                    PacketError(format!("connection {} cannot be watched: {error}", index + 1))
+                })?;
+            self.connections[index].stream = Some(stream);
+            self.opened += 1;
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, timeout: Duration) -> Result<(), PacketError> {
+        match self.poll.poll(&mut self.events, Some(timeout)) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => {
+                return Err(PacketError(format!("waiting for the sockets failed: {error}")));
+            }
+            _ => {}
+        }
+        self.ready.clear();
+        let wanted = |event: &&Event| event.token() != WAKE;
+        self.ready.extend(self.events.iter().filter(wanted).map(|event| {
+            let ended = event.is_read_closed() || event.is_error();
+            (
+                event.token().0,
+                event.is_readable() || ended,
+                event.is_writable(),
+                ended,
+            )
+        }));
+        for position in 0..self.ready.len() {
+            let (index, readable, writable, ended) = self.ready[position];
+            if writable {
+                self.writable(index)?;
+            }
+            if readable {
+                self.readable(index, ended)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pump_all(&mut self) -> Result<(), PacketError> {
+        for index in self.shared.spec.recipients..self.connections.len() {
+            self.pump(index)?;
+        }
+        Ok(())
+    }
+
+    fn due(&mut self, publisher: usize) -> Result<(), PacketError> {
+        let now = self.now();
+        let index = self.shared.spec.recipients + publisher;
+        self.connections[index].client.due(now, &mut self.shared);
+        self.pump(index)
+    }
+
+    fn ping_all(&mut self) -> Result<(), PacketError> {
+        for index in 0..self.opened {
+            self.out.clear();
+            self.out.extend_from_slice(&packets::PINGREQ);
+            self.flush(index)?;
+        }
+        Ok(())
+    }
+
+    fn unanswered(&self) -> u64 {
+        self.connections
+            .iter()
+            .map(|connection| connection.client.unanswered())
+            .sum()
+    }
+
+    fn close(&mut self) {
+        for connection in &mut self.connections {
+            if let Some(mut stream) = connection.stream.take() {
+                // The run is over; a socket that takes no more is closed all the same.
+                let _ = stream.write(&packets::DISCONNECT);
+            }
+        }
+    }
+}
+
+/// One line for a connection that could not be made.
+pub(crate) fn unreachable_broker(target: SocketAddr, index: usize, error: &dyn Display) -> String {
     format!(
         "connection {} to {target} failed: {error}; does a broker listen there?",
         index + 1

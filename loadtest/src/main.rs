@@ -4,24 +4,40 @@
 mod chat;
 mod cli;
 mod client;
+mod clients;
 mod engine;
 mod fleet;
 mod packets;
 mod payload;
 mod peer;
 mod procfs;
+mod real;
 mod report;
 mod runs;
 mod spec;
+mod work;
 mod worker;
 
 use clap::Parser;
 use cli::{Cli, Command, Options};
-use spec::Scenario;
+use spec::{ClientKind, Scenario};
 use std::{io::Write, process::ExitCode};
 
+/// Exit code for options that do not go together, the same as for options that do not exist.
+const WRONG_USE: u8 = 2;
+
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let command = Cli::parse().command;
+    if let Command::Connect(options) = &command
+        && options.client != ClientKind::Light
+    {
+        eprintln!(
+            "godwit-loadtest: connect opens many connections, which the light client is for: leave out --client, \
+             or use it with pairs or chat"
+        );
+        return ExitCode::from(WRONG_USE);
+    }
+    let outcome = match command {
         Command::Connect(options) => measure(Scenario::Connect, &options),
         Command::Pairs(options) => measure(Scenario::Pairs, &options),
         Command::Chat(options) => measure(Scenario::Chat, &options),

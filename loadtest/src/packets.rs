@@ -11,7 +11,7 @@ use tokio_util::codec::{Decoder, Encoder};
 /// Largest frame the generator accepts from a broker; its own messages are far smaller.
 pub(crate) const MAX_FRAME: usize = 128 * 1024;
 /// Session expiry asked for in MQTT 5, in seconds: long enough for any run, short enough to clean up after itself.
-const SESSION_EXPIRY_SECS: u32 = 24 * 3600;
+pub(crate) const SESSION_EXPIRY_SECS: u32 = 24 * 3600;
 
 /// Protocol version spoken by every client of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

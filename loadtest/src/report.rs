@@ -233,6 +233,8 @@ pub(crate) struct Report {
     pub(crate) command: String,
     /// Name, version and configuration of the broker as far as known.
     pub(crate) broker: String,
+    /// Which client made the load: what a message costs it is part of the generator's figures.
+    pub(crate) clients: String,
     /// Each run.
     pub(crate) runs: Vec<RunReport>,
 }
@@ -240,7 +242,10 @@ pub(crate) struct Report {
 impl Report {
     /// The report in words.
     pub(crate) fn to_text(&self) -> String {
-        let mut text = format!("{}\nbroker: {}\n", self.command, self.broker);
+        let mut text = format!(
+            "{}\nbroker: {}\nclients: {}\n",
+            self.command, self.broker, self.clients
+        );
         for (number, run) in self.runs.iter().enumerate() {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "run {}: {}", number + 1, run.to_text());

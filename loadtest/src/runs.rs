@@ -9,7 +9,7 @@ use crate::{
     peer::Peer,
     procfs::{self, Process},
     report::{BrokerUse, Report, RunReport, WorkerReport},
-    spec::{Login, Order, Scenario, Spec},
+    spec::{ClientKind, Login, Order, Scenario, Spec},
 };
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -33,6 +33,7 @@ pub(crate) fn run(scenario: Scenario, options: &Options) -> anyhow::Result<Repor
     let mut report = Report {
         command: command_line(),
         broker: String::new(),
+        clients: describe_clients(options),
         runs: Vec::new(),
     };
     for number in 0..options.runs.max(1) {
@@ -41,6 +42,17 @@ pub(crate) fn run(scenario: Scenario, options: &Options) -> anyhow::Result<Repor
         report.runs.push(run);
     }
     Ok(report)
+}
+
+/// Which client made the load, and its protocol version.
+fn describe_clients(options: &Options) -> String {
+    let version = if options.mqtt5 { "5.0" } else { "3.1.1" };
+    match options.client {
+        ClientKind::Light => format!("light, MQTT {version}"),
+        ClientKind::Rumqttc => {
+            format!("rumqttc 0.25, MQTT {version}, persistent sessions for publishers too")
+        }
+    }
 }
 
 /// The command line without secrets.
@@ -263,6 +275,7 @@ fn specs(
         let chat: Vec<_> = chat_pairs.drain(..recipients.min(chat_pairs.len())).collect();
         let spec = Spec {
             scenario,
+            client: options.client,
             version: if options.mqtt5 { Version::V5 } else { Version::V311 },
             target,
             run_id: run_id.clone(),

@@ -17,6 +17,16 @@ pub(crate) enum Scenario {
     Chat,
 }
 
+/// Which MQTT client a run is made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ClientKind {
+    /// the harness's own light client on the codec
+    Light,
+    /// rumqttc 0.25, a client that applications use, with persistent sessions (pairs, chat)
+    Rumqttc,
+}
+
 /// Encoding of chat messages and inbox events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
@@ -67,6 +77,8 @@ pub(crate) struct ChatPair {
 pub(crate) struct Spec {
     /// What to do.
     pub(crate) scenario: Scenario,
+    /// Which client all clients are.
+    pub(crate) client: ClientKind,
     /// Protocol version of all clients.
     pub(crate) version: Version,
     /// The broker.

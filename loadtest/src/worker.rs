@@ -1,17 +1,19 @@
-//! A worker process: takes an order from its parent, drives the engine through connect, run, window and drain, and
+//! A worker process: takes an order from its parent, drives its clients through connect, run, window and drain, and
 //! reports. It decides nothing about the run as a whole.
 
 use crate::{
-    client::Shared,
+    clients::Clients,
     engine::Engine,
     packets::PacketError,
     procfs::Process,
+    real::RealClients,
     report::WorkerReport,
-    spec::{Order, Scenario, Spec, Word},
+    spec::{ClientKind, Order, Scenario, Spec, Word},
+    work::Shared,
 };
 use anyhow::Context;
 use std::{
-    io::{BufRead, Write},
+    io::{self, BufRead, Write},
     sync::mpsc::{Receiver, TryRecvError, channel},
     thread,
     time::{Duration, Instant},
@@ -35,10 +37,28 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let first = lines.next().context("no order on standard input")??;
     let spec: Spec = serde_json::from_str(&first).context("the order on standard input is not understood")?;
     drop(lines);
-    if let Err(error) = Worker::new(spec).and_then(|mut worker| worker.work()) {
+    let kind = spec.client;
+    let shared = Shared {
+        spec,
+        stats: WorkerReport::default(),
+        publishing: false,
+        measuring: false,
+    };
+    let outcome = match kind {
+        ClientKind::Light => work(Engine::new(shared)),
+        ClientKind::Rumqttc => work(RealClients::new(shared)),
+    };
+    if let Err(error) = outcome {
         say(&Word::Failed(error.0));
     }
     Ok(())
+}
+
+fn work<C: Clients>(clients: io::Result<C>) -> Result<(), PacketError> {
+    let worker = clients.and_then(Worker::new);
+    worker
+        .map_err(|error| PacketError(format!("the worker cannot start: {error}")))?
+        .work()
 }
 
 fn say(word: &Word) {
@@ -50,8 +70,17 @@ fn say(word: &Word) {
     }
 }
 
-struct Worker {
-    engine: Engine,
+/// What has been counted so far, as far as the worker waits for it.
+struct Counts {
+    sent: u64,
+    received: u64,
+    acked: u64,
+    /// Acknowledged or refused.
+    answered: u64,
+}
+
+struct Worker<C> {
+    clients: C,
     orders: Receiver<Order>,
     last_progress: Instant,
     last_ping: Instant,
@@ -60,36 +89,25 @@ struct Worker {
     next_publisher: usize,
 }
 
-impl Worker {
-    fn new(spec: Spec) -> Result<Self, PacketError> {
-        let shared = Shared {
-            spec,
-            stats: WorkerReport::default(),
-            publishing: false,
-            measuring: false,
-        };
-        let failed = |error: std::io::Error| PacketError(format!("the worker cannot start: {error}"));
-        let engine = Engine::new(shared).map_err(failed)?;
-        let waker = engine.waker().map_err(failed)?;
+impl<C: Clients> Worker<C> {
+    fn new(clients: C) -> io::Result<Self> {
+        let wake_up = clients.waker()?;
         let (sender, orders) = channel();
         // Reads orders until the parent closes the pipe; a parent that is gone ends this process.
-        thread::Builder::new()
-            .name("orders".into())
-            .spawn(move || {
-                for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-                    let Ok(order) = serde_json::from_str(&line) else {
-                        break;
-                    };
-                    if sender.send(order).is_err() || waker.wake().is_err() {
-                        return;
-                    }
+        thread::Builder::new().name("orders".into()).spawn(move || {
+            for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+                let Ok(order) = serde_json::from_str(&line) else {
+                    break;
+                };
+                if sender.send(order).is_err() || wake_up().is_err() {
+                    return;
                 }
-                std::process::exit(1);
-            })
-            .map_err(failed)?;
+            }
+            std::process::exit(1);
+        })?;
         let now = Instant::now();
         Ok(Self {
-            engine,
+            clients,
             orders,
             last_progress: now,
             last_ping: now,
@@ -102,26 +120,26 @@ impl Worker {
     fn work(&mut self) -> Result<(), PacketError> {
         self.connect()?;
         self.await_order(Order::Go)?;
-        self.engine.shared.publishing = true;
+        self.clients.shared().publishing = true;
         self.next_due = Instant::now();
-        if self.engine.shared.spec.rate.is_none() {
-            self.engine.pump_all()?;
+        if self.clients.shared().spec.rate.is_none() {
+            self.clients.pump_all()?;
         }
-        if self.engine.shared.spec.scenario == Scenario::Connect {
+        if self.clients.shared().spec.scenario == Scenario::Connect {
             self.deliver_all()?;
         } else {
             self.await_order(Order::Measure)?;
-            self.engine.shared.measuring = true;
+            self.clients.shared().measuring = true;
             self.window = Some((Instant::now(), own_cpu()));
         }
         self.await_order(Order::Stop)?;
-        self.engine.shared.publishing = false;
-        self.engine.shared.measuring = false;
+        self.clients.shared().publishing = false;
+        self.clients.shared().measuring = false;
         if let Some((began, cpu)) = self.window {
-            self.engine.shared.stats.window_seconds = began.elapsed().as_secs_f64();
-            self.engine.shared.stats.generator_cpu_seconds = own_cpu() - cpu;
+            self.clients.shared().stats.window_seconds = began.elapsed().as_secs_f64();
+            self.clients.shared().stats.generator_cpu_seconds = own_cpu() - cpu;
         } else {
-            self.engine.shared.stats.generator_cpu_seconds = own_cpu();
+            self.clients.shared().stats.generator_cpu_seconds = own_cpu();
         }
         self.drain()?;
         self.report();
@@ -130,17 +148,17 @@ impl Worker {
 
     fn connect(&mut self) -> Result<(), PacketError> {
         let began = Instant::now();
-        let (clients, recipients) = (
-            self.engine.shared.spec.clients(),
-            self.engine.shared.spec.recipients,
-        );
+        let (clients, recipients) = {
+            let spec = &self.clients.shared().spec;
+            (spec.clients(), spec.recipients)
+        };
         let mut recipients_ready = 0.0;
         let mut last = (0, began);
-        while self.engine.ready_count < clients {
-            self.engine.open_more()?;
+        while self.clients.ready() < clients {
+            self.clients.open_more()?;
             self.turn()?;
-            if self.engine.ready_count > last.0 {
-                last = (self.engine.ready_count, Instant::now());
+            if self.clients.ready() > last.0 {
+                last = (self.clients.ready(), Instant::now());
             } else if last.1.elapsed() > CONNECT_PATIENCE {
                 return Err(PacketError(format!(
                     "only {} of {clients} clients are connected and subscribed, and none more in {} s",
@@ -148,7 +166,7 @@ impl Worker {
                     CONNECT_PATIENCE.as_secs()
                 )));
             }
-            if self.engine.ready_recipients == recipients && recipients_ready == 0.0 {
+            if self.clients.ready_recipients() == recipients && recipients_ready == 0.0 {
                 recipients_ready = began.elapsed().as_secs_f64();
             }
         }
@@ -172,16 +190,23 @@ impl Worker {
 
     /// `connect`: turns until every recipient has all its messages.
     fn deliver_all(&mut self) -> Result<(), PacketError> {
-        let spec = &self.engine.shared.spec;
-        let wanted = spec.recipients as u64 * spec.messages_each;
+        let wanted = {
+            let spec = &self.clients.shared().spec;
+            spec.recipients as u64 * spec.messages_each
+        };
         let mut last = (0, Instant::now());
         loop {
-            let stats = &self.engine.shared.stats;
-            if stats.sent >= wanted && stats.received >= wanted && self.engine.unanswered() == 0 {
+            let Counts {
+                sent,
+                received,
+                answered,
+                ..
+            } = self.counts();
+            if sent >= wanted && received >= wanted && self.clients.unanswered() == 0 {
                 say(&Word::Delivered);
                 return Ok(());
             }
-            let seen = stats.received + stats.acked + stats.refused;
+            let seen = received + answered;
             if seen > last.0 {
                 last = (seen, Instant::now());
             } else if last.1.elapsed() > DRAIN_PATIENCE {
@@ -197,11 +222,16 @@ impl Worker {
     fn drain(&mut self) -> Result<(), PacketError> {
         let mut last = (0, Instant::now());
         loop {
-            let stats = &self.engine.shared.stats;
-            if self.engine.unanswered() == 0 && stats.received >= stats.acked {
+            let Counts {
+                received,
+                acked,
+                answered,
+                ..
+            } = self.counts();
+            if self.clients.unanswered() == 0 && received >= acked {
                 return Ok(());
             }
-            let seen = stats.received + stats.acked + stats.refused;
+            let seen = received + answered;
             if seen > last.0 {
                 last = (seen, Instant::now());
             } else if last.1.elapsed() > DRAIN_PATIENCE {
@@ -211,32 +241,49 @@ impl Worker {
         }
     }
 
+    fn counts(&mut self) -> Counts {
+        let stats = &self.clients.shared().stats;
+        Counts {
+            sent: stats.sent,
+            received: stats.received,
+            acked: stats.acked,
+            answered: stats.acked + stats.refused,
+        }
+    }
+
     fn report(&mut self) {
-        let unanswered = self.engine.unanswered();
-        self.engine.close();
-        let stats = &mut self.engine.shared.stats;
+        let unanswered = self.clients.unanswered();
+        let mut stats = self.clients.shared().stats.clone();
+        self.clients.close();
         stats.unanswered = unanswered;
         stats.lost = stats.acked.saturating_sub(stats.received);
-        say(&Word::Done(Box::new(stats.clone())));
+        say(&Word::Done(Box::new(stats)));
     }
 
     fn turn(&mut self) -> Result<(), PacketError> {
         let mut timeout = TICK;
-        if let (Some(rate), true) = (self.engine.shared.spec.rate, self.engine.shared.publishing) {
+        let (rate, publishers) = {
+            let shared = self.clients.shared();
+            (
+                shared.spec.rate.filter(|_| shared.publishing),
+                shared.spec.publishers.max(1),
+            )
+        };
+        if let Some(rate) = rate {
             let step = Duration::from_secs_f64(1.0 / rate.max(0.001));
             let mut now = Instant::now();
             for _ in 0..MAX_CATCH_UP {
                 if self.next_due > now {
                     break;
                 }
-                self.engine.due(self.next_publisher)?;
-                self.next_publisher = (self.next_publisher + 1) % self.engine.shared.spec.publishers.max(1);
+                self.clients.due(self.next_publisher)?;
+                self.next_publisher = (self.next_publisher + 1) % publishers;
                 self.next_due += step;
                 now = Instant::now();
             }
             timeout = timeout.min(self.next_due.saturating_duration_since(now));
         }
-        self.engine.turn(timeout)?;
+        self.clients.turn(timeout)?;
         self.tell_progress();
         self.keep_alive()
     }
@@ -244,19 +291,19 @@ impl Worker {
     fn tell_progress(&mut self) {
         if self.last_progress.elapsed() >= TICK * 2 {
             self.last_progress = Instant::now();
-            let received = self.engine.shared.stats.received;
+            let received = self.clients.shared().stats.received;
             say(&Word::Progress {
-                ready: self.engine.ready_count as u64,
+                ready: self.clients.ready() as u64,
                 received,
             });
         }
     }
 
     fn keep_alive(&mut self) -> Result<(), PacketError> {
-        let keep_alive = u64::from(self.engine.shared.spec.keep_alive);
+        let keep_alive = u64::from(self.clients.shared().spec.keep_alive);
         if keep_alive > 0 && self.last_ping.elapsed() >= Duration::from_secs(keep_alive).div_f64(2.0) {
             self.last_ping = Instant::now();
-            return self.engine.ping_all();
+            return self.clients.ping_all();
         }
         Ok(())
     }

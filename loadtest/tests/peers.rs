@@ -189,6 +189,12 @@ fn a_broker_that_dies_in_the_middle_makes_the_run_fail_and_is_named_as_the_reaso
     if !has_mosquitto() {
         return;
     }
+    for client in ["light", "rumqttc"] {
+        a_broker_dies_under(client);
+    }
+}
+
+fn a_broker_dies_under(client: &str) {
     let mut broker = Mosquitto::start("");
     let target = format!("mqtt://127.0.0.1:{}", broker.port);
     let killer = thread::spawn(move || {
@@ -199,6 +205,8 @@ fn a_broker_that_dies_in_the_middle_makes_the_run_fail_and_is_named_as_the_reaso
         "pairs",
         "--target",
         &target,
+        "--client",
+        client,
         "--clients",
         "5",
         "--warm-up",
@@ -211,6 +219,35 @@ fn a_broker_that_dies_in_the_middle_makes_the_run_fail_and_is_named_as_the_reaso
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(error.contains("the broker closed 10 connections"), "{error}");
+}
+
+#[test]
+fn a_login_that_the_broker_wants_is_told_in_one_line_by_both_clients() {
+    if !has_mosquitto() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let users = folder.path().join("users");
+    fs::write(&users, "").expect("written");
+    let broker = Mosquitto::start(&format!(
+        "allow_anonymous false\npassword_file {}",
+        users.display()
+    ));
+    let target = format!("mqtt://127.0.0.1:{}", broker.port);
+    for client in ["light", "rumqttc"] {
+        for version in [None, Some("--mqtt5")] {
+            let mut words = vec!["pairs", "--target", &target, "--client", client, "--clients", "2"];
+            words.extend(version);
+            let output = loadtest(&words);
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success());
+            assert!(
+                error.contains("refused a connection with") && error.contains("give --username"),
+                "{client} {version:?}: {error}"
+            );
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
 }
 
 #[test]
