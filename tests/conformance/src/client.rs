@@ -380,6 +380,21 @@ impl Client {
         }
     }
 
+    /// Whether a PUBLISH has come already.
+    pub(crate) fn message_waits_at_once(&mut self) -> Outcome<bool> {
+        match self.read(Instant::now() + Duration::from_millis(5))? {
+            Some(packet) if packet.kind == PUBLISH => Ok(true),
+            Some(packet) => Err(packet.short()),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether the server has not closed it yet; packets are read and forgotten.
+    pub(crate) fn is_open(&mut self) -> bool {
+        while let Ok(Some(_)) = self.read(Instant::now() + Duration::from_millis(5)) {}
+        !self.gone
+    }
+
     /// Whatever comes within a short while.
     pub(crate) fn next_soon(&mut self) -> Outcome<Option<Packet>> {
         self.read(Instant::now() + QUIET)

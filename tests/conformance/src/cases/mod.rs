@@ -6,6 +6,7 @@ pub(crate) mod corners;
 pub(crate) mod properties;
 pub(crate) mod publish;
 pub(crate) mod qos2;
+pub(crate) mod races;
 pub(crate) mod retained;
 pub(crate) mod session;
 pub(crate) mod subscribe;
@@ -73,6 +74,7 @@ pub(crate) fn all() -> Vec<Case> {
         properties::CASES,
         websocket::CASES,
         corners::CASES,
+        races::CASES,
     ]
     .concat()
 }

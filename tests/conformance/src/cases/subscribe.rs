@@ -14,7 +14,7 @@ pub(crate) const CASES: &[Case] = cases!("subscribe";
         empty_filter_is_refused, same_filter_replaces, replacing_loses_nothing, many_filters_in_one,
         works_as_soon_as_acknowledged, missing_options_are_refused,
         unsuback_answers_with_the_identifier, unsubscribe_of_nothing_is_answered, unsubscribe_compares_exactly,
-        unsubscribe_stops_messages, unsubscribe_completes_what_was_begun, unsubscribe_without_filter_is_refused,
+        unsubscribe_stops_messages, unsubscribe_stops_messages_at_once, unsubscribe_completes_what_was_begun, unsubscribe_without_filter_is_refused,
         unsubscribe_with_wrong_flags_is_refused, unsubscribe_many_in_one, unsubscribe_identifier_0_is_refused;
     V311: shared_filters_are_refused_quietly;
     V5: no_local_keeps_own_messages_away, no_local_on_a_shared_filter_is_refused, shared_filters_are_refused,
@@ -259,6 +259,22 @@ fn unsubscribe_stops_messages(server: &Server) -> Outcome {
         writer.publish(&topic, "after", qos)?;
     }
     reader.quiet()
+}
+
+/// Many times, since a route that goes a little after its UNSUBACK is seen only now and then.
+fn unsubscribe_stops_messages_at_once(server: &Server) -> Outcome {
+    for _ in 0..8 {
+        let mut reader = Client::new(server)?;
+        let mut writer = Client::new(server)?;
+        for _ in 0..100 {
+            let topic = server.name("t");
+            reader.subscribe(&topic, 1)?;
+            reader.unsubscribe(&[&topic])?;
+            writer.publish(&topic, "after", 1)?;
+        }
+        reader.quiet()?;
+    }
+    Ok(())
 }
 
 fn unsubscribe_completes_what_was_begun(server: &Server) -> Outcome {

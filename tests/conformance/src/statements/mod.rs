@@ -109,7 +109,10 @@ pub(crate) const CORNERS: &[(&str, &[&str])] = &[
     ),
     (
         "SUBACK only when the route is live",
-        &["subscribe::works_as_soon_as_acknowledged"],
+        &[
+            "subscribe::works_as_soon_as_acknowledged",
+            "races::suback_means_live",
+        ],
     ),
     (
         "SUBSCRIBE with granted and refused filters",

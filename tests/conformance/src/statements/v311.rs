@@ -133,6 +133,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.1.2-4",
         "clean session 0 resumes or makes a session that is kept after the connection",
         &[
+            "races::kept_sessions_are_there_at_once",
             "session::resumed_with_its_subscriptions",
             "session::none_is_created_anew",
             "session::kept_after_a_lost_connection",
@@ -142,6 +143,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.1.2-5",
         "QoS 1 and 2 messages are stored for the absent",
         &[
+            "races::nothing_is_lost_at_a_lost_connection",
             "session::qos_1_and_2_are_kept_for_the_absent",
             "session::long_absence_backlog",
         ],
@@ -150,6 +152,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.1.2-6",
         "clean session 1 discards what there is and lasts as long as its connection",
         &[
+            "races::clean_start_at_once",
             "qos2::in_clean_start_forgets_identifiers",
             "session::clean_start_discards",
             "session::clean_lasts_no_longer",
@@ -337,7 +340,10 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.1.4-2",
         "the older connection of a client id is closed",
-        &["connect::take_over_closes_the_older_connection"],
+        &[
+            "races::take_over_storm_leaves_one",
+            "connect::take_over_closes_the_older_connection",
+        ],
     ),
     by(
         "3.1.4-3",
@@ -378,7 +384,11 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.2.2-3",
         "none stored: session present 0",
-        &["session::none_is_created_anew", "session::present_only_if_kept"],
+        &[
+            "races::ended_sessions_are_gone_at_once",
+            "session::none_is_created_anew",
+            "session::present_only_if_kept",
+        ],
     ),
     by(
         "3.2.2-4",
@@ -440,6 +450,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.3.1-6",
         "a new subscription gets the last retained message of each topic",
         &[
+            "races::retained_at_once",
             "retained::more_than_a_window",
             "retained::stored_for_new_subscribers",
             "retained::sent_for_wildcards",
@@ -466,7 +477,10 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.3.1-10",
         "an empty retained message is delivered and removes what was retained",
-        &["retained::removed_by_an_empty_payload"],
+        &[
+            "races::retained_removed_at_once",
+            "retained::removed_by_an_empty_payload",
+        ],
     ),
     by(
         "3.3.1-11",
@@ -564,6 +578,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.8.4-3",
         "the same filter replaces the subscription, retained messages come again, nothing is lost",
         &[
+            "races::replaced_at_once",
             "subscribe::same_filter_replaces",
             "subscribe::replacing_loses_nothing",
             "retained::sent_again_on_each_subscribe",
@@ -633,7 +648,10 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.10.4-2",
         "after UNSUBSCRIBE nothing new is added",
-        &["subscribe::unsubscribe_stops_messages"],
+        &[
+            "subscribe::unsubscribe_stops_messages",
+            "subscribe::unsubscribe_stops_messages_at_once",
+        ],
     ),
     by(
         "3.10.4-3",
@@ -694,6 +712,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "4.3.2-1",
         "QoS 1 out: unused identifier, DUP 0, unacknowledged until PUBACK",
         &[
+            "races::reconnecting_loses_no_qos_1",
             "publish::identifiers_out_are_unused",
             "publish::first_delivery_has_dup_0",
             "publish::unacknowledged_is_resent_on_resume_only",
@@ -713,6 +732,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "4.3.3-1",
         "QoS 2 out: unused identifier, DUP 0, PUBREL for PUBREC, no PUBLISH after PUBREL, PUBREL until PUBCOMP",
         &[
+            "races::reconnecting_doubles_no_qos_2",
             "publish::identifiers_out_are_unused",
             "publish::first_delivery_has_dup_0",
             "qos2::out_goes_all_the_way",
@@ -725,6 +745,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "4.3.3-2",
         "QoS 2 in: PUBREC once owned and for each repetition, delivered once, PUBCOMP for PUBREL, then a new message",
         &[
+            "races::publisher_reconnecting_doubles_no_qos_2",
             "qos2::in_is_delivered_once",
             "qos2::in_repeated_before_pubrel_is_delivered_once",
             "qos2::in_over_a_lost_connection_is_delivered_once",
@@ -747,6 +768,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "4.5.0-1",
         "an owned message is added to the state of all that subscribe",
         &[
+            "races::nothing_is_lost_at_a_disconnect",
             "publish::acknowledged_means_stored_for_the_absent",
             "session::long_absence_backlog",
         ],

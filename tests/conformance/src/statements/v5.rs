@@ -123,6 +123,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.1.2-4",
         "clean start 1 discards what session there is",
         &[
+            "races::clean_start_at_once",
             "qos2::in_clean_start_forgets_identifiers",
             "session::clean_start_discards",
             "corners::clean_start_against_a_live_session",
@@ -131,12 +132,18 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.1.2-5",
         "clean start 0 resumes the session that there is",
-        &["session::resumed_with_its_subscriptions"],
+        &[
+            "races::kept_sessions_are_there_at_once",
+            "session::resumed_with_its_subscriptions",
+        ],
     ),
     by(
         "3.1.2-6",
         "clean start 0 without a session makes one",
-        &["session::none_is_created_anew"],
+        &[
+            "races::ended_sessions_are_gone_at_once",
+            "session::none_is_created_anew",
+        ],
     ),
     by(
         "3.1.2-7",
@@ -238,6 +245,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.1.2-23",
         "with an expiry above 0 the session outlives its connection",
         &[
+            "races::nothing_is_lost_at_a_lost_connection",
             "session::kept_after_a_lost_connection",
             "session::clean_start_1_with_expiry_is_kept",
         ],
@@ -377,7 +385,10 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.1.4-3",
         "the older connection of a client id is told 0x8E and closed",
-        &["connect::take_over_closes_the_older_connection"],
+        &[
+            "races::take_over_storm_leaves_one",
+            "connect::take_over_closes_the_older_connection",
+        ],
     ),
     by(
         "3.1.4-4",
@@ -553,7 +564,10 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.3.1-6",
         "an empty retained message removes what was retained",
-        &["retained::removed_by_an_empty_payload"],
+        &[
+            "races::retained_removed_at_once",
+            "retained::removed_by_an_empty_payload",
+        ],
     ),
     by(
         "3.3.1-7",
@@ -569,6 +583,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.3.1-9",
         "retain handling 0 sends what is retained",
         &[
+            "races::retained_at_once",
             "retained::more_than_a_window",
             "retained::handling_0_sends_always",
             "retained::sent_for_wildcards",
@@ -894,6 +909,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.8.4-3",
         "the same filter replaces the subscription",
         &[
+            "races::replaced_at_once",
             "subscribe::same_filter_replaces",
             "subscribe::identifier_is_replaced",
         ],
@@ -984,7 +1000,10 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.10.4-2",
         "after UNSUBSCRIBE nothing new is added",
-        &["subscribe::unsubscribe_stops_messages"],
+        &[
+            "subscribe::unsubscribe_stops_messages",
+            "subscribe::unsubscribe_stops_messages_at_once",
+        ],
     ),
     by(
         "3.10.4-3",
@@ -1149,6 +1168,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "4.3.2-3",
         "QoS 1: unacknowledged until PUBACK",
         &[
+            "races::reconnecting_loses_no_qos_1",
             "publish::unacknowledged_is_resent_on_resume_only",
             "corners::crossed_acknowledgements_end_nothing",
         ],
@@ -1198,7 +1218,10 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "4.3.3-5",
         "QoS 2: PUBREL is unacknowledged until PUBCOMP",
-        &["qos2::out_pubrel_is_resent"],
+        &[
+            "races::reconnecting_doubles_no_qos_2",
+            "qos2::out_pubrel_is_resent",
+        ],
     ),
     by(
         "4.3.3-6",
@@ -1227,6 +1250,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "4.3.3-10",
         "QoS 2: until PUBREL a repeated PUBLISH gets PUBREC and is not delivered again",
         &[
+            "races::publisher_reconnecting_doubles_no_qos_2",
             "qos2::in_repeated_before_pubrel_is_delivered_once",
             "qos2::in_over_a_lost_connection_is_delivered_once",
         ],
@@ -1274,6 +1298,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "4.5.0-1",
         "an owned message is added to the state of all that subscribe",
         &[
+            "races::nothing_is_lost_at_a_disconnect",
             "publish::acknowledged_means_stored_for_the_absent",
             "session::long_absence_backlog",
         ],
