@@ -4,6 +4,8 @@
 
 pub(crate) mod cases;
 pub(crate) mod client;
+pub(crate) mod opening;
+pub(crate) mod reading;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod server;

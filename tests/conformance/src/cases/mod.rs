@@ -3,6 +3,8 @@
 
 pub(crate) mod connect;
 pub(crate) mod corners;
+pub(crate) mod format;
+pub(crate) mod limits;
 pub(crate) mod properties;
 pub(crate) mod publish;
 pub(crate) mod qos2;
@@ -10,6 +12,7 @@ pub(crate) mod races;
 pub(crate) mod retained;
 pub(crate) mod session;
 pub(crate) mod subscribe;
+pub(crate) mod unsubscribe;
 pub(crate) mod utf8;
 pub(crate) mod websocket;
 pub(crate) mod wills;
@@ -64,14 +67,17 @@ pub(crate) const SKIPPED: &str = "skipped: ";
 pub(crate) fn all() -> Vec<Case> {
     [
         connect::CASES,
+        format::CASES,
         publish::CASES,
         qos2::CASES,
         subscribe::CASES,
+        unsubscribe::CASES,
         retained::CASES,
         wills::CASES,
         session::CASES,
         utf8::CASES,
         properties::CASES,
+        limits::CASES,
         websocket::CASES,
         corners::CASES,
         races::CASES,

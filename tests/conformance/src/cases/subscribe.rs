@@ -1,26 +1,22 @@
-//! SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK, and what a subscription brings: QoS, No Local, identifiers.
+//! SUBSCRIBE and SUBACK, and what a subscription brings: QoS, No Local, identifiers. UNSUBSCRIBE has a file of its own.
 
 use super::{Case, cases, check};
 use crate::client::{Client, Connect, Outcome};
 use crate::server::{DENIED, Server};
-use crate::wire::{
-    DISCONNECT, Out, PUBCOMP, PUBREC, PUBREL, SUBACK, UNSUBACK, Value, ack, packet, subscribe, unsubscribe,
-};
+use crate::wire::{DISCONNECT, Out, SUBACK, Value, packet, subscribe};
 
 pub(crate) const CASES: &[Case] = cases!("subscribe";
     Both: suback_answers_with_the_identifier, codes_are_in_order, all_three_qos_are_granted,
-        refused_filters_do_not_stop_others, no_filter_is_refused, wrong_flags_are_refused, qos_3_is_refused,
-        reserved_bits_are_refused, identifier_0_is_refused, misplaced_wildcards_are_refused,
-        empty_filter_is_refused, same_filter_replaces, replacing_loses_nothing, many_filters_in_one,
-        works_as_soon_as_acknowledged, missing_options_are_refused,
-        unsuback_answers_with_the_identifier, unsubscribe_of_nothing_is_answered, unsubscribe_compares_exactly,
-        unsubscribe_stops_messages, unsubscribe_stops_messages_at_once, unsubscribe_completes_what_was_begun, unsubscribe_without_filter_is_refused,
-        unsubscribe_with_wrong_flags_is_refused, unsubscribe_many_in_one, unsubscribe_identifier_0_is_refused;
+        refused_filters_do_not_stop_others, no_filter_is_refused, wrong_flags_are_refused,
+        qos_3_is_refused, reserved_bits_are_refused, identifier_0_is_refused,
+        misplaced_wildcards_are_refused, empty_filter_is_refused, same_filter_replaces,
+        replacing_loses_nothing, many_filters_in_one, works_as_soon_as_acknowledged,
+        missing_options_are_refused;
     V311: shared_filters_are_refused_quietly;
-    V5: no_local_keeps_own_messages_away, no_local_on_a_shared_filter_is_refused, shared_filters_are_refused,
-        shared_filters_without_a_name_are_refused, retain_handling_3_is_refused, identifiers_come_with_messages,
-        identifier_value_0_is_refused, identifier_twice_is_refused, identifier_is_replaced, identifier_and_options_survive_a_resume,
-        unsubscribe_tells_what_existed;
+    V5: no_local_keeps_own_messages_away, no_local_on_a_shared_filter_is_refused,
+        shared_filters_are_refused, shared_filters_without_a_name_are_refused,
+        retain_handling_3_is_refused, identifiers_come_with_messages, identifier_value_0_is_refused,
+        identifier_twice_is_refused, identifier_is_replaced, identifier_and_options_survive_a_resume;
 );
 
 fn suback_answers_with_the_identifier(server: &Server) -> Outcome {
@@ -64,7 +60,8 @@ fn refused_filters_do_not_stop_others(server: &Server) -> Outcome {
     client.message_is("x").map(drop)
 }
 
-fn closes(server: &Server, bytes: &[u8]) -> Outcome {
+/// A fresh connection that sends this is closed, in MQTT 5 after a DISCONNECT that says why.
+pub(super) fn closes(server: &Server, bytes: &[u8]) -> Outcome {
     let mut client = Client::new(server)?;
     client.send(bytes)?;
     client
@@ -77,7 +74,7 @@ fn no_filter_is_refused(server: &Server) -> Outcome {
 }
 
 /// The packet with other flags.
-fn with_flags(mut bytes: Vec<u8>, flags: u8) -> Vec<u8> {
+pub(super) fn with_flags(mut bytes: Vec<u8>, flags: u8) -> Vec<u8> {
     if let Some(first) = bytes.first_mut() {
         *first = *first & 0xF0 | flags;
     }
@@ -205,144 +202,6 @@ fn works_as_soon_as_acknowledged(server: &Server) -> Outcome {
         reader.take("x")?;
     }
     Ok(())
-}
-
-fn unsuback_answers_with_the_identifier(server: &Server) -> Outcome {
-    let topic = server.name("t");
-    let mut client = Client::new(server)?;
-    for pid in [1, 0x1234, 0xFFFF] {
-        client.subscribe(&topic, 0)?;
-        client.send(&unsubscribe(server.version, pid, &[&topic]))?;
-        let unsuback = client.expect(UNSUBACK)?;
-        check(unsuback.pid == pid, || unsuback.short())?;
-    }
-    client.quiet()
-}
-
-fn unsubscribe_of_nothing_is_answered(server: &Server) -> Outcome {
-    let mut client = Client::new(server)?;
-    let codes = client.unsubscribe(&[&server.name("t")])?;
-    check(!server.v5() || codes == [0x11], || format!("{codes:02x?}"))
-}
-
-fn unsubscribe_compares_exactly(server: &Server) -> Outcome {
-    let base = server.name("t");
-    let filter = format!("{base}/+");
-    let topic = format!("{base}/a");
-    let mut client = Client::new(server)?;
-    client.subscribe(&filter, 0)?;
-    for other in [
-        topic.clone(),
-        format!("{base}/#"),
-        format!("{base}/+/"),
-        "+/+".into(),
-        "#".into(),
-    ] {
-        client.unsubscribe(&[&other])?;
-    }
-    client.publish(&topic, "still", 0)?;
-    client.take("still")?;
-    client.unsubscribe(&[&filter])?;
-    client.publish(&topic, "gone", 0)?;
-    client.quiet()
-}
-
-fn unsubscribe_stops_messages(server: &Server) -> Outcome {
-    let topic = server.name("t");
-    let mut reader = Client::new(server)?;
-    reader.subscribe(&topic, 1)?;
-    let mut writer = Client::new(server)?;
-    writer.publish(&topic, "before", 1)?;
-    reader.take("before")?;
-    reader.unsubscribe(&[&topic])?;
-    for qos in 0..3 {
-        writer.publish(&topic, "after", qos)?;
-    }
-    reader.quiet()
-}
-
-/// Many times, since a route that goes a little after its UNSUBACK is seen only now and then.
-fn unsubscribe_stops_messages_at_once(server: &Server) -> Outcome {
-    for _ in 0..8 {
-        let mut reader = Client::new(server)?;
-        let mut writer = Client::new(server)?;
-        for _ in 0..100 {
-            let topic = server.name("t");
-            reader.subscribe(&topic, 1)?;
-            reader.unsubscribe(&[&topic])?;
-            writer.publish(&topic, "after", 1)?;
-        }
-        reader.quiet()?;
-    }
-    Ok(())
-}
-
-fn unsubscribe_completes_what_was_begun(server: &Server) -> Outcome {
-    let topic = server.name("t");
-    let kept = Connect::new(server).kept();
-    let mut reader = kept.open()?;
-    reader.subscribe(&topic, 2)?;
-    let mut writer = Client::new(server)?;
-    writer.publish(&topic, "one", 1)?;
-    writer.publish(&topic, "two", 2)?;
-    let one = reader.message_is("one")?;
-    let two = reader.message_is("two")?;
-    reader.unsubscribe(&[&topic])?;
-    reader.send(&ack(PUBREC, two.pid))?;
-    reader.acked(PUBREL, two.pid)?;
-    drop(reader);
-    let mut reader = kept.open()?;
-    let mut kinds = Vec::new();
-    for _ in 0..2 {
-        let packet = reader.next()?;
-        kinds.push((packet.kind, packet.pid));
-    }
-    kinds.sort_unstable();
-    check(
-        kinds == [(crate::wire::PUBLISH, one.pid), (PUBREL, two.pid)],
-        || format!("{kinds:?}"),
-    )?;
-    reader.send(&ack(PUBCOMP, two.pid))?;
-    reader.ping()
-}
-
-fn unsubscribe_without_filter_is_refused(server: &Server) -> Outcome {
-    closes(server, &unsubscribe(server.version, 1, &[]))
-}
-
-fn unsubscribe_with_wrong_flags_is_refused(server: &Server) -> Outcome {
-    let right = unsubscribe(server.version, 1, &["a"]);
-    [0, 1, 3, 0xA]
-        .into_iter()
-        .try_for_each(|flags| closes(server, &with_flags(right.clone(), flags)))
-}
-
-fn unsubscribe_identifier_0_is_refused(server: &Server) -> Outcome {
-    closes(server, &unsubscribe(server.version, 0, &["a"]))
-}
-
-fn unsubscribe_many_in_one(server: &Server) -> Outcome {
-    let t = server.name("t");
-    let names: Vec<String> = (0..4).map(|number| format!("{t}/{number}")).collect();
-    let mut client = Client::new(server)?;
-    let filters: Vec<(&str, u8)> = names.iter().map(|name| (name.as_str(), 1)).collect();
-    client.subscribe_all(&filters, &[])?;
-    let three: Vec<&str> = names.iter().take(3).map(String::as_str).collect();
-    client.unsubscribe(&three)?;
-    client.quiet()?;
-    for name in &names {
-        client.publish(name, name, 0)?;
-    }
-    client.take(&format!("{t}/3"))?;
-    client.quiet()
-}
-
-fn unsubscribe_tells_what_existed(server: &Server) -> Outcome {
-    let (one, two, none) = (server.name("t"), server.name("t"), server.name("t"));
-    let mut client = Client::new(server)?;
-    client.subscribe_all(&[(&one, 0), (&two, 2)], &[])?;
-    let codes = client.unsubscribe(&[&one, &none, &two, &one])?;
-    check(codes == [0, 0x11, 0, 0x11], || format!("{codes:02x?}"))
 }
 
 fn shared_filters_are_refused_quietly(server: &Server) -> Outcome {

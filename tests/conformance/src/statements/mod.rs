@@ -160,9 +160,9 @@ pub(crate) const CORNERS: &[(&str, &[&str])] = &[
     (
         "reserved bits",
         &[
-            "connect::reserved_flag_is_refused",
-            "connect::connect_with_flags_is_refused",
-            "connect::pingreq_with_flags_is_refused",
+            "format::reserved_flag_is_refused",
+            "format::connect_with_flags_is_refused",
+            "format::pingreq_with_flags_is_refused",
             "publish::puback_with_flags_is_refused",
             "qos2::pubrec_with_flags_is_refused",
             "subscribe::reserved_bits_are_refused",
@@ -186,7 +186,7 @@ pub(crate) const CORNERS: &[(&str, &[&str])] = &[
         &[
             "publish::qos_3_is_refused",
             "subscribe::qos_3_is_refused",
-            "connect::will_qos_3_is_refused",
+            "format::will_qos_3_is_refused",
         ],
     ),
     (
@@ -265,8 +265,8 @@ pub(crate) const CORNERS: &[(&str, &[&str])] = &[
     (
         "a smaller window or packet size on the next connection",
         &[
-            "properties::receive_maximum_is_kept_on_resume",
-            "properties::too_large_on_resume_is_dropped",
+            "limits::receive_maximum_is_kept_on_resume",
+            "limits::too_large_on_resume_is_dropped",
         ],
     ),
     (

@@ -34,16 +34,16 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "2.2.2-1",
         "reserved flag bits have the listed values",
         &[
-            "connect::connect_with_flags_is_refused",
-            "connect::pingreq_with_flags_is_refused",
+            "format::connect_with_flags_is_refused",
+            "format::pingreq_with_flags_is_refused",
         ],
     ),
     by(
         "2.2.2-2",
         "other flags end the connection",
         &[
-            "connect::connect_with_flags_is_refused",
-            "connect::pingreq_with_flags_is_refused",
+            "format::connect_with_flags_is_refused",
+            "format::pingreq_with_flags_is_refused",
             "publish::puback_with_flags_is_refused",
             "qos2::pubrec_with_flags_is_refused",
         ],
@@ -54,7 +54,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         &[
             "publish::identifier_0_is_refused",
             "subscribe::identifier_0_is_refused",
-            "subscribe::unsubscribe_identifier_0_is_refused",
+            "unsubscribe::unsubscribe_identifier_0_is_refused",
         ],
     ),
     not(
@@ -98,7 +98,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "SUBACK and UNSUBACK carry the request's identifier",
         &[
             "subscribe::suback_answers_with_the_identifier",
-            "subscribe::unsuback_answers_with_the_identifier",
+            "unsubscribe::unsuback_answers_with_the_identifier",
         ],
     ),
     by(
@@ -114,20 +114,20 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.1.2-1",
         "another protocol name is not served as this protocol",
-        &["connect::wrong_protocol_name_is_refused"],
+        &["format::wrong_protocol_name_is_refused"],
     ),
     by(
         "3.1.2-2",
         "a level that is not served gets CONNACK 0x01 and is closed",
         &[
-            "connect::unknown_level_gets_return_code_1",
-            "connect::unknown_level_is_refused",
+            "format::unknown_level_gets_return_code_1",
+            "format::unknown_level_is_refused",
         ],
     ),
     by(
         "3.1.2-3",
         "the reserved connect flag is 0, else closed",
-        &["connect::reserved_flag_is_refused"],
+        &["format::reserved_flag_is_refused"],
     ),
     by(
         "3.1.2-4",
@@ -176,7 +176,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.1.2-9",
         "with the will flag its topic and message are there",
-        &["connect::will_flag_without_fields_is_refused"],
+        &["format::will_flag_without_fields_is_refused"],
     ),
     by(
         "3.1.2-10",
@@ -190,9 +190,9 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.1.2-11",
         "without the will flag: QoS and retain 0, no topic and message",
         &[
-            "connect::will_qos_without_will_is_refused",
-            "connect::will_retain_without_will_is_refused",
-            "connect::will_fields_without_flag_are_refused",
+            "format::will_qos_without_will_is_refused",
+            "format::will_retain_without_will_is_refused",
+            "format::will_fields_without_flag_are_refused",
         ],
     ),
     by(
@@ -203,17 +203,17 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.1.2-13",
         "without a will its QoS is 0",
-        &["connect::will_qos_without_will_is_refused"],
+        &["format::will_qos_without_will_is_refused"],
     ),
     by(
         "3.1.2-14",
         "a will's QoS is 0, 1 or 2, never 3",
-        &["connect::will_qos_3_is_refused", "wills::each_qos"],
+        &["format::will_qos_3_is_refused", "wills::each_qos"],
     ),
     by(
         "3.1.2-15",
         "without a will its retain flag is 0",
-        &["connect::will_retain_without_will_is_refused"],
+        &["format::will_retain_without_will_is_refused"],
     ),
     by(
         "3.1.2-16",
@@ -228,27 +228,27 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.1.2-18",
         "user name flag 0: no user name",
-        &["connect::username_without_flag_is_refused"],
+        &["format::username_without_flag_is_refused"],
     ),
     by(
         "3.1.2-19",
         "user name flag 1: a user name",
-        &["connect::username_flag_without_name_is_refused"],
+        &["format::username_flag_without_name_is_refused"],
     ),
     by(
         "3.1.2-20",
         "password flag 0: no password",
-        &["connect::password_without_flag_is_refused"],
+        &["format::password_without_flag_is_refused"],
     ),
     by(
         "3.1.2-21",
         "password flag 1: a password",
-        &["connect::password_flag_without_word_is_refused"],
+        &["format::password_flag_without_word_is_refused"],
     ),
     by(
         "3.1.2-22",
         "no password without a user name",
-        &["connect::password_needs_username"],
+        &["format::password_needs_username"],
     ),
     not(
         "3.1.2-23",
@@ -280,7 +280,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.1.3-3",
         "the client id is there, first",
-        &["connect::missing_client_id_is_refused"],
+        &["format::missing_client_id_is_refused"],
     ),
     by(
         "3.1.3-4",
@@ -332,9 +332,9 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.1.4-1",
         "a CONNECT that breaks its format is closed without a CONNACK",
         &[
-            "connect::truncated_connect_is_refused",
-            "connect::reserved_flag_is_refused",
-            "connect::missing_client_id_is_refused",
+            "format::truncated_connect_is_refused",
+            "format::reserved_flag_is_refused",
+            "format::missing_client_id_is_refused",
         ],
     ),
     by(
@@ -406,10 +406,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.2.2-6",
         "where no return code fits the connection is closed without CONNACK",
-        &[
-            "connect::reserved_flag_is_refused",
-            "utf8::client_id_must_be_utf8",
-        ],
+        &["format::reserved_flag_is_refused", "utf8::client_id_must_be_utf8"],
     ),
     by(
         "3.3.1-1",
@@ -625,7 +622,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.10.1-1",
         "UNSUBSCRIBE's flags are 0010, others end the connection",
-        &["subscribe::unsubscribe_with_wrong_flags_is_refused"],
+        &["unsubscribe::unsubscribe_with_wrong_flags_is_refused"],
     ),
     by(
         "3.10.3-1",
@@ -635,13 +632,13 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.10.3-2",
         "UNSUBSCRIBE has at least one filter",
-        &["subscribe::unsubscribe_without_filter_is_refused"],
+        &["unsubscribe::unsubscribe_without_filter_is_refused"],
     ),
     by(
         "3.10.4-1",
         "filters are compared byte for byte, the equal one goes",
         &[
-            "subscribe::unsubscribe_compares_exactly",
+            "unsubscribe::unsubscribe_compares_exactly",
             "corners::unsubscribe_one_of_overlapping",
         ],
     ),
@@ -649,29 +646,29 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.10.4-2",
         "after UNSUBSCRIBE nothing new is added",
         &[
-            "subscribe::unsubscribe_stops_messages",
-            "subscribe::unsubscribe_stops_messages_at_once",
+            "unsubscribe::unsubscribe_stops_messages",
+            "unsubscribe::unsubscribe_stops_messages_at_once",
         ],
     ),
     by(
         "3.10.4-3",
         "QoS 1 and 2 deliveries that were begun are completed",
-        &["subscribe::unsubscribe_completes_what_was_begun"],
+        &["unsubscribe::unsubscribe_completes_what_was_begun"],
     ),
     by(
         "3.10.4-4",
         "UNSUBSCRIBE gets an UNSUBACK with its identifier",
-        &["subscribe::unsuback_answers_with_the_identifier"],
+        &["unsubscribe::unsuback_answers_with_the_identifier"],
     ),
     by(
         "3.10.4-5",
         "also when nothing was deleted",
-        &["subscribe::unsubscribe_of_nothing_is_answered"],
+        &["unsubscribe::unsubscribe_of_nothing_is_answered"],
     ),
     by(
         "3.10.4-6",
         "several filters are as several UNSUBSCRIBEs with one answer",
-        &["subscribe::unsubscribe_many_in_one"],
+        &["unsubscribe::unsubscribe_many_in_one"],
     ),
     by(
         "3.12.4-1",
@@ -681,7 +678,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.14.1-1",
         "reserved bits of DISCONNECT are 0, else closed",
-        &["connect::disconnect_with_flags_is_refused"],
+        &["format::disconnect_with_flags_is_refused"],
     ),
     not("3.14.4-1", "a client closes after DISCONNECT", CLIENT),
     not("3.14.4-2", "a client sends nothing after DISCONNECT", CLIENT),
@@ -869,9 +866,9 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "4.8.0-1",
         "a protocol violation ends the connection",
         &[
-            "connect::too_many_bytes_are_refused",
-            "connect::packets_of_the_server_are_refused",
-            "connect::type_0_is_refused",
+            "format::too_many_bytes_are_refused",
+            "format::packets_of_the_server_are_refused",
+            "format::type_0_is_refused",
             "connect::auth_packet_is_refused",
             "corners::remaining_length_of_five_bytes",
             "publish::truncated_publish_is_refused",

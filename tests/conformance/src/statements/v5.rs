@@ -44,8 +44,8 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "2.1.3-1",
         "reserved flag bits have the listed values",
         &[
-            "connect::connect_with_flags_is_refused",
-            "connect::pingreq_with_flags_is_refused",
+            "format::connect_with_flags_is_refused",
+            "format::pingreq_with_flags_is_refused",
             "publish::puback_with_flags_is_refused",
             "qos2::pubrec_with_flags_is_refused",
         ],
@@ -61,7 +61,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         &[
             "publish::identifier_0_is_refused",
             "subscribe::identifier_0_is_refused",
-            "subscribe::unsubscribe_identifier_0_is_refused",
+            "unsubscribe::unsubscribe_identifier_0_is_refused",
         ],
     ),
     by(
@@ -86,7 +86,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "SUBACK and UNSUBACK carry the request's identifier",
         &[
             "subscribe::suback_answers_with_the_identifier",
-            "subscribe::unsuback_answers_with_the_identifier",
+            "unsubscribe::unsuback_answers_with_the_identifier",
         ],
     ),
     by(
@@ -107,17 +107,17 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.1.2-1",
         "the protocol name is MQTT; another is refused and closed",
-        &["connect::wrong_protocol_name_is_refused"],
+        &["format::wrong_protocol_name_is_refused"],
     ),
     by(
         "3.1.2-2",
         "a version that is not served is refused and closed",
-        &["connect::unknown_level_is_refused"],
+        &["format::unknown_level_is_refused"],
     ),
     by(
         "3.1.2-3",
         "the reserved connect flag is 0",
-        &["connect::reserved_flag_is_refused"],
+        &["format::reserved_flag_is_refused"],
     ),
     by(
         "3.1.2-4",
@@ -168,8 +168,8 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.1.2-9",
         "with the will flag its properties, topic and payload are there",
         &[
-            "connect::will_flag_without_fields_is_refused",
-            "connect::will_fields_without_flag_are_refused",
+            "format::will_flag_without_fields_is_refused",
+            "format::will_fields_without_flag_are_refused",
         ],
     ),
     by(
@@ -184,17 +184,17 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.1.2-11",
         "without a will its QoS is 0",
-        &["connect::will_qos_without_will_is_refused"],
+        &["format::will_qos_without_will_is_refused"],
     ),
     by(
         "3.1.2-12",
         "a will's QoS is 0, 1 or 2; 3 is malformed",
-        &["connect::will_qos_3_is_refused", "wills::each_qos"],
+        &["format::will_qos_3_is_refused", "wills::each_qos"],
     ),
     by(
         "3.1.2-13",
         "without a will its retain flag is 0",
-        &["connect::will_retain_without_will_is_refused"],
+        &["format::will_retain_without_will_is_refused"],
     ),
     by(
         "3.1.2-14",
@@ -209,22 +209,22 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.1.2-16",
         "user name flag 0: no user name",
-        &["connect::username_without_flag_is_refused"],
+        &["format::username_without_flag_is_refused"],
     ),
     by(
         "3.1.2-17",
         "user name flag 1: a user name",
-        &["connect::username_flag_without_name_is_refused"],
+        &["format::username_flag_without_name_is_refused"],
     ),
     by(
         "3.1.2-18",
         "password flag 0: no password",
-        &["connect::password_without_flag_is_refused"],
+        &["format::password_without_flag_is_refused"],
     ),
     by(
         "3.1.2-19",
         "password flag 1: a password",
-        &["connect::password_flag_without_word_is_refused"],
+        &["format::password_flag_without_word_is_refused"],
     ),
     not(
         "3.1.2-20",
@@ -254,16 +254,16 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.1.2-24",
         "nothing larger than the client's maximum packet size is sent",
         &[
-            "properties::too_large_on_resume_is_dropped",
-            "properties::maximum_packet_size_is_kept",
+            "limits::too_large_on_resume_is_dropped",
+            "limits::maximum_packet_size_is_kept",
         ],
     ),
     by(
         "3.1.2-25",
         "what is too large is dropped and counts as sent",
         &[
-            "properties::too_large_on_resume_is_dropped",
-            "properties::too_large_counts_as_delivered",
+            "limits::too_large_on_resume_is_dropped",
+            "limits::too_large_counts_as_delivered",
         ],
     ),
     by(
@@ -307,7 +307,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.1.3-3",
         "the client id is there, first",
-        &["connect::missing_client_id_is_refused"],
+        &["format::missing_client_id_is_refused"],
     ),
     by(
         "3.1.3-4",
@@ -367,10 +367,10 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.1.4-1",
         "a CONNECT that breaks its format ends the connection",
         &[
-            "connect::truncated_connect_is_refused",
+            "format::truncated_connect_is_refused",
             "properties::twice_is_refused",
-            "properties::receive_maximum_0_is_refused",
-            "properties::maximum_packet_size_0_is_refused",
+            "limits::receive_maximum_0_is_refused",
+            "limits::maximum_packet_size_0_is_refused",
             "properties::values_out_of_range_are_refused",
         ],
     ),
@@ -458,7 +458,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "CONNACK codes are those of the table (every packet read is checked)",
         &[
             "connect::bad_credentials_are_refused",
-            "connect::wrong_protocol_name_is_refused",
+            "format::wrong_protocol_name_is_refused",
             "connect::unknown_method_is_refused",
         ],
     ),
@@ -496,7 +496,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.2.2-15",
         "a client sends no packet above the server's maximum (one that is gets 0x95)",
         &[
-            "properties::maximum_packet_size_of_the_server",
+            "limits::maximum_packet_size_of_the_server",
             "corners::larger_than_the_server_takes",
         ],
     ),
@@ -518,12 +518,12 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.2.2-19",
         "CONNACK leaves out a reason string that would make it too large",
-        &["properties::reasons_never_exceed_the_packet_size"],
+        &["limits::reasons_never_exceed_the_packet_size"],
     ),
     by(
         "3.2.2-20",
         "CONNACK leaves out user properties that would make it too large",
-        &["properties::reasons_never_exceed_the_packet_size"],
+        &["limits::reasons_never_exceed_the_packet_size"],
     ),
     not("3.2.2-21", "a client uses the server's keep alive", CLIENT),
     by(
@@ -771,14 +771,14 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.3.4-9",
         "the server stays within the client's receive maximum",
         &[
-            "properties::receive_maximum_is_kept",
-            "properties::receive_maximum_counts_qos_2_to_pubcomp",
+            "limits::receive_maximum_is_kept",
+            "limits::receive_maximum_counts_qos_2_to_pubcomp",
         ],
     ),
     by(
         "3.3.4-10",
         "the server at its limit goes on with other packets",
-        &["properties::other_packets_go_on_at_a_full_window"],
+        &["limits::other_packets_go_on_at_a_full_window"],
     ),
     by(
         "3.4.2-1",
@@ -791,12 +791,12 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.4.2-2",
         "PUBACK leaves out a reason string that would make it too large",
-        &["properties::reasons_never_exceed_the_packet_size"],
+        &["limits::reasons_never_exceed_the_packet_size"],
     ),
     by(
         "3.4.2-3",
         "PUBACK leaves out user properties that would make it too large",
-        &["properties::reasons_never_exceed_the_packet_size"],
+        &["limits::reasons_never_exceed_the_packet_size"],
     ),
     by(
         "3.5.2-1",
@@ -809,12 +809,12 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.5.2-2",
         "PUBREC leaves out a reason string that would make it too large",
-        &["properties::reasons_never_exceed_the_packet_size"],
+        &["limits::reasons_never_exceed_the_packet_size"],
     ),
     by(
         "3.5.2-3",
         "PUBREC leaves out user properties that would make it too large",
-        &["properties::reasons_never_exceed_the_packet_size"],
+        &["limits::reasons_never_exceed_the_packet_size"],
     ),
     by(
         "3.6.1-1",
@@ -832,12 +832,12 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.6.2-2",
         "PUBREL leaves out a reason string that would make it too large",
-        &["properties::reasons_never_exceed_the_packet_size"],
+        &["limits::reasons_never_exceed_the_packet_size"],
     ),
     by(
         "3.6.2-3",
         "PUBREL leaves out user properties that would make it too large",
-        &["properties::reasons_never_exceed_the_packet_size"],
+        &["limits::reasons_never_exceed_the_packet_size"],
     ),
     by(
         "3.7.2-1",
@@ -847,12 +847,12 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.7.2-2",
         "PUBCOMP leaves out a reason string that would make it too large",
-        &["properties::reasons_never_exceed_the_packet_size"],
+        &["limits::reasons_never_exceed_the_packet_size"],
     ),
     by(
         "3.7.2-3",
         "PUBCOMP leaves out user properties that would make it too large",
-        &["properties::reasons_never_exceed_the_packet_size"],
+        &["limits::reasons_never_exceed_the_packet_size"],
     ),
     by(
         "3.8.1-1",
@@ -951,12 +951,12 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.9.2-1",
         "SUBACK leaves out a reason string that would make it too large",
-        &["properties::reasons_never_exceed_the_packet_size"],
+        &["limits::reasons_never_exceed_the_packet_size"],
     ),
     by(
         "3.9.2-2",
         "SUBACK leaves out user properties that would make it too large",
-        &["properties::reasons_never_exceed_the_packet_size"],
+        &["limits::reasons_never_exceed_the_packet_size"],
     ),
     by(
         "3.9.3-1",
@@ -977,7 +977,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.10.1-1",
         "UNSUBSCRIBE's flags are 0010, others are malformed",
-        &["subscribe::unsubscribe_with_wrong_flags_is_refused"],
+        &["unsubscribe::unsubscribe_with_wrong_flags_is_refused"],
     ),
     by(
         "3.10.3-1",
@@ -987,13 +987,13 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.10.3-2",
         "UNSUBSCRIBE has at least one filter",
-        &["subscribe::unsubscribe_without_filter_is_refused"],
+        &["unsubscribe::unsubscribe_without_filter_is_refused"],
     ),
     by(
         "3.10.4-1",
         "filters are compared character by character, the equal one goes",
         &[
-            "subscribe::unsubscribe_compares_exactly",
+            "unsubscribe::unsubscribe_compares_exactly",
             "corners::unsubscribe_one_of_overlapping",
         ],
     ),
@@ -1001,49 +1001,49 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.10.4-2",
         "after UNSUBSCRIBE nothing new is added",
         &[
-            "subscribe::unsubscribe_stops_messages",
-            "subscribe::unsubscribe_stops_messages_at_once",
+            "unsubscribe::unsubscribe_stops_messages",
+            "unsubscribe::unsubscribe_stops_messages_at_once",
         ],
     ),
     by(
         "3.10.4-3",
         "QoS 1 and 2 deliveries that were begun are completed",
-        &["subscribe::unsubscribe_completes_what_was_begun"],
+        &["unsubscribe::unsubscribe_completes_what_was_begun"],
     ),
     by(
         "3.10.4-4",
         "UNSUBSCRIBE gets an UNSUBACK",
-        &["subscribe::unsuback_answers_with_the_identifier"],
+        &["unsubscribe::unsuback_answers_with_the_identifier"],
     ),
     by(
         "3.10.4-5",
         "with its identifier, also when nothing was deleted",
-        &["subscribe::unsubscribe_of_nothing_is_answered"],
+        &["unsubscribe::unsubscribe_of_nothing_is_answered"],
     ),
     by(
         "3.10.4-6",
         "several filters are as several UNSUBSCRIBEs with one answer",
-        &["subscribe::unsubscribe_many_in_one"],
+        &["unsubscribe::unsubscribe_many_in_one"],
     ),
     by(
         "3.11.2-1",
         "UNSUBACK leaves out a reason string that would make it too large",
-        &["properties::reasons_never_exceed_the_packet_size"],
+        &["limits::reasons_never_exceed_the_packet_size"],
     ),
     by(
         "3.11.2-2",
         "UNSUBACK leaves out user properties that would make it too large",
-        &["properties::reasons_never_exceed_the_packet_size"],
+        &["limits::reasons_never_exceed_the_packet_size"],
     ),
     by(
         "3.11.3-1",
         "codes in UNSUBACK have the filters' order",
-        &["subscribe::unsubscribe_tells_what_existed"],
+        &["unsubscribe::unsubscribe_tells_what_existed"],
     ),
     by(
         "3.11.3-2",
         "UNSUBACK codes are those of the table",
-        &["subscribe::unsubscribe_tells_what_existed"],
+        &["unsubscribe::unsubscribe_tells_what_existed"],
     ),
     by(
         "3.12.4-1",
@@ -1055,13 +1055,13 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "no DISCONNECT from the server before its CONNACK of less than 0x80",
         &[
             "connect::first_packet_is_connect",
-            "connect::truncated_connect_is_refused",
+            "format::truncated_connect_is_refused",
         ],
     ),
     by(
         "3.14.1-1",
         "reserved bits of DISCONNECT are 0, else 0x81",
-        &["connect::disconnect_with_flags_is_refused"],
+        &["format::disconnect_with_flags_is_refused"],
     ),
     by(
         "3.14.2-1",
@@ -1076,12 +1076,12 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.14.2-3",
         "DISCONNECT leaves out a reason string that would make it too large",
-        &["properties::reasons_never_exceed_the_packet_size"],
+        &["limits::reasons_never_exceed_the_packet_size"],
     ),
     by(
         "3.14.2-4",
         "DISCONNECT leaves out user properties that would make it too large",
-        &["properties::reasons_never_exceed_the_packet_size"],
+        &["limits::reasons_never_exceed_the_packet_size"],
     ),
     by(
         "3.14.4-1",
@@ -1107,7 +1107,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.15.1-1",
         "flags of AUTH are 0",
-        &["connect::auth_with_flags_is_refused"],
+        &["format::auth_with_flags_is_refused"],
     ),
     later(
         "3.15.2-1",
@@ -1421,21 +1421,21 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "4.9.0-1",
         "the first send quota is above 0 and at most the receive maximum",
-        &["properties::receive_maximum_is_kept"],
+        &["limits::receive_maximum_is_kept"],
     ),
     by(
         "4.9.0-2",
         "at quota 0 no more QoS 1 or 2 goes out",
         &[
-            "properties::receive_maximum_is_kept_on_resume",
-            "properties::receive_maximum_is_kept",
-            "properties::receive_maximum_counts_qos_2_to_pubcomp",
+            "limits::receive_maximum_is_kept_on_resume",
+            "limits::receive_maximum_is_kept",
+            "limits::receive_maximum_counts_qos_2_to_pubcomp",
         ],
     ),
     by(
         "4.9.0-3",
         "at quota 0 everything else goes on",
-        &["properties::other_packets_go_on_at_a_full_window"],
+        &["limits::other_packets_go_on_at_a_full_window"],
     ),
     by(
         "4.12.0-1",
@@ -1485,9 +1485,9 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "4.13.1-1",
         "a malformed packet or protocol error ends the connection",
         &[
-            "connect::too_many_bytes_are_refused",
-            "connect::packets_of_the_server_are_refused",
-            "connect::type_0_is_refused",
+            "format::too_many_bytes_are_refused",
+            "format::packets_of_the_server_are_refused",
+            "format::type_0_is_refused",
             "corners::remaining_length_of_five_bytes",
             "properties::unknown_property_is_refused",
             "properties::in_the_wrong_packet_is_refused",
