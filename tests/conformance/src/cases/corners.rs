@@ -12,7 +12,8 @@ pub(crate) const CASES: &[Case] = cases!("corners";
         unsubscribe_one_of_overlapping, clean_start_against_a_live_session, remaining_length_of_five_bytes,
         packet_in_single_bytes, session_across_versions, larger_than_the_server_takes, resumed_and_new_in_order,
         crossed_acknowledgements_end_nothing, everything_at_once,
-        take_over_across_versions;
+        take_over_across_versions,
+        identifiers_of_both_directions_are_apart, retained_for_two_filters_at_once;
     V5: overlap_with_different_options;
 );
 
@@ -326,4 +327,53 @@ fn overlap_with_different_options(server: &Server) -> Outcome {
         format!("{} {:?}", got.short(), got.props)
     })?;
     client.quiet()
+}
+
+/// A QoS 2 message each way, both under one identifier, step by step.
+fn identifiers_of_both_directions_are_apart(server: &Server) -> Outcome {
+    let (inward, outward) = (server.name("t"), server.name("t"));
+    let mut other = Client::new(server)?;
+    other.subscribe(&outward, 0)?;
+    let mut client = Client::new(server)?;
+    client.subscribe(&inward, 2)?;
+    other.publish(&inward, "in", 2)?;
+    let pid = client.message_is("in")?.pid;
+    client.send(&Out::new(&outward, "out", 2, pid).bytes(server.version))?;
+    client.acked(PUBREC, pid)?;
+    client.send(&ack(PUBREC, pid))?;
+    client.acked(PUBREL, pid)?;
+    client.send(&ack(PUBREL, pid))?;
+    client.acked(PUBCOMP, pid)?;
+    client.send(&ack(PUBCOMP, pid))?;
+    // Also for SUBSCRIBE.
+    client.send(&crate::wire::subscribe(
+        server.version,
+        pid,
+        &[(&outward, 0)],
+        &[],
+    ))?;
+    let suback = client.expect(crate::wire::SUBACK)?;
+    check(suback.pid == pid && suback.codes == [0], || suback.short())?;
+    other.take("out")?;
+    client.ping()?;
+    client.quiet()
+}
+
+/// Two filters in one SUBSCRIBE that match one retained message: each is a subscription that gets it, or it comes once.
+fn retained_for_two_filters_at_once(server: &Server) -> Outcome {
+    let base = server.name("t");
+    let topic = format!("{base}/a");
+    Client::new(server)?.retain(&topic, "kept", 2)?;
+    let mut reader = Client::new(server)?;
+    reader.subscribe_all(&[(&topic, 1), (&format!("{base}/#"), 2)], &[])?;
+    let mut seen = vec![reader.take("kept")?];
+    while reader.message_waits()? {
+        seen.push(reader.take("kept")?);
+    }
+    let mut qos: Vec<u8> = seen.iter().map(|packet| packet.qos()).collect();
+    qos.sort_unstable();
+    let right = seen.iter().all(|packet| packet.retain() && !packet.dup());
+    check(right && (qos == [1, 2] || qos == [2]), || {
+        format!("QoS of the copies {qos:?}")
+    })
 }

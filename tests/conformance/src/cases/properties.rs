@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Case, SKIPPED, cases, check};
-use crate::client::{Client, Connect, Outcome};
+use crate::client::{Client, Connect, Outcome, Will};
 use crate::server::{DENIED, Server};
 use crate::wire::{
     Out, PUBACK, PUBLISH, PUBREC, PUBREL, Value, ack, bare_props, disconnect, field, packet, subscribe, text,
@@ -18,7 +18,8 @@ pub(crate) const CASES: &[Case] = cases!("properties";
         unknown_property_is_refused, twice_is_refused, in_the_wrong_packet_is_refused,
         missing_length_is_refused, length_beyond_is_refused, long_length_form_is_refused,
         values_out_of_range_are_refused, acknowledgements_may_be_short,
-        session_expiry_is_never_in_a_servers_disconnect, payload_format_is_checked;
+        session_expiry_is_never_in_a_servers_disconnect, payload_format_is_checked,
+        of_a_will_are_checked;
 );
 
 fn passed_on_unaltered(server: &Server) -> Outcome {
@@ -371,4 +372,30 @@ fn payload_format_is_checked(server: &Server) -> Outcome {
         PUBACK | PUBLISH if answer.code == 0 => Ok(()),
         _ => check(answer.code == 0x99, || answer.short()),
     }
+}
+
+/// Twice, not for wills, a value that is none, an indicator that the payload does not keep to may pass.
+fn of_a_will_are_checked(server: &Server) -> Outcome {
+    let topic = server.name("t");
+    let will = || Will::new(&topic, "x", 0);
+    for wrong in [
+        will().with(0x18, Value::Four(1)).with(0x18, Value::Four(1)),
+        will().with(0x02, Value::Four(1)).with(0x02, Value::Four(1)),
+        will().with(0x23, Value::Two(1)),
+        will().with(0x0B, Value::Var(1)),
+        will().with(0x11, Value::Four(1)),
+        will().with(0x01, Value::Byte(2)),
+        will().with(0x08, text("a/#")),
+        will().with(0x03, text(b"\xFF")),
+    ] {
+        Connect::new(server)
+            .will(wrong.clone())
+            .refused(&[0x81, 0x82, 0x90], true)
+            .map_err(|error| format!("{:?}: {error}", wrong.props))?;
+    }
+    // A will's property among those of CONNECT.
+    Connect::new(server)
+        .with(0x18, Value::Four(1))
+        .will(will())
+        .refused(&[0x81, 0x82], true)
 }

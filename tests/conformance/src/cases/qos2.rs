@@ -14,7 +14,8 @@ pub(crate) const CASES: &[Case] = cases!("qos2";
         out_publish_is_resent_with_dup, out_pubrel_is_resent, out_publish_is_not_resent_after_pubrel,
         out_nothing_is_resent_when_complete, pubrel_with_wrong_flags_is_refused, pubrec_with_flags_is_refused,
         pubcomp_unknown_is_ignored, pubrec_repeated_is_answered_with_pubrel,
-        in_clean_start_forgets_identifiers;
+        in_clean_start_forgets_identifiers,
+        in_pubrel_unknown_is_answered;
     V5: out_pubrec_error_ends_the_delivery, in_refused_identifier_is_a_new_message, in_pubrel_unknown_gets_0x92,
         out_pubrec_unknown_gets_0x92, in_is_completed_though_expired, out_is_completed_though_expired,
         pubrec_code_must_exist;
@@ -340,4 +341,12 @@ fn in_clean_start_forgets_identifiers(server: &Server) -> Outcome {
     check(!first || !reader.message_soon(), || {
         "delivered once too often".into()
     })
+}
+
+fn in_pubrel_unknown_is_answered(server: &Server) -> Outcome {
+    let mut client = Client::new(server)?;
+    client.send(&ack(PUBREL, 77))?;
+    let answer = client.expect(PUBCOMP)?;
+    check(answer.pid == 77, || answer.short())?;
+    client.ping()
 }

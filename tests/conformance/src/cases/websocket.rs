@@ -9,7 +9,8 @@ use crate::server::Server;
 use crate::wire::{CONNACK, PINGRESP, Packet, SUBACK, Version, parse, subscribe};
 
 pub(crate) const CASES: &[Case] = cases!("websocket";
-    Both: subprotocol_is_mqtt, packets_are_in_binary_frames, text_frame_closes, frames_are_no_packets;
+    Both: subprotocol_is_mqtt, packets_are_in_binary_frames, text_frame_closes, frames_are_no_packets,
+        control_frames_may_come_between, unmasked_frame_closes;
 );
 
 struct Socket {
@@ -178,4 +179,49 @@ fn frames_are_no_packets(server: &Server) -> Outcome {
     check(kinds == [SUBACK, PINGRESP, PINGRESP, PINGRESP], || {
         format!("{kinds:?}")
     })
+}
+
+/// A ping between the fragments of a message is answered, and the message is whole.
+fn control_frames_may_come_between(server: &Server) -> Outcome {
+    let mut socket = Socket::open(server)?;
+    socket.frame(0x82, &Connect::new(server).bytes())?;
+    socket.packet()?;
+    socket.frame(0x02, &[0xC0])?;
+    socket.frame(0x89, b"hello")?;
+    socket.frame(0x80, &[0])?;
+    let (mut ponged, mut answered) = (false, false);
+    while !(ponged && answered) {
+        match socket.next_frame()? {
+            Some((0x8A, payload)) => {
+                check(payload == b"hello", || format!("pong {payload:02x?}"))?;
+                ponged = true;
+            }
+            Some((0x82, payload)) => {
+                check(payload == [0xD0, 0], || format!("{payload:02x?}"))?;
+                answered = true;
+            }
+            other => return Err(format!("{other:02x?}")),
+        }
+    }
+    Ok(())
+}
+
+fn unmasked_frame_closes(server: &Server) -> Outcome {
+    let mut socket = Socket::open(server)?;
+    let mut bytes = vec![
+        0x82,
+        u8::try_from(Connect::new(server).bytes().len()).unwrap_or(0),
+    ];
+    bytes.extend(Connect::new(server).bytes());
+    socket
+        .stream
+        .write_all(&bytes)
+        .map_err(|error| error.to_string())?;
+    loop {
+        match socket.next_frame()? {
+            None => return Ok(()),
+            Some((0x88, _)) => {}
+            Some((first, payload)) => return Err(format!("frame {first:#04x} {payload:02x?}")),
+        }
+    }
 }

@@ -11,7 +11,8 @@ pub(crate) const CASES: &[Case] = cases!("wills";
     Both: published_when_the_connection_is_lost, published_when_keep_alive_ends, published_on_a_protocol_error,
         published_on_take_over, not_published_after_disconnect, not_published_twice, none_means_none,
         retained_if_asked, not_retained_otherwise, each_qos, empty_payload, wildcard_topic_is_refused,
-        denied_topic_is_refused, published_once_over_reconnects, replaced_by_the_next_connect;
+        denied_topic_is_refused, published_once_over_reconnects, replaced_by_the_next_connect,
+        empty_topic_is_refused, retained_and_empty_removes;
     V5: disconnect_4_publishes, delay_is_waited_for, delay_ends_with_the_session, coming_back_in_time_cancels,
         properties_are_published, error_disconnect_publishes, clean_start_takes_the_delayed_will,
         take_over_in_time_cancels, published_after_a_wrong_disconnect;
@@ -299,4 +300,26 @@ fn published_after_a_wrong_disconnect(server: &Server) -> Outcome {
     wrong.send(&disconnect(server.version, 0, &[(0x11, Value::Four(60))]))?;
     wrong.refused(&[0x82])?;
     watcher.take("gone").map(drop)
+}
+
+fn empty_topic_is_refused(server: &Server) -> Outcome {
+    let codes: &[u8] = if server.v5() { &[0x81, 0x82, 0x90] } else { &[] };
+    Connect::new(server)
+        .will(Will::new("", "x", 1))
+        .refused(codes, true)
+}
+
+fn retained_and_empty_removes(server: &Server) -> Outcome {
+    let (mut watcher, topic) = watched(server)?;
+    Client::new(server)?.retain(&topic, "kept", 1)?;
+    watcher.take("kept")?;
+    drop(
+        Connect::new(server)
+            .will(Will::new(&topic, "", 1).retain())
+            .open()?,
+    );
+    watcher.take("")?;
+    let mut later = Client::new(server)?;
+    later.subscribe(&topic, 1)?;
+    later.quiet()
 }

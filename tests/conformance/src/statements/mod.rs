@@ -273,4 +273,19 @@ pub(crate) const CORNERS: &[(&str, &[&str])] = &[
         "a session expiry other than asked for is told",
         &["session::another_expiry_is_told"],
     ),
+    (
+        "one packet identifier in both directions",
+        &["corners::identifiers_of_both_directions_are_apart"],
+    ),
+    (
+        "a retained message for two filters of one SUBSCRIBE",
+        &["corners::retained_for_two_filters_at_once"],
+    ),
+    (
+        "WebSocket: a ping between fragments, a frame without a mask",
+        &[
+            "websocket::control_frames_may_come_between",
+            "websocket::unmasked_frame_closes",
+        ],
+    ),
 ];

@@ -475,6 +475,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.3.1-10",
         "an empty retained message is delivered and removes what was retained",
         &[
+            "wills::retained_and_empty_removes",
             "races::retained_removed_at_once",
             "retained::removed_by_an_empty_payload",
         ],
@@ -742,6 +743,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "4.3.3-2",
         "QoS 2 in: PUBREC once owned and for each repetition, delivered once, PUBCOMP for PUBREL, then a new message",
         &[
+            "qos2::in_pubrel_unknown_is_answered",
             "races::publisher_reconnecting_doubles_no_qos_2",
             "qos2::in_is_delivered_once",
             "qos2::in_repeated_before_pubrel_is_delivered_once",
@@ -840,6 +842,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "4.7.3-1",
         "topics and filters have at least one character",
         &[
+            "wills::empty_topic_is_refused",
             "publish::empty_topic_is_refused",
             "subscribe::empty_filter_is_refused",
         ],
@@ -890,7 +893,10 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "6.0.0-2",
         "packets and frames need not be aligned",
-        &["websocket::frames_are_no_packets"],
+        &[
+            "websocket::control_frames_may_come_between",
+            "websocket::frames_are_no_packets",
+        ],
     ),
     not("6.0.0-3", "a client offers the subprotocol mqtt", CLIENT),
     by(

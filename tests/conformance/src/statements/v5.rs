@@ -367,6 +367,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.1.4-1",
         "a CONNECT that breaks its format ends the connection",
         &[
+            "properties::of_a_will_are_checked",
             "format::truncated_connect_is_refused",
             "properties::twice_is_refused",
             "limits::receive_maximum_0_is_refused",
@@ -565,6 +566,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.3.1-6",
         "an empty retained message removes what was retained",
         &[
+            "wills::retained_and_empty_removes",
             "races::retained_removed_at_once",
             "retained::removed_by_an_empty_payload",
         ],
@@ -1139,6 +1141,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "4.1.0-2",
         "state is discarded once the expiry has passed",
         &[
+            "session::expires_right_after_a_start",
             "session::expires_after_its_time",
             "session::expiry_0_ends_with_the_connection",
             "session::expiry_at_disconnect_ends_it",
@@ -1259,6 +1262,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "4.3.3-11",
         "QoS 2: PUBREL is answered with PUBCOMP",
         &[
+            "qos2::in_pubrel_unknown_is_answered",
             "qos2::in_is_delivered_once",
             "qos2::in_pubrel_repeated_is_answered",
             "qos2::in_pubrel_on_a_new_connection_is_answered",
@@ -1357,6 +1361,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "4.7.3-1",
         "topics and filters have at least one character",
         &[
+            "wills::empty_topic_is_refused",
             "publish::empty_topic_is_refused",
             "subscribe::empty_filter_is_refused",
         ],
@@ -1517,7 +1522,10 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "6.0.0-2",
         "packets and frames need not be aligned",
-        &["websocket::frames_are_no_packets"],
+        &[
+            "websocket::control_frames_may_come_between",
+            "websocket::frames_are_no_packets",
+        ],
     ),
     not("6.0.0-3", "a client offers the subprotocol mqtt", CLIENT),
     by(
