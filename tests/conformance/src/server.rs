@@ -1,7 +1,7 @@
 //! The server under test: the real binary, started for this run, or one that runs elsewhere. What a case shares with
 //! others is here too: names that nobody else has.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -109,8 +109,19 @@ impl Server {
     }
 }
 
-/// A process of the product that lets everyone in.
+/// A process of the product that lets everyone in. Another process may take its ports before it does; then once more.
 fn node(rules: &str) -> Result<(Node, tempfile::TempDir), String> {
+    let mut wrong = String::new();
+    for _ in 0..3 {
+        match started(rules) {
+            Ok(node) => return Ok(node),
+            Err(error) => wrong = error,
+        }
+    }
+    Err(format!("godwit: {wrong}"))
+}
+
+fn started(rules: &str) -> Result<(Node, tempfile::TempDir), String> {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let start = || -> Result<Node, Box<dyn std::error::Error>> {
         let binary = Program::Godwit.path()?;
@@ -120,8 +131,14 @@ fn node(rules: &str) -> Result<(Node, tempfile::TempDir), String> {
             node = node.environment("GODWIT_ACL", rules);
         }
         node.start()?;
+        // It may be another's readiness that was seen: this one must live and listen.
+        thread::sleep(Duration::from_millis(300));
+        if let Some(status) = node.ended()? {
+            return Err(format!("it ended ({status}): {}", node.tail()).into());
+        }
+        TcpStream::connect(("127.0.0.1", node.ports().mqtt))?;
         Ok(node)
     };
-    let node = start().map_err(|error| format!("godwit: {error}"))?;
+    let node = start().map_err(|error| error.to_string())?;
     Ok((node, folder))
 }
