@@ -74,6 +74,12 @@ impl Collector for OfStore {
         )?;
         gauge(
             to,
+            "godwit_store_cache_bytes",
+            "Bytes of blocks of the store kept for the next reader, at most store_cache_mb",
+            stats.cache_bytes as f64,
+        )?;
+        gauge(
+            to,
             "godwit_disk_free_bytes",
             "Bytes free on the disk of the data folder",
             stats.disk.0 as f64,
@@ -199,6 +205,14 @@ impl Collector for OfProcess {
                 bytes as f64,
             )?;
         }
+        if let Some(bytes) = allocated_bytes() {
+            gauge(
+                to,
+                "process_allocated_bytes",
+                "Memory in use of what the allocator has; the rest of the resident memory is code, stacks, mapped files and gaps",
+                bytes as f64,
+            )?;
+        }
         if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
             gauge(to, "process_open_fds", "Open files", files.count() as f64)?;
         }
@@ -218,6 +232,18 @@ fn resident_bytes() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
     Some(pages * u64::try_from(rustix::param::page_size()).ok()?)
+}
+
+/// Needs the allocator to be this process's own; another one counts nothing there.
+#[cfg(feature = "jemalloc")]
+fn allocated_bytes() -> Option<usize> {
+    tikv_jemalloc_ctl::epoch::advance().ok()?;
+    tikv_jemalloc_ctl::stats::allocated::read().ok()
+}
+
+#[cfg(not(feature = "jemalloc"))]
+fn allocated_bytes() -> Option<usize> {
+    None
 }
 
 fn cpu_seconds() -> Option<f64> {

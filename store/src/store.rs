@@ -104,6 +104,8 @@ pub struct Stats {
     pub reopened: u64,
     /// Bytes kept in memory that are durable in the journal alone.
     pub overlay_bytes: u64,
+    /// Bytes of blocks that were read and are kept for the next reader; bounded by configuration.
+    pub cache_bytes: u64,
     /// Bytes free on the disk, and in all.
     pub disk: (u64, u64),
 }

@@ -222,6 +222,7 @@ impl Core {
             commit_histogram,
             reopened: m.reopened.load(Relaxed),
             overlay_bytes: self.overlay_bytes(),
+            cache_bytes: self.tree.cached_bytes(),
             disk: (m.disk_free.load(Relaxed), m.disk_total.load(Relaxed)),
         }
     }

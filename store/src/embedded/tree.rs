@@ -103,6 +103,10 @@ impl Tree {
         self.tree.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    pub(super) fn cached_bytes(&self) -> u64 {
+        self.cache.size()
+    }
+
     /// Keeps the files of the tree as they are until it is dropped.
     pub(super) fn hold(&self) -> RwLockWriteGuard<'_, ()> {
         self.busy.write().unwrap_or_else(PoisonError::into_inner)
