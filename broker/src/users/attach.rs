@@ -13,6 +13,7 @@ use super::home::Home;
 use super::queue::Queue;
 use super::rows::Name;
 use super::session::{Live, Session};
+use super::unwanted;
 use super::waiter::Waiter;
 use crate::packet::{Connack, Connect, Outgoing, Version};
 use crate::wire_trait::ConnId;
@@ -111,7 +112,7 @@ impl Home {
         ops: &mut Vec<godwit_store::Op>,
     ) -> Option<u64> {
         let (user, view, now) = (env.user, env.view(), env.unix_ms());
-        let number = env.fresh_number();
+        let (number, mono) = (env.fresh_number(), env.mono_ms());
         let granted = connect.session_expiry.min(env.common.config.session_expiry_max);
         let session = &mut self.sessions[index];
         session.expiry = granted;
@@ -129,6 +130,7 @@ impl Home {
             assigned_client_id: connect.client_id_assigned,
             paused: 0,
             ack_timer: false,
+            narrowed: unwanted::second(mono),
             inbound: Queue::default(),
             first_serial: 0,
             asked0: 0,

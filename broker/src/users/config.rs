@@ -18,7 +18,8 @@ pub struct UsersConfig {
     pub idle_ms: u64,
     /// Longest session expiry, seconds.
     pub session_expiry_max: u32,
-    /// How long after a take-up clients may take to return before their wills fire, milliseconds.
+    /// How long after a take-up clients may take to return before their wills fire and their sessions expire,
+    /// milliseconds. What begins since is not held up.
     pub return_ms: u64,
     /// How long mailbox entries are kept, milliseconds.
     pub mailbox_ms: u64,

@@ -48,7 +48,7 @@ impl Home {
         let mut gone = Vec::new();
         let mut durable = Vec::new();
         let mut offenders = Vec::new();
-        for target in targets {
+        for mut target in targets {
             let Some(index) = self
                 .sessions
                 .iter()
@@ -58,7 +58,7 @@ impl Home {
                 continue;
             };
             let session = &mut self.sessions[index];
-            if !session.wants(&publish.topic, now) {
+            if !session.narrow(&mut target, publish, now) {
                 self.unwanted(env, target.session, &publish.topic);
                 continue;
             }
@@ -199,7 +199,7 @@ pub(crate) fn give_now(session: &Session, env: &mut Env<'_, '_>, owed: &Owed) {
     };
     if !env.wire.room(live.conn) {
         env.metrics().dropped_qos0.inc();
-    } else if let Some(packet) = packet(session, live, env, owed, 0) {
+    } else if let Some(packet) = packet(session, live, env, owed, 0, false) {
         give(env, live, packet);
     }
 }
@@ -271,12 +271,10 @@ pub(crate) fn push(session: &mut Session, env: &mut Env<'_, '_>) -> u64 {
             }
             Next::Entry(owed) => owed,
         };
-        let given = packet(session, live, env, &owed, packet_id(Half::Session, next))
-            .map(|packet| PublishOut {
-                dup: session.feed.cursor.is_repeat(next),
-                ..packet
-            })
-            .is_some_and(|packet| give(env, live, packet));
+        let id = packet_id(Half::Session, next);
+        let repeat = session.feed.cursor.is_repeat(next);
+        let given =
+            packet(session, live, env, &owed, id, repeat).is_some_and(|packet| give(env, live, packet));
         let state = match (given, owed.qos) {
             (false, _) => State::Acked,
             (true, 2) => State::Sent2,
@@ -289,17 +287,19 @@ pub(crate) fn push(session: &mut Session, env: &mut Env<'_, '_>) -> u64 {
     settled
 }
 
-/// The PUBLISH of an entry. `None`: its time is over, or its right is gone (SCOPE is checked when something leaves).
+/// The PUBLISH of an entry. `None`: its time is over, or its right is gone (SCOPE is checked when something leaves). What
+/// may have been given before (`repeat`) is given to its end although its time is over (MQTT 5, 4.3.3-7 and 4.4.0-1).
 fn packet(
     session: &Session,
     live: &Live,
     env: &mut Env<'_, '_>,
     owed: &Owed,
     packet_id: u16,
+    repeat: bool,
 ) -> Option<PublishOut> {
     let publish = &*owed.publish;
     let now = env.unix_ms();
-    if publish.expires_at.is_some_and(|at| at <= now) {
+    if !repeat && publish.expires_at.is_some_and(|at| at <= now) {
         env.metrics().expired.inc();
         return None;
     }
@@ -317,12 +317,12 @@ fn packet(
         payload: publish.payload.clone(),
         qos: owed.qos,
         retain: owed.retain,
-        dup: false,
+        dup: repeat,
         packet_id,
-        // Rounded up: never 0 while it lives.
+        // Rounded up: 0 only when its time is over.
         message_expiry: publish
             .expires_at
-            .map(|at| u32::try_from((at - now).div_ceil(1_000)).unwrap_or(u32::MAX)),
+            .map(|at| u32::try_from(at.saturating_sub(now).div_ceil(1_000)).unwrap_or(u32::MAX)),
         subscription_ids: owed.subscription_ids.clone(),
         properties: publish.properties.clone(),
     })

@@ -1,7 +1,7 @@
 //! What must happen without a client: session expiry, wills and a mailbox's retention have a row `(shard, slice; when, whose)` that says *look*,
 //! not *do*. Read here in pages by the worker that owns the shard; what is then found decides.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use godwit_store::{Op, Read, ReadAnswer};
@@ -22,6 +22,9 @@ const BUSY_TICK_MS: u64 = 20;
 const SHARDS_PER_TICK: usize = 256;
 /// Due rows of a page; the rest of the shard comes with the next tick.
 const PAGE: u32 = 64;
+/// Most rows of after the start that are remembered while older ones wait, the earliest: some 700 KiB. What is beyond
+/// waits as long as those.
+const FRESH: usize = 16_384;
 /// Slices of a shard; room for more, were a shard's rows ever too many for one partition.
 const SLICE: u8 = 0;
 
@@ -100,8 +103,12 @@ pub(crate) struct Due {
     shards: Vec<Option<Shard>>,
     /// Shards whose time has come, to be read.
     queue: VecDeque<u16>,
-    /// Nothing is looked at before, of the loop's milliseconds.
+    /// Rows of before the start are not looked at before, of the loop's milliseconds.
     not_before_ms: u64,
+    /// That time is not over.
+    waits: bool,
+    /// Until then: the rows that became durable since the start. Clients did not lose them by an outage of ours.
+    fresh: BTreeSet<(u64, UserId)>,
 }
 
 /// `done < next`, always.
@@ -121,12 +128,18 @@ struct Reading {
     from: u64,
     /// When it was asked: rows up to here are looked at.
     asked: u64,
+    /// Only the rows at this time of this user.
+    only: Option<(u64, UserId)>,
 }
 
 impl Due {
-    /// The worker owns these shards; clients have until `not_before_ms` to return.
+    /// The worker owns these shards; clients have until `not_before_ms` to return. What becomes due to those that came
+    /// since is not held up by that.
     pub(crate) fn taken_up(&mut self, shards: &[u16], not_before_ms: u64) {
         self.not_before_ms = not_before_ms;
+        self.waits = true;
+        // Shards that are due come into it again.
+        self.queue.clear();
         self.shards.resize(usize::from(Key::SHARDS), None);
         for shard in shards {
             self.shards[usize::from(*shard)] = Some(Shard {
@@ -153,13 +166,56 @@ impl Due {
         if let Some(Some(shard)) = self.shards.get_mut(shard) {
             shard.done = shard.done.min(at.saturating_sub(1));
             shard.next = shard.next.min(at);
+            if self.waits {
+                self.fresh.insert((at, user));
+                if self.fresh.len() > FRESH {
+                    self.fresh.pop_last();
+                }
+            }
         }
+    }
+
+    /// Reads of the rows that became durable since the start and are due.
+    fn tick_fresh(&mut self, unix_ms: u64) -> Vec<(u16, Read)> {
+        let mut reads = Vec::new();
+        let due: Vec<(u64, UserId)> = self
+            .fresh
+            .iter()
+            .take_while(|(at, _)| *at <= unix_ms)
+            .take(SHARDS_PER_TICK)
+            .copied()
+            .collect();
+        for row in due {
+            let (at, user) = row;
+            let number = Key::User(user).shard();
+            let shard = self.shards.get_mut(usize::from(number));
+            let Some(Some(shard)) = shard else {
+                self.fresh.remove(&row);
+                continue;
+            };
+            if shard.reading.is_some() {
+                continue;
+            }
+            self.fresh.remove(&row);
+            shard.reading = Some(Reading {
+                from: shard.done,
+                asked: unix_ms,
+                only: Some(row),
+            });
+            let after = [&at.to_be_bytes()[..], user.0.as_bytes()].concat();
+            reads.push((number, read_rows(number, after.into())));
+        }
+        reads
     }
 
     /// Reads of the shards whose time has come.
     pub(crate) fn tick(&mut self, mono_ms: u64, unix_ms: u64) -> Vec<(u16, Read)> {
         if mono_ms < self.not_before_ms {
-            return Vec::new();
+            return self.tick_fresh(unix_ms);
+        }
+        if std::mem::take(&mut self.waits) {
+            // All are read now.
+            self.fresh = BTreeSet::new();
         }
         if self.queue.is_empty() {
             let due = self.shards.iter().enumerate().filter(|(_, shard)| {
@@ -175,16 +231,13 @@ impl Due {
             let from = shard.done;
             let after = Bytes::copy_from_slice(&(from + 1).to_be_bytes());
             // What turns up from now on lowers these again.
-            shard.reading = Some(Reading { from, asked: unix_ms });
+            shard.reading = Some(Reading {
+                from,
+                asked: unix_ms,
+                only: None,
+            });
             (shard.done, shard.next) = (unix_ms, u64::MAX);
-            let read = Read::Set {
-                table: DUE,
-                partition: partition(number),
-                after: Some(after),
-                up_to: None,
-                limit: PAGE,
-            };
-            reads.push((number, read));
+            reads.push((number, read_rows(number, after)));
             if reads.len() >= SHARDS_PER_TICK {
                 break;
             }
@@ -194,7 +247,7 @@ impl Due {
 
     /// When to tick next, milliseconds from now.
     pub(crate) fn next_tick_ms(&self) -> u64 {
-        match self.queue.is_empty() {
+        match self.queue.is_empty() && self.fresh.len() <= SHARDS_PER_TICK {
             true => TICK_MS,
             false => BUSY_TICK_MS,
         }
@@ -205,9 +258,18 @@ impl Due {
         let Some(Some(shard)) = self.shards.get_mut(usize::from(number)) else {
             return Vec::new();
         };
-        let Some(Reading { from, asked }) = shard.reading.take() else {
+        let Some(Reading { from, asked, only }) = shard.reading.take() else {
             return Vec::new();
         };
+        if let Some((at, user)) = only {
+            let Some(ReadAnswer::Set { elements, .. }) = answer else {
+                // Asked again, or read with the others.
+                self.stands(user, at);
+                return Vec::new();
+            };
+            let looks = elements.iter().filter_map(|(element, _)| Look::decode(element));
+            return looks.filter(|look| (look.at, look.user) == (at, user)).collect();
+        }
         let Some(ReadAnswer::Set { elements, more }) = answer else {
             shard.done = shard.done.min(from);
             shard.next = shard.next.min(from + 1);
@@ -228,16 +290,28 @@ impl Due {
     }
 }
 
+fn read_rows(shard: u16, after: Bytes) -> Read {
+    Read::Set {
+        table: DUE,
+        partition: partition(shard),
+        after: Some(after),
+        up_to: None,
+        limit: PAGE,
+    }
+}
+
 /// Sees to it that the session is looked at no later than `at`. `Some`: by a new row at this time, of which
 /// [`Due::stands`] must be told when it is durable ([`What::Expected`]).
 pub(crate) fn session_look(
-    env: &Env<'_, '_>,
+    env: &mut Env<'_, '_>,
     session: &mut Session,
     at: u64,
     ops: &mut Vec<Op>,
 ) -> Option<u64> {
     let now = env.unix_ms();
     if session.due_at > now && session.due_at <= at {
+        // It may be of before the start, and its client has returned.
+        env.common.due.stands(env.user, session.due_at);
         return None;
     }
     forget_session(env, session, ops);
@@ -354,6 +428,78 @@ mod tests {
         assert!(due.tick(29_999, 1_000_000).is_empty());
         assert_eq!(due.tick(30_000, 1_000_000).len(), 1);
         assert!(due.tick(30_001, 1_000_000).is_empty(), "it is being read");
+    }
+
+    #[test]
+    fn a_row_of_after_the_start_is_looked_at_in_time_and_the_older_ones_beside_it_are_not() {
+        let mut due = Due::default();
+        let fresh = look(2_000, None);
+        let older = Look {
+            at: 1_500,
+            session: SessionId::fresh(),
+            ..fresh
+        };
+        let another = Look {
+            at: 2_000,
+            session: SessionId::fresh(),
+            user: UserId(Uuid::max()),
+            will: None,
+        };
+        let shard = Key::User(fresh.user).shard();
+        due.taken_up(&[shard], 30_000);
+        due.stands(fresh.user, fresh.at);
+        assert!(due.tick(1_000, 1_999).is_empty());
+        let reads = due.tick(2_000, 2_000);
+        let [
+            (
+                number,
+                Read::Set {
+                    after: Some(after), ..
+                },
+            ),
+        ] = &reads[..]
+        else {
+            panic!("it is read")
+        };
+        assert!(*number == shard && older.element() < *after && *after < fresh.element());
+        assert!(due.tick(2_100, 2_100).is_empty(), "it is being read");
+        assert!(due.read(shard, None).is_empty());
+        assert_eq!(due.tick(3_000, 3_000).len(), 1, "again after a failure");
+        let elements = vec![(fresh.element(), Bytes::new()), (another.element(), Bytes::new())];
+        let answer = ReadAnswer::Set {
+            elements,
+            more: false,
+        };
+        assert_eq!(due.read(shard, Some(&answer)), [fresh]);
+        assert!(due.tick(29_999, 29_999).is_empty());
+        let reads = due.tick(30_000, 30_000);
+        let [
+            (
+                _,
+                Read::Set {
+                    after: Some(after), ..
+                },
+            ),
+        ] = &reads[..]
+        else {
+            panic!("all are read")
+        };
+        assert!(*after < older.element());
+    }
+
+    #[test]
+    fn rows_of_after_the_start_are_bounded_and_the_earliest_are_kept() {
+        let mut due = Due::default();
+        let user = UserId::fresh();
+        due.taken_up(&[Key::User(user).shard()], 30_000);
+        for at in (1..=FRESH as u64 + 10).rev() {
+            due.stands(user, at);
+        }
+        assert_eq!(due.fresh.len(), FRESH);
+        assert_eq!(due.fresh.first(), Some(&(1, user)));
+        due.tick(30_000, 1_000_000);
+        due.stands(user, 5);
+        assert!(due.fresh.is_empty());
     }
 
     #[test]

@@ -75,6 +75,8 @@ pub(crate) struct Live {
     pub(crate) paused: u8,
     /// A timer for held PUBLISHes is set.
     pub(crate) ack_timer: bool,
+    /// When an UNSUBACK was sent last, or it began ([`super::unwanted::second`]).
+    pub(crate) narrowed: u8,
     /// QoS 1 and 2 publishes from the client that are not acknowledged, in order.
     pub(crate) inbound: Queue<Inbound>,
     /// Number of the first of them.

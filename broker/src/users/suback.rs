@@ -12,6 +12,7 @@ use super::home::Home;
 use super::request::Kind;
 use super::rows::Name;
 use super::subscribe::{QUOTA, UNSPECIFIED, unroute};
+use super::unwanted;
 use super::waiter::Waiter;
 use crate::packet::{Outgoing, PacketId, Version};
 use crate::wire_trait::ConnId;
@@ -246,7 +247,10 @@ impl Home {
     pub(crate) fn unsubscribed(&mut self, env: &mut Env<'_, '_>, conn: ConnId, done: Unsubscribed) {
         unroute(env, done.routes);
         let unsuback = Outgoing::Unsuback(done.packet_id, done.codes);
-        if self.session_at(conn).is_some() {
+        let now = env.mono_ms();
+        let session = self.session_at(conn);
+        if let Some(live) = session.and_then(|session| session.live.as_deref_mut()) {
+            live.narrowed = unwanted::second(now);
             // Larger than what the client takes: its connection ends.
             let _ = env.wire.send(conn, &unsuback);
         }

@@ -2,6 +2,7 @@
 
 mod chat;
 mod clients;
+mod corners;
 mod delays;
 mod ends;
 mod homes;
