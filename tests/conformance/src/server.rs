@@ -4,7 +4,7 @@
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use godwit_e2e::binaries::Program;
 use godwit_e2e::node::Node;
@@ -14,10 +14,6 @@ use crate::wire::Version;
 
 /// First level of the topics that the guarded server refuses to everyone, by a rule given at its start.
 pub(crate) const DENIED: &str = "denied";
-
-/// For so long after its start Godwit lets no session expire and no delayed will out, so that clients have time to come
-/// back from an outage.
-const SETTLED: Duration = Duration::from_secs(31);
 
 /// Numbers for names, one row for all servers.
 static NAMES: AtomicU32 = AtomicU32::new(0);
@@ -33,7 +29,6 @@ pub(crate) struct Server {
     pub(crate) own: bool,
     /// One more like it, with the rule for [`DENIED`].
     guarded: Option<SocketAddr>,
-    began: Instant,
     /// Kept so that it runs on; with its folder.
     _nodes: Vec<(Node, tempfile::TempDir)>,
 }
@@ -59,7 +54,6 @@ impl Server {
             http: Some(at(ports.http)),
             own: true,
             guarded: Some(at(guarded.0.ports().mqtt)),
-            began: Instant::now(),
             _nodes: vec![plain, guarded],
         })
     }
@@ -72,7 +66,6 @@ impl Server {
             http: None,
             own: false,
             guarded: None,
-            began: Instant::now(),
             _nodes: Vec::new(),
         }
     }
@@ -88,13 +81,6 @@ impl Server {
         let mut guarded = Self::at(self.version, mqtt);
         guarded.own = self.own;
         Ok(guarded)
-    }
-
-    /// Waits until sessions expire and delayed wills go out in time; see [`SETTLED`].
-    pub(crate) fn settled(&self) {
-        if self.own {
-            thread::sleep(SETTLED.saturating_sub(self.began.elapsed()));
-        }
     }
 
     /// A client id or topic that no other case has. It fits into 23 bytes of letters and digits.

@@ -264,7 +264,6 @@ fn expiry_0_ends_with_the_connection(server: &Server) -> Outcome {
 }
 
 fn expires_after_its_time(server: &Server) -> Outcome {
-    server.settled();
     let topic = server.name("t");
     let connect = Connect::new(server).clean(false).with(0x11, Value::Four(1));
     let mut client = connect.open()?;
@@ -287,7 +286,6 @@ fn expiry_at_disconnect_ends_it(server: &Server) -> Outcome {
 }
 
 fn expiry_at_disconnect_prolongs_it(server: &Server) -> Outcome {
-    server.settled();
     let connect = Connect::new(server).clean(false).with(0x11, Value::Four(1));
     connect.open()?.disconnect_with(0, &[(0x11, Value::Four(600))])?;
     std::thread::sleep(Duration::from_millis(2500));
@@ -322,7 +320,6 @@ fn resumed_expiry_is_the_new_one(server: &Server) -> Outcome {
 }
 
 fn never_ends_while_connected(server: &Server) -> Outcome {
-    server.settled();
     let topic = server.name("t");
     let mut client = Connect::new(server)
         .clean(false)
@@ -335,7 +332,7 @@ fn never_ends_while_connected(server: &Server) -> Outcome {
 }
 
 /// The server waits a while after its start so that clients may come back from an outage; a session that was made since
-/// has nothing to do with that. Begun before all other cases.
+/// has nothing to do with that.
 fn expires_right_after_a_start(server: &Server) -> Outcome {
     let connect = Connect::new(server).clean(false).with(0x11, Value::Four(1));
     connect.open()?.disconnect()?;

@@ -194,7 +194,6 @@ fn error_disconnect_publishes(server: &Server) -> Outcome {
 }
 
 fn delay_is_waited_for(server: &Server) -> Outcome {
-    server.settled();
     let (mut watcher, topic) = watched(server)?;
     let will = Will::new(&topic, "late", 1).with(0x18, Value::Four(2));
     drop(Connect::new(server).kept().will(will).open()?);
@@ -208,7 +207,6 @@ fn delay_is_waited_for(server: &Server) -> Outcome {
 }
 
 fn delay_ends_with_the_session(server: &Server) -> Outcome {
-    server.settled();
     let (mut watcher, topic) = watched(server)?;
     // Without expiry the session ends with its connection; with 1 s, then.
     for expiry in [0, 1] {
@@ -227,7 +225,6 @@ fn delay_ends_with_the_session(server: &Server) -> Outcome {
 }
 
 fn coming_back_in_time_cancels(server: &Server) -> Outcome {
-    server.settled();
     let (mut watcher, topic) = watched(server)?;
     let kept = Connect::new(server).kept();
     let will = Will::new(&topic, "must not", 1).with(0x18, Value::Four(1));
@@ -282,7 +279,6 @@ fn properties_are_published(server: &Server) -> Outcome {
 }
 
 fn take_over_in_time_cancels(server: &Server) -> Outcome {
-    server.settled();
     let (mut watcher, topic) = watched(server)?;
     let kept = Connect::new(server).kept();
     let will = Will::new(&topic, "must not", 1).with(0x18, Value::Four(1));
