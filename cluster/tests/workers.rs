@@ -293,11 +293,15 @@ async fn a_worker_that_fails_leaves_nobody_waiting_and_says_so() {
     let router = workers.router().clone();
     let key = conversation_of(&router, 0);
     assert!(!router.has_failed());
+    let (told, failures) = std::sync::mpsc::channel();
+    router.on_failure(move || told.send(()).expect("the test waits"));
     for _ in 0..2 {
         let answer = in_time(router.call(key.clone(), indexed(1))).await;
         assert!(matches!(answer, Answer::Refused(refusal) if refusal.code == Code::Unavailable));
     }
     assert!(router.has_failed());
+    let patience = std::time::Duration::from_secs(5);
+    failures.recv_timeout(patience).expect("who watches is told");
     assert!(!router.tell(key, indexed(1)));
     workers.stop();
 }

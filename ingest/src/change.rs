@@ -231,6 +231,7 @@ impl Ingest {
             return;
         };
         let Some(event) = self.conversation_event(id, by, chat::ConversationOp::Changed) else {
+            cx.answer(reply, Refusal::unavailable().into());
             return;
         };
         if let Some(conversation) = self.conversations.get_mut(&id) {
