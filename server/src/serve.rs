@@ -118,6 +118,7 @@ pub fn serve(
         search,
         store,
     };
+    warn_of_doors(&node, &addresses);
     if let Err(error) = parts.open_doors(&node, &metrics, listeners) {
         shutdown.begin();
         parts.end();
@@ -275,6 +276,10 @@ fn tell_start(node: &Node, addresses: &Addresses, connections: u32) {
         connections,
         "serving"
     );
+}
+
+/// What an operator should know of a door before anybody comes through it.
+fn warn_of_doors(node: &Node, addresses: &Addresses) {
     if node.settings.options.anonymous {
         tracing::warn!("anonymous clients are let in: they read and write every ordinary topic");
     }
