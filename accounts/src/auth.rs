@@ -48,6 +48,35 @@ impl Accounts {
         self.judged(principal)
     }
 
+    /// What a SCRAM exchange with one of this user's device tokens is judged by; who is nobody, or a token that is not
+    /// there, gets what no proof fits.
+    pub(crate) fn scram_keys(&mut self, cx: &Cx<'_>, user: UserId, token: &str) -> Answer {
+        let now = cx.now().unix_ms;
+        let alive = |row: &&TokenRow| row.expires_at == 0 || now < row.expires_at;
+        let id = token.parse::<Uuid>().ok();
+        let row = id.and_then(|id| self.user(user).tokens.get(&id).filter(alive));
+        let keys = row.and_then(TokenRow::scram);
+        let keys = keys.unwrap_or_else(|| self.tokens.scram_of_nobody(user, token));
+        answer(AccountAnswer::ScramKeys(keys))
+    }
+
+    pub(crate) fn check_device_token(&mut self, cx: &Cx<'_>, user: UserId, id: Uuid) -> Answer {
+        let principal = self.user(user).by_token_id(user, id, cx.now().unix_ms);
+        self.judged(principal)
+    }
+
+    pub(crate) fn check_certificate(
+        &mut self,
+        cx: &Cx<'_>,
+        user: UserId,
+        certificate: Uuid,
+        expires_at: u64,
+    ) -> Answer {
+        let now = cx.now().unix_ms;
+        let principal = self.user(user).by_certificate(user, certificate, expires_at, now);
+        self.judged(principal)
+    }
+
     fn judged(&self, principal: Option<Principal>) -> Answer {
         match principal {
             Some(principal) => {
@@ -278,6 +307,10 @@ impl Accounts {
             rest: token.scopes.rest,
             created_at: now,
             expires_at: token.expires_at,
+            scram_salt: token.scram.salt.to_vec().into(),
+            scram_iterations: token.scram.iterations,
+            scram_stored_key: token.scram.stored_key.to_vec().into(),
+            scram_server_key: token.scram.server_key.to_vec().into(),
         };
         ops.push(put(user, view, kind::TOKEN, token.id.as_bytes(), &row));
         ops.push(Op::Put {

@@ -13,6 +13,7 @@ pub mod password;
 mod people;
 mod role;
 mod rows;
+pub mod scram;
 mod state;
 pub mod tables;
 pub mod tokens;

@@ -195,6 +195,21 @@ impl Accounts {
                 let answer = self.check_session(cx, user, session, expires_at);
                 cx.answer(reply, answer);
             }
+            C::ScramKeys { token } => {
+                let answer = self.scram_keys(cx, user, &token);
+                cx.answer(reply, answer);
+            }
+            C::CheckDeviceToken { id } => {
+                let answer = self.check_device_token(cx, user, id);
+                cx.answer(reply, answer);
+            }
+            C::CheckCertificate {
+                certificate,
+                expires_at,
+            } => {
+                let answer = self.check_certificate(cx, user, certificate, expires_at);
+                cx.answer(reply, answer);
+            }
             C::MayWrite { by } => {
                 let answer = self.may_write(user, by);
                 cx.answer(reply, answer);

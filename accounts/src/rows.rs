@@ -2,6 +2,7 @@
 //! No meaning here, only form.
 
 use bytes::Bytes;
+use godwit_wire::account::ScramKeys;
 use prost::Message;
 use uuid::Uuid;
 
@@ -78,6 +79,27 @@ pub(crate) struct TokenRow {
     pub(crate) created_at: u64,
     #[prost(uint64, tag = "7")]
     pub(crate) expires_at: u64,
+    /// For SCRAM-SHA-256: salt, iterations, StoredKey, ServerKey.
+    #[prost(bytes = "bytes", tag = "8")]
+    pub(crate) scram_salt: Bytes,
+    #[prost(uint32, tag = "9")]
+    pub(crate) scram_iterations: u32,
+    #[prost(bytes = "bytes", tag = "10")]
+    pub(crate) scram_stored_key: Bytes,
+    #[prost(bytes = "bytes", tag = "11")]
+    pub(crate) scram_server_key: Bytes,
+}
+
+impl TokenRow {
+    /// What a SCRAM exchange is judged by; `None` if the row has none.
+    pub(crate) fn scram(&self) -> Option<ScramKeys> {
+        Some(ScramKeys {
+            salt: self.scram_salt[..].try_into().ok()?,
+            iterations: self.scram_iterations,
+            stored_key: self.scram_stored_key[..].try_into().ok()?,
+            server_key: self.scram_server_key[..].try_into().ok()?,
+        })
+    }
 }
 
 /// What another user is to this one.

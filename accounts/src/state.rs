@@ -83,6 +83,29 @@ impl User {
         self.principal(user, *id, row.expires_at, scopes(row))
     }
 
+    /// Who comes with a device token whose proof was checked.
+    pub(crate) fn by_token_id(&self, user: UserId, id: Uuid, now: u64) -> Option<Principal> {
+        let row = self.tokens.get(&id)?;
+        let alive = row.expires_at == 0 || now < row.expires_at;
+        alive.then(|| self.principal(user, id, row.expires_at, scopes(row)))?
+    }
+
+    /// Who comes with a certificate that TLS has verified: a device, as with a device token of these scopes.
+    pub(crate) fn by_certificate(
+        &self,
+        user: UserId,
+        certificate: Uuid,
+        expires_at: u64,
+        now: u64,
+    ) -> Option<Principal> {
+        let scopes = Scopes {
+            chat: true,
+            topics: true,
+            rest: false,
+        };
+        (now < expires_at).then(|| self.principal(user, certificate, expires_at, scopes))?
+    }
+
     fn principal(
         &self,
         user: UserId,

@@ -56,6 +56,7 @@ pub struct Tokens {
     encoding: EncodingKey,
     decoding: DecodingKey,
     validation: Validation,
+    pub(crate) seed: [u8; 32],
 }
 
 impl std::fmt::Debug for Tokens {
@@ -124,6 +125,7 @@ impl Tokens {
             encoding: EncodingKey::from_ed_der(seed),
             decoding: DecodingKey::from_ed_der(public.as_bytes()),
             validation,
+            seed: *seed,
         }
     }
 

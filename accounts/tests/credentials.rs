@@ -11,7 +11,7 @@ use godwit_accounts::tokens::{RefreshToken, device_token_hash, new_device_token}
 use godwit_store::{Read, ReadAnswer};
 use godwit_wire::account::{
     AccountAnswer, AccountCommand as C, IdempotencyKey, NewDeviceToken, NewLoginSession, Principal, Scopes,
-    Secret,
+    ScramKeys, Secret,
 };
 use godwit_wire::code::Code;
 use godwit_wire::command::{Command, UserCommand};
@@ -62,6 +62,13 @@ fn device_token(scopes: Scopes, expires_at: u64) -> (Secret, NewDeviceToken) {
     let token = NewDeviceToken {
         id: Uuid::now_v7(),
         token_hash: device_token_hash(&secret.0).unwrap(),
+        // What is proved by it is tested where it is made.
+        scram: ScramKeys {
+            salt: [1; 16],
+            iterations: 4_096,
+            stored_key: [2; 32],
+            server_key: [3; 32],
+        },
         name: "phone".into(),
         scopes,
         expires_at,

@@ -125,9 +125,15 @@ pub(crate) async fn create(
     let secret = new_device_token();
     let token_hash = device_token_hash(&secret.0).ok_or_else(unexpected)?;
     let key = key.with(body.digest);
+    let (id, user) = (Uuid::now_v7(), caller.principal.user);
+    let (tokens, copy) = (api.parts.tokens.clone(), secret.clone());
+    // Milliseconds of hashing.
+    let scram = tokio::task::spawn_blocking(move || tokens.scram_keys(user, id, &copy));
+    let scram = scram.await.map_err(|_| unexpected())?;
     let new = NewDeviceToken {
-        id: Uuid::now_v7(),
+        id,
         token_hash,
+        scram,
         name,
         scopes,
         expires_at,

@@ -17,6 +17,25 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// What the server has of a device token to judge a SCRAM-SHA-256 exchange (RFC 5802, section 3). Lets nobody in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ScramKeys {
+    /// 16 bytes.
+    pub salt: [u8; 16],
+    /// Of PBKDF2.
+    pub iterations: u32,
+    /// SHA-256 of the client's key.
+    pub stored_key: [u8; 32],
+    /// What the server signs with.
+    pub server_key: [u8; 32],
+}
+
+impl std::fmt::Debug for ScramKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ScramKeys(…)")
+    }
+}
+
 /// Who is at a door.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
@@ -59,6 +78,25 @@ pub enum AccountCommand {
     Authenticate {
         /// As it came.
         secret: Secret,
+    },
+    /// What a SCRAM exchange with a device token is judged by. Answer: `ScramKeys`, also for one that is not there: keys
+    /// that no proof fits.
+    ScramKeys {
+        /// The token's id as the client wrote it, at most 64 bytes.
+        token: Box<str>,
+    },
+    /// Judges a device token whose proof the caller has checked. Answer: `Principal`.
+    CheckDeviceToken {
+        /// Which.
+        id: Uuid,
+    },
+    /// Judges a client certificate that the TLS handshake has verified and that names this user. Answer: `Principal` with the
+    /// scopes of a device, `chat` and `topics`.
+    CheckCertificate {
+        /// Stands for this very certificate.
+        certificate: Uuid,
+        /// When it ends, milliseconds since 1970.
+        expires_at: u64,
     },
     /// Whether `by` may write to this user (not blocked; config `direct`). Answer: `Done` or `not_found`.
     MayWrite {
@@ -241,6 +279,8 @@ pub struct NewDeviceToken {
     pub id: Uuid,
     /// SHA-256 of the token.
     pub token_hash: [u8; 32],
+    /// For SCRAM-SHA-256.
+    pub scram: ScramKeys,
     /// Name for people, at most 128 bytes.
     pub name: String,
     /// What it may be used for.
@@ -325,6 +365,8 @@ pub enum ContactState {
 pub enum AccountAnswer {
     /// Of `Authenticate`.
     Principal(Principal),
+    /// Of `ScramKeys`.
+    ScramKeys(ScramKeys),
     /// Of `Conversations`: `(id, group)`, and whether there is more.
     Conversations(Vec<(ConversationId, bool)>, bool),
     /// Of `Register`: the user, and whether this repeats an earlier request.
