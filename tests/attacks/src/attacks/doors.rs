@@ -1,0 +1,295 @@
+//! Attacks on the doors, before anybody is known: connections that dribble, are silent, or come in crowds.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::task::JoinSet;
+
+use crate::bed::{Bed, Setup};
+use crate::judge::Attack;
+use crate::peer::Peer;
+use crate::wire::{self, Hello};
+
+/// A CONNECT must be whole within this (docs/limits.md), and the connection closed a second later at the latest.
+const GREETING: Duration = Duration::from_secs(5);
+const CLOSED: Duration = Duration::from_secs(6);
+/// What a loaded machine may add.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// Waits for all; gives what each gave, or the first error.
+pub(super) async fn all<T: 'static>(mut tasks: JoinSet<Result<T>>) -> Result<Vec<T>> {
+    let mut done = Vec::new();
+    while let Some(one) = tasks.join_next().await {
+        done.push(one??);
+    }
+    Ok(done)
+}
+
+fn longest(times: &[Duration]) -> Duration {
+    times.iter().copied().max().unwrap_or_default()
+}
+
+/// A CONNECT that comes a byte at a time, never whole.
+pub fn slowloris(long: bool) -> Attack {
+    let count = if long { 5_000 } else { 300 };
+    let run = move |bed: Arc<Bed>| async move {
+        let mut tasks = JoinSet::new();
+        for number in 0..count {
+            let bed = Arc::clone(&bed);
+            tasks.spawn(async move {
+                let mut peer = Peer::bare(bed.mqtt(), number).await?;
+                let begun = Instant::now();
+                // Longer than it has time for.
+                let bytes = wire::connect(&Hello {
+                    client: "x".repeat(200),
+                    ..Hello::default()
+                });
+                for byte in bytes.chunks(1) {
+                    peer.send_anyway(byte).await;
+                    if let Ok(code) = peer.ended(Duration::from_millis(200)).await {
+                        ensure!(code.is_none(), "it was told {code:?}");
+                        return Ok(begun.elapsed());
+                    }
+                }
+                bail!("a CONNECT that dribbled for {:?} was not closed", begun.elapsed())
+            });
+        }
+        let times = all(tasks).await?;
+        closed_in_time(&bed, &times, count).await
+    };
+    Attack::new("slowloris on CONNECT", Setup::default(), long, run).memory(
+        (16 << 20) + count as u64 * (1 << 10),
+        "1 KiB a connection, and 16 MiB",
+    )
+}
+
+async fn closed_in_time(bed: &Bed, times: &[Duration], count: usize) -> Result<Vec<String>> {
+    let (first, last) = (times.iter().min().copied().unwrap_or_default(), longest(times));
+    ensure!(first >= GREETING, "the first was closed after {first:?} already");
+    ensure!(last <= CLOSED + SLACK, "the last was closed after {last:?}");
+    let counted = bed.metric("godwit_mqtt_greeting_timeouts_total").await?;
+    ensure!(counted >= count as f64, "{counted} counted of {count}");
+    Ok(vec![format!(
+        "{count} connections closed without a word after {:.1} to {:.1} s (5 s and up to 1 s), counted",
+        first.as_secs_f64(),
+        last.as_secs_f64()
+    )])
+}
+
+/// Connections that never speak: more of them than are let in, in the long form.
+pub fn silent(long: bool) -> Attack {
+    let count = if long { 20_000 } else { 2_000 };
+    let run = move |bed: Arc<Bed>| async move {
+        let mut tasks = JoinSet::new();
+        for number in 0..count {
+            let bed = Arc::clone(&bed);
+            if number % 50 == 49 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            tasks.spawn(async move {
+                let mut peer = Peer::bare(bed.mqtt(), number).await?;
+                let begun = Instant::now();
+                let code = peer.ended(CLOSED + 5 * SLACK).await.context("silent")?;
+                ensure!(code.is_none(), "it was told {code:?}");
+                Ok(begun.elapsed())
+            });
+        }
+        let times = all(tasks).await?;
+        let refused = bed
+            .metric("godwit_mqtt_refused_total{reason=\"too_many\"")
+            .await?;
+        let kept: Vec<Duration> = times
+            .into_iter()
+            .filter(|time| *time >= Duration::from_secs(1))
+            .collect();
+        ensure!(
+            kept.len() as f64 + refused >= count as f64,
+            "{} and {refused} of {count}",
+            kept.len()
+        );
+        let mut told = closed_in_time(&bed, &kept, kept.len()).await?;
+        told.push(format!(
+            "{refused} more were closed at once: connections were at their limit"
+        ));
+        Ok(told)
+    };
+    Attack::new("connections that never speak", Setup::default(), long, run).memory(
+        (16 << 20) + count as u64 * (1 << 10),
+        "1 KiB a connection, and 16 MiB",
+    )
+}
+
+/// Everybody drops and returns at once.
+pub fn storm(long: bool) -> Attack {
+    let count = if long { 5_000 } else { 500 };
+    let setup = Setup {
+        anonymous: true,
+        ..Setup::default()
+    };
+    let run = move |bed: Arc<Bed>| async move {
+        let begun = Instant::now();
+        let peers = arrive(&bed, count, false).await?;
+        let first = begun.elapsed();
+        ensure!(peers.len() == count, "{} of {count} came", peers.len());
+        drop(peers);
+        let begun = Instant::now();
+        let peers = arrive(&bed, count, true).await?;
+        let second = begun.elapsed();
+        ensure!(
+            peers.len() * 100 >= count * 99,
+            "{} of {count} are back",
+            peers.len()
+        );
+        // The first time made the sessions; a second is what noise may add to a short run.
+        let mark = 2 * first + Duration::from_secs(1);
+        ensure!(
+            second <= mark,
+            "back after {second:?}, first connected in {first:?}"
+        );
+        Ok(vec![format!(
+            "{} of {count} persistent sessions back {:.2} s after all dropped at once, all still there; connected and subscribed \
+             for the first time in {:.2} s",
+            peers.len(),
+            second.as_secs_f64(),
+            first.as_secs_f64()
+        )])
+    };
+    Attack::new("storm: everybody drops and returns", setup, long, run).memory(
+        (32 << 20) + count as u64 * (16 << 10),
+        "16 KiB a session twice loaded, and 32 MiB",
+    )
+}
+
+async fn arrive(bed: &Arc<Bed>, count: usize, again: bool) -> Result<Vec<Peer>> {
+    let mut tasks = JoinSet::new();
+    for number in 0..count {
+        let bed = Arc::clone(bed);
+        tasks.spawn(async move {
+            let hello = Hello {
+                client: format!("storm{number}"),
+                expiry: 3_600,
+                ..Hello::default()
+            };
+            let (mut peer, connack) = Peer::ask(bed.mqtt(), number, &hello).await?;
+            let connack = connack.context("closed in place of a CONNACK")?;
+            ensure!(connack.code() == 0, "CONNACK {:#04x}", connack.code());
+            ensure!(
+                connack.session_present() == again,
+                "session present {}",
+                connack.session_present()
+            );
+            if !again {
+                let codes = peer.subscribe(&[format!("storm/{number}")], 1).await?;
+                ensure!(codes == [1], "SUBACK {codes:02x?}");
+            }
+            Ok(peer)
+        });
+    }
+    all(tasks).await
+}
+
+/// More clients than the limit on open files leaves room for: who comes on top is closed at once, the store keeps its
+/// descriptors, and turning away costs next to nothing.
+pub fn descriptors(long: bool) -> Attack {
+    let files = if long { 8_192 } else { 1_024 };
+    let setup = Setup {
+        anonymous: true,
+        files: Some(files),
+        ..Setup::default()
+    };
+    // What docs/limits.md says: an eighth is for HTTP, 512 for the store.
+    let room = files as usize - files as usize / 8 - 512;
+    full("descriptors used up", setup, room, long)
+}
+
+/// More clients than `max_connections`.
+pub fn connections(long: bool) -> Attack {
+    let setup = Setup {
+        anonymous: true,
+        options: vec![("GODWIT_MAX_CONNECTIONS", "200".into())],
+        ..Setup::default()
+    };
+    full("the limit on connections", setup, 200, long)
+}
+
+fn full(name: &'static str, setup: Setup, room: usize, long: bool) -> Attack {
+    let watched = if long { 20 } else { 2 };
+    let run = move |bed: Arc<Bed>| async move {
+        let mut kept = Vec::new();
+        let mut http = Vec::new();
+        let mut turned_away = 0;
+        for number in 0..room + 100 {
+            let hello = Hello {
+                client: format!("crowd{number}"),
+                ..Hello::default()
+            };
+            match Peer::ask(bed.mqtt(), number, &hello).await {
+                Ok((peer, Some(packet))) if packet.code() == 0 => kept.push(peer),
+                Ok((_, None)) => turned_away += 1,
+                Ok((_, Some(packet))) => bail!("CONNACK {:#04x} at the limit", packet.code()),
+                Err(_) => turned_away += 1,
+            }
+            // HTTP's doors are crowded too.
+            if number % 2 == 0
+                && let Ok(peer) = Peer::bare(bed.http(), number).await
+            {
+                http.push(peer);
+            }
+        }
+        // Three bystanders are in, and a fourth comes and goes.
+        ensure!(
+            kept.len() <= room && kept.len() + 8 >= room,
+            "{} were let in where {room} fit",
+            kept.len()
+        );
+        let descriptors = bed.descriptors()?;
+        let (cpu, begun) = (bed.cpu_seconds()?, Instant::now());
+        let mut knocks = 0_u32;
+        while begun.elapsed() < Duration::from_secs(watched) {
+            let mut peer = Peer::bare(bed.mqtt(), 50_000 + knocks as usize).await?;
+            let code = peer.ended(Duration::from_secs(2)).await;
+            if let Ok(Some(code)) = code {
+                bail!("{code:#04x} at the limit");
+            }
+            knocks += 1;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let share = (bed.cpu_seconds()? - cpu) / begun.elapsed().as_secs_f64();
+        let rate = f64::from(knocks) / begun.elapsed().as_secs_f64();
+        ensure!(
+            share < 3.0 * 0.2,
+            "the process takes {:.0} % of a core, bystanders and all",
+            share * 100.0
+        );
+        let refused = bed
+            .metric("godwit_mqtt_refused_total{reason=\"too_many\"")
+            .await?;
+        ensure!(refused >= f64::from(knocks), "{refused} counted");
+        kept.truncate(kept.len() / 2);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let hello = Hello {
+            client: "later".into(),
+            ..Hello::default()
+        };
+        Peer::open(bed.mqtt(), 1, &hello)
+            .await
+            .context("half have left, and still nobody is let in")?;
+        Ok(vec![
+            format!(
+                "{} let in ({room} fit, bystanders among them), {turned_away} and then {knocks} more closed at once, counted; \
+                 {descriptors} descriptors in use; a new one let in when half had left",
+                kept.len() * 2
+            ),
+            format!(
+                "while {rate:.0} a second were turned away the whole process took {:.1} % of a core, the bystanders' \
+                 messages among it (mark 20 %)",
+                share * 100.0
+            ),
+        ])
+    };
+    Attack::new(name, setup, long, run).without_connects().memory(
+        (32 << 20) + room as u64 * (16 << 10),
+        "16 KiB a connection, and 32 MiB",
+    )
+}

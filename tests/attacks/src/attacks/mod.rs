@@ -1,0 +1,37 @@
+//! The attacks, a file a family. Each function gives the attack in its short form (seconds, in `cargo test`) or its long
+//! one (`godwit-attacks`).
+
+pub mod doors;
+pub mod floods;
+pub mod flows;
+pub mod oversized;
+pub mod subscriptions;
+pub mod websocket;
+
+use crate::judge::Attack;
+
+/// Makes an attack: `true` in its long form.
+pub type Make = fn(bool) -> Attack;
+
+/// Every attack, in the order of the report.
+pub const ALL: &[Make] = &[
+    doors::slowloris,
+    doors::silent,
+    doors::storm,
+    doors::connections,
+    doors::descriptors,
+    oversized::packets,
+    oversized::held,
+    subscriptions::deep_wildcards,
+    subscriptions::everything,
+    subscriptions::million,
+    subscriptions::probing,
+    floods::retained,
+    floods::wills,
+    floods::take_over,
+    flows::never_completed,
+    flows::owed_without_end,
+    flows::slow_reader,
+    flows::vanished,
+    websocket::compression,
+];
