@@ -44,8 +44,12 @@ impl Tokens {
             rand::rng().fill(key);
         }
         let [stored_key, server_key] = random;
+        // However it is written: as it is written in the salt of one that is there.
+        let token = token
+            .parse::<Uuid>()
+            .map_or_else(|_| token.to_owned(), |id| id.to_string());
         ScramKeys {
-            salt: self.scram_salt(user, &token.to_ascii_lowercase()),
+            salt: self.scram_salt(user, &token),
             iterations: ITERATIONS,
             stored_key,
             server_key,
