@@ -18,7 +18,7 @@ use crate::peer::Peer;
 use crate::wire::{self, Hello};
 
 /// Between two messages of a line.
-const EVERY: Duration = Duration::from_millis(20);
+pub const EVERY: Duration = Duration::from_millis(20);
 /// Between two connections of who comes and goes.
 const COMES: Duration = Duration::from_millis(60);
 /// How long what is under way at the end may take.
@@ -97,7 +97,7 @@ impl Bystanders {
     ///
     /// # Errors
     /// When they do not get that far.
-    pub fn start(bed: &Bed) -> Result<Self> {
+    pub fn start(bed: &Bed, topic_every: Duration) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -111,18 +111,18 @@ impl Bystanders {
         let desk = client(&shared, alice, "desk", port, None);
         client(&shared, bob, "phone", port, Some("me/inbox/text"));
         wait(|| shared.ready.load(Ordering::Acquire) == 3)?;
-        tokio::spawn(send(Arc::clone(&shared), desk, own, false));
+        tokio::spawn(send(Arc::clone(&shared), desk, own, Some(topic_every)));
         tokio::spawn(send(
             Arc::clone(&shared),
             phone,
             format!("c/@{}/send/text", bob.name),
-            true,
+            None,
         ));
         tokio::spawn(come_and_go(Arc::clone(&shared), alice.clone(), port));
         wait(|| {
             [&shared.chat, &shared.topic]
                 .iter()
-                .all(|line| lock(&line.arrived).len() >= 5)
+                .all(|line| lock(&line.arrived).len() >= 2)
         })?;
         Ok(Self {
             runtime: Some(runtime),
@@ -288,10 +288,14 @@ fn came(shared: &Shared, packet: Packet, client: &AsyncClient, filter: Option<&s
     }
 }
 
-/// The steady sender of a line.
-async fn send(shared: Arc<Shared>, client: AsyncClient, topic: String, chat: bool) {
-    let line = if chat { &shared.chat } else { &shared.topic };
-    let mut ticks = tokio::time::interval(EVERY);
+/// The steady sender of a line, of chat without another pace.
+async fn send(shared: Arc<Shared>, client: AsyncClient, topic: String, every: Option<Duration>) {
+    let line = if every.is_none() {
+        &shared.chat
+    } else {
+        &shared.topic
+    };
+    let mut ticks = tokio::time::interval(every.unwrap_or(EVERY));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

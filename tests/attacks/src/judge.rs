@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::bed::{Bed, Setup};
-use crate::bystander::{Bystanders, Harm, Times};
+use crate::bystander::{Bystanders, EVERY, Harm, Times};
 
 /// No mark is below this: a p99 of 1 ms doubles by noise.
 pub const FLOOR: Duration = Duration::from_millis(20);
@@ -21,8 +21,8 @@ pub const SLACK: u32 = 3;
 const TRIES: usize = 3;
 /// An attack that takes longer has failed.
 const LONGEST: Duration = Duration::from_secs(300);
-/// One attack at a time: their latencies are judged.
-static ALONE: Mutex<()> = Mutex::new(());
+/// One attack at a time, and one that waits: their latencies are judged.
+static ALONE: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
 /// The attacker's threads stand for other machines: they leave the processors to the server and the bystanders.
 const NICE: i32 = 10;
 
@@ -43,6 +43,10 @@ pub struct Attack {
     pub memory: u64,
     /// Where that figure comes from.
     pub because: String,
+    /// Between two messages of the bystanders' line on an ordinary topic.
+    pub topic_every: Duration,
+    /// It mostly waits: it may run beside another one.
+    pub waits: bool,
     /// How long the bystanders are watched before.
     pub before: Duration,
     /// What is done, and its stated effect on the offender; an error when the effect is another.
@@ -69,6 +73,8 @@ impl Attack {
             connects: true,
             memory: 32 << 20,
             because: "buffers, the store's overlay".into(),
+            topic_every: EVERY,
+            waits: false,
             before: Duration::from_millis(if long { 5_000 } else { 1_000 }),
             run: Box::new(move |bed| Box::pin(run(bed))),
         }
@@ -86,6 +92,20 @@ impl Attack {
     #[must_use]
     pub fn mark(mut self, mark: f64) -> Self {
         self.mark = mark;
+        self
+    }
+
+    /// Another pace of the bystanders' line on an ordinary topic.
+    #[must_use]
+    pub fn topic_every(mut self, every: Duration) -> Self {
+        self.topic_every = every;
+        self
+    }
+
+    /// Mostly waits, so that another one may run beside it.
+    #[must_use]
+    pub fn waits(mut self) -> Self {
+        self.waits = true;
         self
     }
 
@@ -254,7 +274,7 @@ impl fmt::Display for Report {
 /// When the server or the bystanders do not get going: nothing can be said then.
 pub fn run(attack: &Attack) -> Result<Report> {
     let bed = Bed::start(&attack.setup).with_context(|| attack.name)?;
-    let mut bystanders = Bystanders::start(&bed).with_context(|| bed.tail())?;
+    let mut bystanders = Bystanders::start(&bed, attack.topic_every).with_context(|| bed.tail())?;
     let attackers = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -314,7 +334,9 @@ pub fn run(attack: &Attack) -> Result<Report> {
 /// # Errors
 /// What is wrong, with the whole report.
 pub fn check(attack: &Attack) -> Result<(), String> {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = ALONE[usize::from(attack.waits)]
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     let mut slow = String::new();
     for _ in 0..TRIES {
         let report = run(attack).map_err(|error| format!("{error:#}"))?;

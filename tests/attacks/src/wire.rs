@@ -193,6 +193,11 @@ impl Packet {
         self.body.get(at).copied().unwrap_or_default()
     }
 
+    /// Whether it is a CONNACK that lets in.
+    pub fn is_welcome(&self) -> bool {
+        self.kind() == kind::CONNACK && self.code() == 0
+    }
+
     /// Whether a CONNACK says that a session was there.
     pub fn session_present(&self) -> bool {
         self.body.first() == Some(&1)

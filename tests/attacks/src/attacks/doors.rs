@@ -58,10 +58,12 @@ pub fn slowloris(long: bool) -> Attack {
         let times = all(tasks).await?;
         closed_in_time(&bed, &times, count).await
     };
-    Attack::new("slowloris on CONNECT", Setup::default(), long, run).memory(
-        (16 << 20) + count as u64 * (1 << 10),
-        "1 KiB a connection, and 16 MiB",
-    )
+    Attack::new("slowloris on CONNECT", Setup::default(), long, run)
+        .waits()
+        .memory(
+            (16 << 20) + count as u64 * (1 << 10),
+            "1 KiB a connection, and 16 MiB",
+        )
 }
 
 async fn closed_in_time(bed: &Bed, times: &[Duration], count: usize) -> Result<Vec<String>> {
@@ -114,10 +116,12 @@ pub fn silent(long: bool) -> Attack {
         ));
         Ok(told)
     };
-    Attack::new("connections that never speak", Setup::default(), long, run).memory(
-        (16 << 20) + count as u64 * (1 << 10),
-        "1 KiB a connection, and 16 MiB",
-    )
+    Attack::new("connections that never speak", Setup::default(), long, run)
+        .waits()
+        .memory(
+            (16 << 20) + count as u64 * (1 << 10),
+            "1 KiB a connection, and 16 MiB",
+        )
 }
 
 /// Everybody drops and returns at once.
@@ -173,7 +177,7 @@ async fn arrive(bed: &Arc<Bed>, count: usize, again: bool) -> Result<Vec<Peer>> 
             };
             let (mut peer, connack) = Peer::ask(bed.mqtt(), number, &hello).await?;
             let connack = connack.context("closed in place of a CONNACK")?;
-            ensure!(connack.code() == 0, "CONNACK {:#04x}", connack.code());
+            ensure!(connack.is_welcome(), "CONNACK {:#04x}", connack.code());
             ensure!(
                 connack.session_present() == again,
                 "session present {}",
@@ -225,7 +229,7 @@ fn full(name: &'static str, setup: Setup, room: usize, long: bool) -> Attack {
                 ..Hello::default()
             };
             match Peer::ask(bed.mqtt(), number, &hello).await {
-                Ok((peer, Some(packet))) if packet.code() == 0 => kept.push(peer),
+                Ok((peer, Some(packet))) if packet.is_welcome() => kept.push(peer),
                 Ok((_, None)) => turned_away += 1,
                 Ok((_, Some(packet))) => bail!("CONNACK {:#04x} at the limit", packet.code()),
                 Err(_) => turned_away += 1,

@@ -67,14 +67,26 @@ pub fn never_completed(long: bool) -> Attack {
     )
 }
 
+/// Deliveries that are not acknowledged: a persistent session's wait for it, a clean one's are its end.
 async fn never_acknowledged(bed: &Bed) -> Result<String> {
     const SENT: usize = 1_500;
-    let mut silent = Peer::open(bed.mqtt(), 1, &bed.hello(0, "silent")).await?;
+    let lasting = Hello {
+        expiry: 3_600,
+        ..bed.hello(0, "lasting")
+    };
+    let mut silent = Peer::open(bed.mqtt(), 1, &lasting).await?;
     silent.subscribe(&["iot/mallory0/acks"], 1).await?;
+    let mut clean = Peer::open(bed.mqtt(), 1, &bed.hello(0, "clean")).await?;
+    clean.subscribe(&["iot/mallory0/acks"], 1).await?;
     let mut publisher = Peer::open(bed.mqtt(), 2, &bed.hello(0, "publisher")).await?;
     let publishes = (0..SENT).map(|number| ("iot/mallory0/acks".to_owned(), number.to_string().into_bytes()));
     let codes = burst(&mut publisher, publishes, false).await?;
     ensure!(codes.iter().all(|code| *code < 0x80), "a publish was refused");
+    let code = clean
+        .ended(PATIENCE)
+        .await
+        .context("a clean session with 1,500 owed")?;
+    ensure!(code == Some(0x97), "a clean session with 1,500 owed: {code:02x?}");
     let mut owed = Vec::new();
     while let Some(Some(packet)) = silent.next_within(Duration::from_millis(400)).await? {
         ensure!(packet.kind() == kind::PUBLISH, "{packet:?}");
@@ -98,7 +110,7 @@ async fn never_acknowledged(bed: &Bed) -> Result<String> {
     }
     Ok(format!(
         "who acknowledges nothing is sent {RECEIVE_MAXIMUM} of {SENT}, is answered all the while, and gets the rest in order when it \
-         acknowledges"
+         acknowledges; a clean session is disconnected (0x97) when more than 1,000 wait for it"
     ))
 }
 
@@ -122,10 +134,28 @@ pub fn owed_without_end(long: bool) -> Attack {
         ensure!(code == Some(0x97), "{code:02x?} where 0x97 is due");
         let gone = bed.metric("godwit_owed_over_quota_total").await?;
         ensure!(gone > 0.0, "nothing was counted");
-        Ok(vec![format!(
+        let mut told = vec![format!(
             "{} MB owed and not acknowledged: disconnected (0x97), {gone} of the oldest entries went, counted",
             count * size / 1_000_000
-        )])
+        )];
+        if long {
+            let hello = Hello {
+                expiry: 3_600,
+                ..bed.hello(0, "many")
+            };
+            let mut many = Peer::open(bed.mqtt(), 1, &hello).await?;
+            many.subscribe(&["iot/mallory0/many"], 1).await?;
+            let ended = tokio::spawn(async move { many.ended(Duration::from_secs(120)).await });
+            let publishes = (0..110_000).map(|_| ("iot/mallory0/many".to_owned(), b"o".to_vec()));
+            let codes = burst(&mut publisher, publishes, false).await?;
+            ensure!(codes.iter().all(|code| *code < 0x80), "a publish was refused");
+            let code = ended.await??;
+            ensure!(code == Some(0x97), "{code:02x?} where 0x97 is due");
+            let more = bed.metric("godwit_owed_over_quota_total").await? - gone;
+            ensure!(more > 0.0, "nothing was counted");
+            told.push(format!("110,000 entries owed: the same, {more} went"));
+        }
+        Ok(told)
     };
     Attack::new("owed without end", one_offender(), long, run).memory(
         192 << 20,
@@ -257,7 +287,7 @@ async fn slow_one(bed: &Bed, client: &str, qos: u8) -> Result<Peer> {
     };
     let mut peer = Peer::bare_slow(bed.mqtt(), 3).await?;
     let connack = peer.greet(&hello).await?.context("closed")?;
-    ensure!(connack.code() == 0, "CONNACK {:#04x}", connack.code());
+    ensure!(connack.is_welcome(), "CONNACK {:#04x}", connack.code());
     let codes = peer.subscribe(&["plaza/fast"], qos).await?;
     ensure!(codes == [qos], "SUBACK {codes:02x?}");
     Ok(peer)
@@ -357,8 +387,10 @@ pub fn vanished(long: bool) -> Attack {
             found.as_secs_f64()
         )])
     };
-    Attack::new("half-open: peers vanish", setup, long, run).memory(
-        (64 << 20) + count as u64 * (24 << 10),
-        "24 KiB a client, and 64 MiB",
-    )
+    Attack::new("half-open: peers vanish", setup, long, run)
+        .waits()
+        .memory(
+            (64 << 20) + count as u64 * (24 << 10),
+            "24 KiB a client, and 64 MiB",
+        )
 }

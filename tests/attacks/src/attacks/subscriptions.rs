@@ -98,6 +98,7 @@ async fn count(mut peer: Peer) -> usize {
 /// Thousands who subscribe to everything, where the rules allow it; where they do not, all are refused.
 pub fn everything(long: bool) -> Attack {
     let count: usize = if long { 5_000 } else { 600 };
+    let pace = Duration::from_millis(if long { 500 } else { 75 });
     let setup = Setup {
         anonymous: true,
         offenders: 1,
@@ -126,7 +127,7 @@ pub fn everything(long: bool) -> Attack {
             .collect();
         for _ in 0..20 {
             publisher.publish("iot/mallory0/x", b"for all", false).await?;
-            tokio::time::sleep(Duration::from_millis(75)).await;
+            tokio::time::sleep(pace).await;
         }
         let (mut got, mut foreign) = (0, 0);
         for reader in readers {
@@ -143,7 +144,9 @@ pub fn everything(long: bool) -> Attack {
              their chat; a user's `#` is refused (0x87)"
         )])
     };
-    Attack::new("`#` by thousands", setup, long, run).memory(
+    // What the bystanders publish goes to every `#` too.
+    let attack = Attack::new("`#` by thousands", setup, long, run).topic_every(Duration::from_millis(500));
+    attack.memory(
         (64 << 20) + count as u64 * (24 << 10),
         "24 KiB a client with its buffer, and 64 MiB",
     )
@@ -246,7 +249,7 @@ pub fn million(long: bool) -> Attack {
 
 /// Filters and topics of others: nothing is delivered, and the answer for "not there" is that for "not yours".
 pub fn probing(long: bool) -> Attack {
-    let rounds = if long { 200 } else { 10 };
+    let rounds = if long { 5_000 } else { 120 };
     let setup = Setup {
         offenders: 1,
         ..Setup::default()
