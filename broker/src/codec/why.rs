@@ -1,0 +1,28 @@
+//! Reason strings of CONNACK and DISCONNECT. Whether they are sent is decided where packets are encoded.
+
+use super::reason;
+
+/// A sentence for people with the codes of CONNACK and DISCONNECT that a client's author can do something about. It says
+/// nothing that the code does not: a bad credential and an unknown user are told alike.
+pub(super) fn why(code: u8) -> Option<&'static str> {
+    Some(match code {
+        reason::UNSUPPORTED_VERSION => "MQTT 3.1.1 and 5.0 are spoken here",
+        reason::CLIENT_ID => "the client id is too long or empty where it must not be",
+        reason::BAD_CREDENTIAL => "user name and token do not fit; the account's password is not taken here",
+        reason::SERVER_UNAVAILABLE => "not now; try again later",
+        reason::SHUTTING_DOWN => "this server ends; the session stays",
+        reason::USE_ANOTHER_SERVER => "this server ends; another one has been named",
+        reason::BAD_AUTH_METHOD => "this authentication method is not taken",
+        reason::KEEP_ALIVE => "nothing came for one and a half times the keep-alive",
+        0x8E => "another connection with this client id took over",
+        0x93 => "more unacknowledged messages than the receive maximum",
+        reason::TOPIC_ALIAS => "topic alias 0 or above the topic alias maximum",
+        reason::TOO_LARGE => "a packet over the maximum packet size",
+        reason::RATE => "more messages or bytes a second than a user may publish, for too long",
+        reason::QUOTA => "a quota of this user or session is reached",
+        reason::PAYLOAD_FORMAT => "a payload that is not the UTF-8 that it is said to be",
+        reason::QOS => "a QoS above the maximum QoS",
+        reason::CREDENTIAL_ENDED => "the credential has ended; the session stays",
+        _ => return None,
+    })
+}
