@@ -72,7 +72,7 @@ def tool():
 def binary():
     if os.environ.get("GODWIT_BIN"):
         return pathlib.Path(os.environ["GODWIT_BIN"])
-    build = ["cargo", "build", "--quiet", "-p", "godwit-server", "--bin", "godwit"]
+    build = ["cargo", "build", "--quiet", "--workspace", "--bin", "godwit"]
     if subprocess.run(build, cwd=ROOT, check=False).returncode != 0:
         raise Unjudged("the binary does not build")
     return TARGET / "debug" / "godwit"

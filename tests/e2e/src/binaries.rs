@@ -22,18 +22,17 @@ pub enum Program {
 }
 
 impl Program {
-    /// (environment variable, package, binary, cargo features)
-    fn facts(self) -> (&'static str, &'static str, &'static str, &'static [&'static str]) {
+    /// (environment variable, binary, cargo features)
+    fn facts(self) -> (&'static str, &'static str, &'static str) {
         match self {
-            Self::Godwit => ("GODWIT_BIN", "godwit-server", "godwit", &[]),
+            Self::Godwit => ("GODWIT_BIN", "godwit", ""),
             Self::GodwitPlanted => (
                 "GODWIT_PLANTED_BIN",
-                "godwit-server",
                 "godwit-planted",
-                &["planted-bugs"],
+                "godwit-server/planted-bugs",
             ),
-            Self::Checker => ("GODWIT_CHECKER_BIN", "godwit-checker", "godwit-checker", &[]),
-            Self::Faultfs => ("GODWIT_FAULTFS_BIN", "godwit-faultfs", "godwit-faultfs", &[]),
+            Self::Checker => ("GODWIT_CHECKER_BIN", "godwit-checker", ""),
+            Self::Faultfs => ("GODWIT_FAULTFS_BIN", "godwit-faultfs", ""),
         }
     }
 
@@ -55,7 +54,7 @@ impl Program {
     }
 
     fn find(self) -> Result<PathBuf> {
-        let (variable, package, binary, features) = self.facts();
+        let (variable, binary, features) = self.facts();
         if let Some(path) = std::env::var_os(variable) {
             let path = PathBuf::from(path);
             if !path.is_file() {
@@ -72,7 +71,8 @@ impl Program {
         }
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo
-            .args(["build", "--quiet", "-p", package, "--bin", binary])
+            // The whole workspace's features: with those of one package alone most dependencies would be compiled again.
+            .args(["build", "--quiet", "--workspace", "--bin", binary])
             .arg("--target-dir")
             .arg(&target)
             .current_dir(workspace());
@@ -80,7 +80,7 @@ impl Program {
             cargo.arg("--release");
         }
         if !features.is_empty() {
-            cargo.args(["--features", &features.join(",")]);
+            cargo.args(["--features", features]);
         }
         let status = cargo.status().context("cargo does not start")?;
         if !status.success() || !path.is_file() {
