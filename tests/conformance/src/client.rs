@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) use crate::opening::{Connect, Will};
@@ -16,7 +17,20 @@ use crate::wire::{
 pub(crate) type Outcome<T = ()> = Result<T, String>;
 
 /// How long something that must come may take: a loaded machine is not the server's fault.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE_MOST: Duration = Duration::from_secs(8);
+static PATIENCE: AtomicU64 = AtomicU64::new(PATIENCE_MOST.as_secs() * 1_000);
+
+/// How long something that must come may take in this process.
+pub(crate) fn patience() -> Duration {
+    Duration::from_millis(PATIENCE.load(Ordering::Relaxed))
+}
+
+/// Sets it.
+pub(crate) fn be_patient(time: Duration) {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    PATIENCE.store(millis, Ordering::Relaxed);
+}
+
 /// How long is looked for something that must not come.
 pub(crate) const QUIET: Duration = Duration::from_millis(350);
 
@@ -40,9 +54,9 @@ impl Client {
     /// A connection on which nothing was sent.
     pub(crate) fn bare(server: &Server) -> Outcome<Self> {
         let stream =
-            TcpStream::connect_timeout(&server.mqtt, PATIENCE).map_err(|e| format!("connect: {e}"))?;
+            TcpStream::connect_timeout(&server.mqtt, patience()).map_err(|e| format!("connect: {e}"))?;
         let _ = stream.set_nodelay(true);
-        let _ = stream.set_write_timeout(Some(PATIENCE));
+        let _ = stream.set_write_timeout(Some(patience()));
         Ok(Self {
             stream,
             version: server.version,
@@ -116,10 +130,10 @@ impl Client {
 
     /// The next packet, whatever it is.
     pub(crate) fn next(&mut self) -> Outcome<Packet> {
-        match self.read(Instant::now() + PATIENCE)? {
+        match self.read(Instant::now() + patience())? {
             Some(packet) => Ok(packet),
             None if self.gone => Err("the server closed the connection".into()),
-            None => Err(format!("nothing came in {PATIENCE:?}")),
+            None => Err(format!("nothing came in {:?}", patience())),
         }
     }
 
@@ -338,7 +352,7 @@ impl Client {
 
     /// The server closes without another packet.
     pub(crate) fn ended(&mut self) -> Outcome {
-        match self.read(Instant::now() + PATIENCE)? {
+        match self.read(Instant::now() + patience())? {
             Some(packet) => Err(format!(
                 "expected the end of the connection, got {}",
                 packet.short()
@@ -351,7 +365,7 @@ impl Client {
     /// An error on an open connection: the end; in MQTT 5 before it may come a DISCONNECT, and if it comes it has one
     /// of these codes.
     pub(crate) fn refused(&mut self, codes: &[u8]) -> Outcome {
-        match self.read(Instant::now() + PATIENCE)? {
+        match self.read(Instant::now() + patience())? {
             Some(packet) if packet.kind == DISCONNECT && codes.contains(&packet.code) => self.ended(),
             Some(packet) => Err(format!(
                 "expected the end or DISCONNECT {codes:02x?}, got {}",
@@ -379,7 +393,7 @@ impl Client {
 
     /// See [`Connect::refused`].
     pub(crate) fn refused_connect(&mut self, codes: &[u8], silent: bool) -> Outcome {
-        match self.read(Instant::now() + PATIENCE)? {
+        match self.read(Instant::now() + patience())? {
             Some(packet) if packet.kind == CONNACK && codes.contains(&packet.code) => {
                 if packet.present {
                     return Err("session present 1 in a CONNACK that refuses".into());
@@ -395,9 +409,9 @@ impl Client {
 
     /// Whatever bytes come until the end or the deadline.
     pub(crate) fn raw(&mut self) -> Vec<u8> {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + patience();
         while !self.gone && Instant::now() < until {
-            let _ = self.stream.set_read_timeout(Some(PATIENCE));
+            let _ = self.stream.set_read_timeout(Some(patience()));
             let mut chunk = [0_u8; 1024];
             match self.stream.read(&mut chunk) {
                 Ok(count) if count > 0 => self.bytes.extend(chunk.get(..count).unwrap_or_default()),

@@ -52,15 +52,7 @@ pub fn conformance() -> Result<(), String> {
                 .ok_or("no address")?;
             [Version::V311, Version::V5].map(|version| Arc::new(Server::at(version, address)))
         }
-        None => {
-            let start = |version| Server::start(version).map(Arc::new);
-            let (old, new) = thread::scope(|scope| {
-                let new = scope.spawn(|| start(Version::V5));
-                let old = start(Version::V311);
-                (old, new.join().unwrap_or(Err("the start panicked".into())))
-            });
-            [old?, new?]
-        }
+        None => servers()?,
     };
     let began = Instant::now();
     let results = run(&servers, only.as_deref());
@@ -82,6 +74,20 @@ pub fn conformance() -> Result<(), String> {
     }
 }
 
+/// The product for both versions.
+///
+/// # Errors
+/// When one does not start.
+pub(crate) fn servers() -> Result<[Arc<Server>; 2], String> {
+    let start = |version| Server::start(version).map(Arc::new);
+    let (old, new) = thread::scope(|scope| {
+        let new = scope.spawn(|| start(Version::V5));
+        let old = start(Version::V311);
+        (old, new.join().unwrap_or(Err("the start panicked".into())))
+    });
+    Ok([old?, new?])
+}
+
 fn run(servers: &[Arc<Server>; 2], only: Option<&str>) -> Results {
     let mut work: Vec<(Arc<Server>, Case)> = Vec::new();
     for case in cases::all() {
@@ -98,7 +104,7 @@ fn run(servers: &[Arc<Server>; 2], only: Option<&str>) -> Results {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while let Some((server, case)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let came = one(Arc::clone(server), *case);
+                    let came = one(Arc::clone(server), *case, CASE);
                     let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
                     results.insert((server.version, case.name), came);
                 }
@@ -109,19 +115,19 @@ fn run(servers: &[Arc<Server>; 2], only: Option<&str>) -> Results {
 }
 
 /// On a thread of its own, so that its deadline holds and a panic is its failure.
-fn one(server: Arc<Server>, case: Case) -> Came {
+pub(crate) fn one(server: Arc<Server>, case: Case, deadline: Duration) -> Came {
     let (tell, told) = mpsc::channel();
     let began = Instant::now();
     thread::spawn(move || {
         let _ = tell.send((case.run)(&server));
     });
-    let came = match told.recv_timeout(CASE) {
+    let came = match told.recv_timeout(deadline) {
         Ok(Ok(())) => Came::Pass,
         Ok(Err(why)) => match why.strip_prefix(SKIPPED) {
             Some(why) => Came::Skipped(why.to_owned()),
             None => Came::Fail(why),
         },
-        Err(mpsc::RecvTimeoutError::Timeout) => Came::Fail(format!("no end after {CASE:?}")),
+        Err(mpsc::RecvTimeoutError::Timeout) => Came::Fail(format!("no end after {deadline:?}")),
         Err(mpsc::RecvTimeoutError::Disconnected) => Came::Fail("the case itself panicked".into()),
     };
     if began.elapsed() > Duration::from_secs(45) {

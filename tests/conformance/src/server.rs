@@ -70,6 +70,23 @@ impl Server {
         }
     }
 
+    /// The same server where something stands before it.
+    pub(crate) fn behind(
+        &self,
+        mqtt: SocketAddr,
+        http: Option<SocketAddr>,
+        guarded: Option<SocketAddr>,
+    ) -> Self {
+        Self {
+            version: self.version,
+            mqtt,
+            http,
+            own: self.own,
+            guarded,
+            _nodes: Vec::new(),
+        }
+    }
+
     /// The server that refuses topics below [`DENIED`].
     ///
     /// # Errors

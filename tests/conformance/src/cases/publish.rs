@@ -226,6 +226,8 @@ fn order_is_kept(server: &Server) -> Outcome {
         if qos == 2 {
             for number in 1..=16 {
                 writer.acked(PUBREC, number)?;
+            }
+            for number in 1..=16 {
                 writer.send(&ack(6, number))?;
             }
         }

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use super::{Case, SKIPPED, cases, check};
-use crate::client::{Connect, Outcome, PATIENCE};
+use crate::client::{Connect, Outcome, patience};
 use crate::server::Server;
 use crate::wire::{CONNACK, PINGRESP, Packet, SUBACK, Version, parse, subscribe};
 
@@ -27,8 +27,8 @@ impl Socket {
         let Some(http) = server.http else {
             return Err(format!("{SKIPPED}no WebSocket listener known"));
         };
-        let mut stream = TcpStream::connect_timeout(&http, PATIENCE).map_err(|e| e.to_string())?;
-        let _ = stream.set_read_timeout(Some(PATIENCE));
+        let mut stream = TcpStream::connect_timeout(&http, patience()).map_err(|e| e.to_string())?;
+        let _ = stream.set_read_timeout(Some(patience()));
         let ask = format!(
             "GET /mqtt HTTP/1.1\r\nHost: {http}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
