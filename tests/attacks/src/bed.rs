@@ -33,6 +33,8 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct Bed {
     node: Node,
+    /// REST.
+    pub api: Api,
     /// The attacker's users.
     pub offenders: Vec<User>,
     /// The bystanders.
@@ -75,6 +77,7 @@ impl Bed {
         Ok(Arc::new(Self {
             offenders,
             bystanders: [make_user(&api, "alice")?, make_user(&api, "bob")?],
+            api,
             node,
             _folder: folder,
         }))

@@ -12,3 +12,8 @@ fn what_is_too_large_is_refused_by_its_header_within_ten_milliseconds() {
 fn before_authentication_a_connection_holds_sixteen_kib_at_most() {
     check(&oversized::held(false)).unwrap_or_else(|wrong| panic!("{wrong}"));
 }
+
+#[test]
+fn what_is_over_a_limit_of_its_own_is_refused_by_every_door() {
+    check(&oversized::forms(false)).unwrap_or_else(|wrong| panic!("{wrong}"));
+}

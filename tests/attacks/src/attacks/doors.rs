@@ -32,14 +32,14 @@ fn longest(times: &[Duration]) -> Duration {
 
 /// A CONNECT that comes a byte at a time, never whole.
 pub fn slowloris(long: bool) -> Attack {
-    let count = if long { 5_000 } else { 300 };
+    let count = if long { 10_000 } else { 300 };
     let run = move |bed: Arc<Bed>| async move {
         let mut tasks = JoinSet::new();
         for number in 0..count {
             let bed = Arc::clone(&bed);
             tasks.spawn(async move {
-                let mut peer = Peer::bare(bed.mqtt(), number).await?;
                 let begun = Instant::now();
+                let mut peer = Peer::bare(bed.mqtt(), number).await?;
                 // Longer than it has time for.
                 let bytes = wire::connect(&Hello {
                     client: "x".repeat(200),
@@ -47,7 +47,7 @@ pub fn slowloris(long: bool) -> Attack {
                 });
                 for byte in bytes.chunks(1) {
                     peer.send_anyway(byte).await;
-                    if let Ok(code) = peer.ended(Duration::from_millis(200)).await {
+                    if let Ok(code) = peer.ended(Duration::from_millis(500)).await {
                         ensure!(code.is_none(), "it was told {code:?}");
                         return Ok(begun.elapsed());
                     }
@@ -90,8 +90,8 @@ pub fn silent(long: bool) -> Attack {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             tasks.spawn(async move {
-                let mut peer = Peer::bare(bed.mqtt(), number).await?;
                 let begun = Instant::now();
+                let mut peer = Peer::bare(bed.mqtt(), number).await?;
                 let code = peer.ended(CLOSED + 5 * SLACK).await.context("silent")?;
                 ensure!(code.is_none(), "it was told {code:?}");
                 Ok(begun.elapsed())
@@ -116,12 +116,14 @@ pub fn silent(long: bool) -> Attack {
         ));
         Ok(told)
     };
-    Attack::new("connections that never speak", Setup::default(), long, run)
+    let attack = Attack::new("connections that never speak", Setup::default(), long, run)
         .waits()
         .memory(
             (16 << 20) + count as u64 * (1 << 10),
             "1 KiB a connection, and 16 MiB",
-        )
+        );
+    // In the long form the node is full of them for some seconds.
+    if long { attack.without_connects() } else { attack }
 }
 
 /// Everybody drops and returns at once.

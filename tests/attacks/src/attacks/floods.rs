@@ -111,6 +111,8 @@ pub fn wills(long: bool) -> Attack {
     let run = move |bed: Arc<Bed>| async move {
         let watcher = Hello {
             client: "watcher".into(),
+            // So that what it has not taken yet may wait in its log.
+            expiry: 60,
             ..Hello::default()
         };
         let mut watcher = Peer::open(bed.mqtt(), 0, &watcher).await?;

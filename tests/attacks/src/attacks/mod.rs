@@ -22,6 +22,7 @@ pub const ALL: &[Make] = &[
     doors::descriptors,
     oversized::packets,
     oversized::held,
+    oversized::forms,
     subscriptions::deep_wildcards,
     subscriptions::everything,
     subscriptions::million,

@@ -185,7 +185,69 @@ pub fn held(long: bool) -> Attack {
         )])
     };
     Attack::new("16 KiB before authentication", Setup::default(), long, run).memory(
-        (16 << 20) + count as u64 * (17 << 10),
-        "16 KiB and 1 KiB a connection, and 16 MiB",
+        (24 << 20) + count as u64 * (20 << 10),
+        "16 KiB and what the allocator makes of it, 20 KiB a connection, and 24 MiB",
     )
+}
+
+/// What has a limit of its own below that of a packet: client ids and messages.
+pub fn forms(long: bool) -> Attack {
+    let rounds = if long { 200 } else { 5 };
+    let setup = Setup {
+        offenders: 1,
+        ..Setup::default()
+    };
+    let run = move |bed: Arc<Bed>| async move {
+        let bob = bed.bystanders[1].clone();
+        let text = "m".repeat((64 << 10) + 1);
+        for round in 0..rounds {
+            for is_old in [false, true] {
+                let hello = |client: String| Hello {
+                    old: is_old,
+                    ..bed.hello(0, &client)
+                };
+                let (_, connack) = Peer::ask(bed.mqtt(), round, &hello("i".repeat(257))).await?;
+                let code = connack.context("closed")?.code();
+                let wanted = if is_old { 2 } else { 0x85 };
+                ensure!(code == wanted, "CONNACK {code:#04x} for a client id of 257 bytes");
+                let mut peer = Peer::open(bed.mqtt(), round, &hello("i".repeat(256))).await?;
+                peer.subscribe(&["me/inbox/json"], 1).await?;
+                let topic = format!("c/@{}/send/text", bob.name);
+                peer.send(&wire::publish(is_old, &topic, text.as_bytes(), 1, false, 7))
+                    .await?;
+                let (mut refused, mut acknowledged) = (false, None);
+                while acknowledged.is_none() || (is_old && !refused) {
+                    let packet = peer.next().await?.context("closed")?;
+                    match packet.kind() {
+                        kind::PUBACK => acknowledged = Some(packet.code()),
+                        kind::PUBLISH => {
+                            let body = String::from_utf8_lossy(packet.payload()).into_owned();
+                            refused |= body.contains("refused") && body.contains("too_large");
+                            peer.send(&wire::ack(kind::PUBACK, packet.pid())).await?;
+                        }
+                        _ => {}
+                    }
+                }
+                let wanted = if is_old { 0 } else { 0x83 };
+                ensure!(
+                    acknowledged == Some(wanted),
+                    "PUBACK {acknowledged:02x?} for 64 KiB and a byte"
+                );
+            }
+        }
+        let (api, token) = (bed.api.clone(), bed.offenders[0].token.clone());
+        let answer = tokio::task::spawn_blocking(move || {
+            let conversation = api.direct(&token, &bob.id)?;
+            api.send(&token, &conversation, "large", &text)
+        });
+        match answer.await? {
+            Err(refused) if refused.status == 413 => {}
+            other => bail!("REST: {other:?} for 64 KiB and a byte"),
+        }
+        Ok(vec![
+            "a client id of 257 bytes: CONNACK 0x85, in 3.1.1 2; one of 256 is let in".into(),
+            "a message of 64 KiB and a byte: PUBACK 0x83, in 3.1.1 an entry `refused` {too_large} and its PUBACK, over REST 413".into(),
+        ])
+    };
+    Attack::new("client ids and messages over their limits", setup, long, run)
 }
