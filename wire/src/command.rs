@@ -48,7 +48,9 @@ pub enum Answer {
         /// No entry will ever be wanted by these: their routes may be removed. For `Offer`: empty or anything.
         gone: Vec<SessionId>,
     },
-    /// Of [`TopicCommand::Publish`].
+    /// Of [`UserCommand::Share`]: the member's client is not connected, another one is to be asked.
+    Away,
+    /// Of [`TopicCommand::Publish`] and `Share`.
     Published {
         /// Whether anybody matched (MQTT 5: reason code 0x10 if not).
         matched: bool,
@@ -342,6 +344,18 @@ pub enum UserCommand {
         /// Which sessions, with the merged options of their subscriptions.
         targets: Vec<Target>,
     },
+    /// A publish that a group of a shared subscription gives to this member. Answer: `Kept`, as of `Deliver`, with the
+    /// session in `gone` if it is no member (any more); `Away`; or a refusal: then another member may be asked.
+    Share {
+        /// The publish.
+        publish: Arc<Publish>,
+        /// The member.
+        session: SessionId,
+        /// The group: the filter with `$share/…`.
+        filter: Arc<str>,
+        /// No member is known to be connected: taken without a client too, if the member gets QoS 1 or 2.
+        waits: bool,
+    },
     /// A token or login session of the user ended: its connections are closed (0x87). No answer.
     CredentialEnded {
         /// Which ([`Principal::credential`](crate::account::Principal)).
@@ -413,6 +427,25 @@ pub enum TopicCommand {
         keep: Vec<u64>,
         /// A route id that is larger than every one that it had when this was sent.
         before: u64,
+    },
+    /// A member of a group went for good, or left it, and had not acknowledged this: it is given to another member.
+    /// Answer: `Published` once that member has it as `Publish` would give it; `matched` says whether there is one.
+    Share {
+        /// The group: the filter with `$share/…`.
+        filter: Arc<str>,
+        /// As it was given to the member.
+        publish: Arc<Publish>,
+        /// The member.
+        from: SessionId,
+    },
+    /// The client of a group's member came (`here`), or went and its session stays. Answer: `Done`.
+    Member {
+        /// The group: the filter with `$share/…`.
+        filter: Box<str>,
+        /// The member.
+        session: SessionId,
+        /// Whether it is connected now.
+        here: bool,
     },
     /// Retained messages under this key that match a filter. Answer: `Retained`.
     Retained {

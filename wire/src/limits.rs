@@ -22,10 +22,23 @@ pub const TOPIC_BYTES: usize = 4 * 1024;
 pub const TOPIC_LEVELS: usize = 64;
 /// Subscriptions of one session.
 pub const SESSION_SUBSCRIPTIONS: usize = 1_000;
+/// Longest name of a shared subscription's group, bytes: as long as names that people give, and a part of every shared
+/// entry's row.
+pub const SHARE_NAME_BYTES: usize = 128;
+/// Members of a shared subscription's group: what one topic's home keeps of it in memory is some 200 KiB.
+pub const SHARE_MEMBERS: usize = 1_024;
+/// Shared subscriptions of a user, over all sessions: each may be a copy of a publish, though it goes to one session.
+pub const USER_SHARES: usize = 256;
 /// Filters with a wildcard in the first two levels, of a node: every worker keeps a copy.
 pub const WILDCARD_FILTERS: usize = 100_000;
 /// How long a PUBLISH is held while the store does not answer, milliseconds.
 pub const ACK_TIMEOUT_MS: u64 = 10_000;
+/// Topic aliases that a client may set on a connection (MQTT 5): what a device has topics; a table of as many times
+/// [`TOPIC_BYTES`] is the most that a connection costs.
+pub const TOPIC_ALIASES: u16 = 16;
+/// User properties of one packet, and as many of a will: what HTTP servers take of header lines. Each costs several times
+/// its bytes in memory.
+pub const USER_PROPERTIES: usize = 100;
 /// Longest client id, bytes (the specification asks for at least 23).
 pub const CLIENT_ID_BYTES: usize = 256;
 /// Longest page of history, entries.

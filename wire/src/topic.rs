@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::code::{Code, Refusal};
 use crate::ids::{ConversationId, Key};
-use crate::limits::{TOPIC_BYTES, TOPIC_LEVELS};
+use crate::limits::{SHARE_NAME_BYTES, TOPIC_BYTES, TOPIC_LEVELS};
 
 /// How a payload is written: the suffix of the reserved topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,7 +63,12 @@ pub enum FilterTopic<'a> {
     Inbox(Encoding),
     /// Ordinary MQTT, valid. Never matches a reserved first level. Whether it is allowed is the ACL's to say.
     Ordinary(&'a str),
+    /// `$share/{name}/{filter}`: a shared subscription to ordinary topics. Here is its inner filter, as of `Ordinary`.
+    Shared(&'a str),
 }
+
+/// What a shared subscription's filter begins with (MQTT 5, 4.8.2).
+const SHARE: &str = "$share/";
 
 /// Why a topic name or filter is refused by its form alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,10 +79,8 @@ pub enum TopicRefusal {
     /// A reserved form of the contract that this version does not serve yet.
     #[error("this topic is not served yet")]
     NotYet,
-    /// A shared subscription to ordinary topics, not served yet (SUBACK 0x9E in MQTT 5).
-    #[error("shared subscriptions are not served yet")]
-    Shared,
-    /// An ordinary name or filter that is empty, over its limits, or has a wildcard or U+0000 where none may be.
+    /// An ordinary name or filter, or a shared one, that is empty, over its limits, or has a wildcard or U+0000 where
+    /// none may be.
     #[error("the topic is empty, too long, too deep, or has a wildcard or U+0000 where none may be")]
     Form,
 }
@@ -86,7 +89,7 @@ impl TopicRefusal {
     /// The code that names it on the wire.
     pub fn code(self) -> Code {
         match self {
-            Self::NotFound | Self::NotYet | Self::Shared => Code::NotFound,
+            Self::NotFound | Self::NotYet => Code::NotFound,
             Self::Form => Code::TopicForm,
         }
     }
@@ -152,8 +155,8 @@ pub fn classify_filter(filter: &str) -> Result<FilterTopic<'_>, TopicRefusal> {
             Err(TopicRefusal::Form)
         };
     }
-    if let Some(shared) = filter.strip_prefix("$share/") {
-        return Err(classify_shared(shared));
+    if filter == "$share" || filter.starts_with(SHARE) {
+        return classify_shared(filter);
     }
     let levels = Few::of(filter).ok_or(TopicRefusal::NotFound)?;
     match levels.as_slice() {
@@ -174,16 +177,25 @@ pub fn classify_filter(filter: &str) -> Result<FilterTopic<'_>, TopicRefusal> {
     }
 }
 
-/// `{group}/{filter}` of a shared subscription: not served; on a reserved first level it will never be.
-fn classify_shared(shared: &str) -> TopicRefusal {
-    match shared.split_once('/') {
-        Some((group, filter))
-            if is_literal(group) && is_filter(filter) && !is_reserved_first_level(filter) =>
-        {
-            TopicRefusal::Shared
+/// A shared subscription: to a reserved first level there is none.
+fn classify_shared(filter: &str) -> Result<FilterTopic<'_>, TopicRefusal> {
+    match shared(filter) {
+        Some((_, inner)) if is_reserved_first_level(inner) => Err(TopicRefusal::NotFound),
+        Some((name, inner)) if is_literal(name) && name.len() <= SHARE_NAME_BYTES && is_filter(inner) => {
+            Ok(FilterTopic::Shared(inner))
         }
-        _ => TopicRefusal::NotFound,
+        _ => Err(TopicRefusal::Form),
     }
+}
+
+/// Name and inner filter of `$share/{name}/{filter}`; `None` if it is no shared subscription. Checks neither.
+pub fn shared(filter: &str) -> Option<(&str, &str)> {
+    filter.strip_prefix(SHARE)?.split_once('/')
+}
+
+/// The filter that topics are matched against: a shared subscription's inner one.
+pub fn inner_filter(filter: &str) -> &str {
+    shared(filter).map_or(filter, |(_, inner)| inner)
 }
 
 /// Levels of a reserved topic, of which the longest form has four: no allocation for them.
@@ -319,9 +331,10 @@ pub fn covers(allow: &str, filter: &str) -> bool {
     wanted.next().is_none()
 }
 
-/// Whose key a filter's route is under. `Wildcards` if there is a wildcard in its first two levels; else every topic it
-/// matches has the same key.
+/// Whose key a filter's route is under; a shared subscription's is under that of its inner filter. `Wildcards` if there
+/// is a wildcard in its first two levels; else every topic it matches has the same key.
 pub fn filter_key(filter: &str) -> Key {
+    let filter = inner_filter(filter);
     if filter.split('/').take(2).any(|level| matches!(level, "+" | "#")) {
         Key::Wildcards
     } else {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test may
 use godwit_wire::code::Code;
 use godwit_wire::ids::{ConversationId, Key};
-use godwit_wire::limits::{TOPIC_BYTES, TOPIC_LEVELS};
+use godwit_wire::limits::{SHARE_NAME_BYTES, TOPIC_BYTES, TOPIC_LEVELS};
 use godwit_wire::topic::{
     ConversationName, Encoding, FilterTopic, PublishTopic, TopicRefusal, classify_filter, classify_publish,
     covers, expand_acl, filter_key, is_filter, is_reserved_first_level, is_user_name, matches,
@@ -144,15 +144,10 @@ fn the_inbox_is_subscribed_in_three_encodings_and_nothing_else_of_the_reserved_l
         "p/",
         "p",
         "$SYS/#",
-        "$share",
-        "$share/",
-        "$share/g",
-        "$share/g/",
         "$share/g/me/inbox",
         "$share/g/c/#",
-        "$share/+/a",
-        "$share//a",
-        "$share/g/a/#/b",
+        "$share/g/$share/h/a",
+        "$share/g/$SYS/#",
         "$queue/x",
     ] {
         assert_eq!(
@@ -161,9 +156,39 @@ fn the_inbox_is_subscribed_in_three_encodings_and_nothing_else_of_the_reserved_l
             "{filter}"
         );
     }
-    for filter in ["$share/g/a", "$share/g/#", "$share/g/+/x"] {
-        assert_eq!(classify_filter(filter), Err(TopicRefusal::Shared), "{filter}");
+}
+
+#[test]
+fn a_shared_filter_has_a_name_without_wildcards_and_lives_where_its_inner_filter_does() {
+    for inner in ["a", "#", "+/x", "a/b/#", "/", " "] {
+        let filter = format!("$share/g h/{inner}");
+        assert_eq!(classify_filter(&filter), Ok(FilterTopic::Shared(inner)));
+        assert_eq!(filter_key(&filter), filter_key(inner));
     }
+    for filter in [
+        "$share",
+        "$share/",
+        "$share/g",
+        "$share/g/",
+        "$share//a",
+        "$share/+/a",
+        "$share/a#/a",
+        "$share/g/a/#/b",
+        "$share/g/a+",
+    ] {
+        assert_eq!(classify_filter(filter), Err(TopicRefusal::Form), "{filter}");
+    }
+    let name = |bytes| format!("$share/{}/a", "n".repeat(bytes));
+    assert_eq!(
+        classify_filter(&name(SHARE_NAME_BYTES)),
+        Ok(FilterTopic::Shared("a"))
+    );
+    assert_eq!(
+        classify_filter(&name(SHARE_NAME_BYTES + 1)),
+        Err(TopicRefusal::Form)
+    );
+    let longest = format!("$share/g/{}", "a".repeat(TOPIC_BYTES));
+    assert!(classify_filter(&longest).is_ok() && classify_filter(&format!("{longest}a")).is_err());
 }
 
 #[test]

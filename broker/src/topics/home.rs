@@ -6,9 +6,10 @@ use bytes::Bytes;
 use godwit_store::{Kind, Op, Table};
 use godwit_wire::command::{Publish, Route};
 use godwit_wire::ids::{Key, SessionId, UserId};
-use godwit_wire::topic::matches;
+use godwit_wire::topic::{matches, shared};
 use prost::Message;
 
+use super::groups::Groups;
 use super::retained::Retained;
 use super::tree::TopicTree;
 
@@ -105,6 +106,8 @@ enum Routes {
 #[derive(Debug)]
 pub(crate) struct TopicHome {
     routes: Routes,
+    /// The members of its groups; most keys have none.
+    pub(crate) groups: Option<Box<Groups>>,
     /// Its retained messages; most keys have none.
     pub(crate) retained: Option<Box<Retained>>,
     /// Its row in [`RETAINED_KEYS`](super::retained::RETAINED_KEYS) is there.
@@ -119,6 +122,7 @@ impl TopicHome {
         let routes = Routes::Few(Vec::new());
         Self {
             routes,
+            groups: None,
             retained: None,
             listed: false,
             busy: 0,
@@ -134,8 +138,19 @@ impl TopicHome {
         }
     }
 
+    /// Puts a stored route in, whose client is not known to be connected.
+    pub(crate) fn restore(&mut self, route: Route) {
+        match shared(&route.filter) {
+            Some(_) => drop(self.groups.get_or_insert_default().insert(route, false)),
+            None => drop(self.insert(route)),
+        }
+    }
+
     /// Puts a route in; the one it replaces comes back.
     pub(crate) fn insert(&mut self, route: Route) -> Option<Route> {
+        if shared(&route.filter).is_some() {
+            return self.groups.get_or_insert_default().insert(route, true);
+        }
         match &mut self.routes {
             Routes::Few(routes) => {
                 let same = |old: &&mut Route| old.session == route.session && old.filter == route.filter;
@@ -162,6 +177,14 @@ impl TopicHome {
         filter: &str,
         route_id: Option<u64>,
     ) -> Option<Route> {
+        if shared(filter).is_some() {
+            let groups = self.groups.as_deref_mut()?;
+            let removed = groups.remove(session, filter, route_id);
+            if groups.is_empty() {
+                self.groups = None;
+            }
+            return removed;
+        }
         match &mut self.routes {
             Routes::Few(routes) => {
                 let same = |route: &Route| {
@@ -199,7 +222,9 @@ impl TopicHome {
             Routes::Few(routes) => routes.iter().all(|route| route.persistent),
             Routes::Many(tree) => tree.iter().all(|route| route.persistent),
         };
-        self.busy == 0 && all_persistent
+        // A group's members are persistent too, or connected.
+        let anyone_here = self.groups.as_deref().is_some_and(Groups::is_anyone_here);
+        self.busy == 0 && all_persistent && !anyone_here
     }
 }
 

@@ -3,9 +3,11 @@
 
 mod collect;
 mod gone;
+mod groups;
 mod home;
 mod publish;
 mod retained;
+mod shared;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -33,6 +35,7 @@ use home::TopicHome;
 use publish::Publishing;
 use retained::{RETAINED, clear_retained, read_retained};
 pub(crate) use retained::{RETAINED_KEYS, weight};
+use shared::Sharing;
 use subscribe::Subscribing;
 pub use tree::TopicTree;
 use wildcards::Wildcards;
@@ -64,6 +67,7 @@ pub struct Metrics {
     homes: Gauge,
     wildcards: Gauge,
     routes_gone: Counter,
+    shared: Counter,
     retained_expired: Counter,
     retained_refused: Counter,
 }
@@ -97,6 +101,11 @@ impl Metrics {
             self.routes_gone.clone(),
         );
         registry.register(
+            "godwit_topic_shared_deliveries",
+            "Publishes that a member of a group took",
+            self.shared.clone(),
+        );
+        registry.register(
             "godwit_retained_expired",
             "Retained messages removed when their time was over",
             self.retained_expired.clone(),
@@ -114,6 +123,8 @@ impl Metrics {
 enum Step {
     /// A part of a publish: its retained row, or one user's delivery.
     Publish(usize),
+    /// A member of a group that was asked to take a publish.
+    Share(Box<Sharing>),
     /// A part of a subscription: its row, or a worker's copy.
     Subscribe(usize),
     /// A write that ends a route; the reply is answered `Done`.
@@ -206,6 +217,13 @@ impl Topics {
             return Flow::Taken;
         }
         if let Key::Topic(levels) = key {
+            if let TopicCommand::Member { here: false, .. } = command
+                && !self.homes.contains_key(levels)
+            {
+                // Where nothing is in memory nobody is known to be connected.
+                cx.answer(reply, Answer::Done);
+                return Flow::Taken;
+            }
             let now = cx.now().mono_ms;
             match self.homes.get_mut(levels) {
                 Some(home) => home.last_used_ms = now,
@@ -228,6 +246,16 @@ impl Topics {
                 keep,
                 before,
             } => self.prune(cx, key, (session, &topic), (&keep, before), reply),
+            TopicCommand::Share {
+                filter,
+                publish,
+                from,
+            } => self.share_again(cx, key, filter, publish, from, reply),
+            TopicCommand::Member {
+                filter,
+                session,
+                here,
+            } => self.member(cx, key, filter, (session, here), reply),
             TopicCommand::Retained { filter } => {
                 let now = cx.now().unix_ms;
                 let found = self.home(key).map(|home| home.retained_matching(&filter, now));
@@ -255,7 +283,7 @@ impl Topics {
                     let last = elements.last().map(|(element, _)| element.clone());
                     for (element, value) in elements {
                         match home::read_route(&element, value) {
-                            Some(route) => drop(home.insert(route)),
+                            Some(route) => home.restore(route),
                             None => tracing::error!(key = %levels, "a route's row cannot be read"),
                         }
                     }
@@ -323,6 +351,7 @@ impl Topics {
         match self.end_step(number) {
             Some(Step::Publish(publishing)) => self.publish_part_done(cx, publishing, Some(answer)),
             Some(Step::Subscribe(subscribing)) => self.subscribe_part_done(cx, subscribing, Some(answer)),
+            Some(Step::Share(sharing)) => self.shared(cx, *sharing, answer),
             Some(Step::RetainedOf(collecting)) => self.retained_of_key(cx, collecting, answer),
             _ => tracing::error!("an answer came that no topic asked for"),
         }
@@ -346,7 +375,7 @@ impl Topics {
         let last = elements.last().map(|(element, _)| element.clone());
         for (element, value) in elements {
             if let Some(route) = home::read_route(&element, value) {
-                self.wildcards.insert(route);
+                self.wildcards.insert(route, false);
             }
         }
         if let (true, Some(last)) = (more, last) {

@@ -9,19 +9,35 @@ use godwit_wire::command::{Answer, Command, Publish, Route, Target, UserCommand}
 use godwit_wire::ids::{Key, SessionId, UserId};
 
 use super::retained::{clear_retained, put_retained, retained_slice};
+use super::shared::Sharing;
 use super::{EXPIRED_AT_ONCE, RETAINED_KEYS, Step, Topics, is_for};
 
 /// A publish whose parts are under way.
 #[derive(Debug)]
 pub(super) struct Publishing {
-    key: Key,
-    publish: Arc<Publish>,
+    pub(super) key: Key,
+    pub(super) publish: Arc<Publish>,
     reply: Reply,
     outstanding: usize,
-    matched: bool,
+    pub(super) matched: bool,
     refusal: Option<Refusal>,
     /// Sessions that matched and are no more.
     gone: Vec<SessionId>,
+}
+
+impl Publishing {
+    /// One that nobody has matched yet, of so many parts.
+    pub(super) fn new(key: &Key, publish: &Arc<Publish>, reply: Reply, outstanding: usize) -> Self {
+        Self {
+            key: key.clone(),
+            publish: publish.clone(),
+            reply,
+            outstanding,
+            matched: false,
+            refusal: None,
+            gone: Vec::new(),
+        }
+    }
 }
 
 impl Topics {
@@ -41,9 +57,10 @@ impl Topics {
             }
         };
         let deliveries = self.match_publish(key, &publish);
+        let groups = self.groups_of(key, &publish.topic);
         self.metrics.deliveries.inc_by(deliveries.len() as u64);
         let matched = !deliveries.is_empty();
-        if publish.qos == 0 && reply.is_nobody() {
+        if publish.qos == 0 && reply.is_nobody() && groups.is_empty() {
             for (user, targets) in deliveries {
                 let deliver = UserCommand::Deliver {
                     publish: publish.clone(),
@@ -57,7 +74,7 @@ impl Topics {
             }
             return;
         }
-        let outstanding = deliveries.len() + usize::from(!retained.is_empty());
+        let outstanding = deliveries.len() + groups.len() + usize::from(!retained.is_empty());
         if outstanding == 0 {
             cx.answer(reply, Answer::Published { matched });
             return;
@@ -65,15 +82,9 @@ impl Topics {
         if let Some(home) = self.home(key) {
             home.busy += 1;
         }
-        let place = self.publishing.insert(Publishing {
-            key: key.clone(),
-            publish: publish.clone(),
-            reply,
-            outstanding,
-            matched,
-            refusal: None,
-            gone: Vec::new(),
-        });
+        let mut publishing = Publishing::new(key, &publish, reply, outstanding);
+        publishing.matched = matched;
+        let place = self.publishing.insert(publishing);
         if !retained.is_empty() {
             let tag = self.step(Step::Publish(place));
             cx.store(tag, retained);
@@ -85,6 +96,9 @@ impl Topics {
                 targets,
             };
             cx.ask(tag, Key::User(user), Command::User(deliver));
+        }
+        for filter in groups {
+            self.share(cx, Sharing::new(place, filter, None));
         }
     }
 
@@ -250,8 +264,8 @@ mod tests {
         home.insert(one.clone());
         home.insert(two);
         topics.homes.insert("a/b".into(), home);
-        topics.wildcards.insert(wild);
-        topics.wildcards.insert(other.clone());
+        topics.wildcards.insert(wild, true);
+        topics.wildcards.insert(other.clone(), true);
         let publish = Publish {
             topic: "a/b/c".into(),
             payload: bytes::Bytes::new(),
@@ -280,7 +294,7 @@ mod tests {
             no_local: true,
             ..route("#")
         };
-        topics.wildcards.insert(own.clone());
+        topics.wildcards.insert(own.clone(), true);
         let mut publish = Publish {
             topic: "x".into(),
             payload: bytes::Bytes::new(),

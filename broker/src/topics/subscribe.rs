@@ -4,6 +4,7 @@ use godwit_cluster::{Cx, Reply};
 use godwit_wire::code::Refusal;
 use godwit_wire::command::{Answer, Command, Route, TopicCommand};
 use godwit_wire::ids::Key;
+use godwit_wire::topic::shared;
 
 use super::home::{drop_route, put_route};
 use super::{Step, Topics};
@@ -29,13 +30,20 @@ impl Topics {
         reply: Reply,
     ) {
         if let Key::WildcardCopy(_) = key {
-            self.wildcards.insert(route);
+            self.wildcards.insert(route, true);
             self.metrics.wildcards.set(self.wildcards.len() as i64);
             cx.answer(reply, Answer::Done);
             return;
         }
         let wild = *key == Key::Wildcards;
         if wild && let Err(refusal) = self.wildcards.check(&route) {
+            cx.answer(reply, refusal.into());
+            return;
+        }
+        if let Some(groups) = self.home(key).and_then(|home| home.groups.as_deref())
+            && shared(&route.filter).is_some()
+            && let Err(refusal) = groups.check(&route)
+        {
             cx.answer(reply, refusal.into());
             return;
         }
@@ -51,7 +59,7 @@ impl Topics {
                 home.insert(route.clone())
             }
             None if wild => {
-                let old = self.wildcards.insert(route.clone());
+                let old = self.wildcards.insert(route.clone(), true);
                 self.metrics.wildcards.set(self.wildcards.len() as i64);
                 old
             }
@@ -170,7 +178,7 @@ impl Topics {
 }
 
 /// Those with a copy of the wildcard filters besides this one, which writes their rows.
-fn other_workers(cx: &Cx<'_>) -> Vec<u16> {
+pub(super) fn other_workers(cx: &Cx<'_>) -> Vec<u16> {
     let own = cx.worker();
     (0..cx.workers()).filter(|worker| *worker != own).collect()
 }

@@ -7,7 +7,9 @@ use godwit_wire::code::{Code, Refusal};
 use godwit_wire::command::Route;
 use godwit_wire::ids::{SessionId, UserId};
 use godwit_wire::limits::WILDCARD_FILTERS;
+use godwit_wire::topic::shared;
 
+use super::groups::Groups;
 use super::tree::TopicTree;
 
 /// Most of them that one user has: all that there may be are for twenty users at least.
@@ -19,19 +21,24 @@ const _: () = assert!(USER_WILDCARD_FILTERS as usize * 20 <= WILDCARD_FILTERS);
 #[derive(Debug, Default)]
 pub(super) struct Wildcards {
     tree: TopicTree,
+    /// The shared ones.
+    pub(super) groups: Groups,
     of_user: HashMap<UserId, u32>,
 }
 
 impl Wildcards {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.tree.len()
+        self.tree.len() + self.groups.len()
     }
 
-    /// Puts one in; the one it replaces comes back.
-    pub(super) fn insert(&mut self, route: Route) -> Option<Route> {
+    /// Puts one in; the one it replaces comes back. `here`: its client is connected.
+    pub(super) fn insert(&mut self, route: Route, here: bool) -> Option<Route> {
         let user = route.user;
-        let old = self.tree.insert(route);
+        let old = match shared(&route.filter) {
+            Some(_) => self.groups.insert(route, here),
+            None => self.tree.insert(route),
+        };
         if old.is_none() {
             *self.of_user.entry(user).or_default() += 1;
         }
@@ -40,9 +47,11 @@ impl Wildcards {
 
     /// Takes one out; with a `route_id` only if it is still that one.
     pub(super) fn remove(&mut self, session: SessionId, filter: &str, route_id: Option<u64>) {
-        let Some(route) = self.tree.remove(session, filter, route_id) else {
-            return;
+        let removed = match shared(filter) {
+            Some(_) => self.groups.remove(session, filter, route_id),
+            None => self.tree.remove(session, filter, route_id),
         };
+        let Some(route) = removed else { return };
         if let Some(count) = self.of_user.get_mut(&route.user) {
             *count -= 1;
             if *count == 0 {
@@ -54,12 +63,16 @@ impl Wildcards {
     /// Whether one may come in: `quota` if there are too many. What takes an older one's place always may.
     pub(super) fn check(&self, route: &Route) -> Result<(), Refusal> {
         let of_user = self.of_user.get(&route.user).copied().unwrap_or_default();
-        let full = self.tree.len() >= WILDCARD_FILTERS || of_user >= USER_WILDCARD_FILTERS;
-        if full && self.tree.get(route.session, &route.filter).is_none() {
+        let full = self.len() >= WILDCARD_FILTERS || of_user >= USER_WILDCARD_FILTERS;
+        let known = match shared(&route.filter) {
+            Some(_) => self.groups.get(route.session, &route.filter),
+            None => self.tree.get(route.session, &route.filter),
+        };
+        if full && known.is_none() {
             let detail = "no more filters with a wildcard in the first two levels";
             return Err(Refusal::new(Code::Quota, detail));
         }
-        Ok(())
+        self.groups.check(route)
     }
 
     /// Calls `found` for every one that matches the topic name.
@@ -83,7 +96,7 @@ mod tests {
                 ..first.clone()
             };
             assert!(wildcards.check(&one).is_ok(), "filter {n}");
-            wildcards.insert(one);
+            wildcards.insert(one, true);
         }
         let more = Route {
             filter: "+/more".into(),
@@ -105,7 +118,7 @@ mod tests {
             wildcards.check(&route("+/other")).is_ok(),
             "another user has room"
         );
-        assert_eq!(wildcards.insert(again), Some(first.clone()));
+        assert_eq!(wildcards.insert(again, true), Some(first.clone()));
         wildcards.remove(first.session, "+/0", Some(1));
         assert!(wildcards.check(&more).is_err(), "that one was replaced");
         wildcards.remove(first.session, "+/0", Some(2));

@@ -54,7 +54,7 @@ impl Home {
     }
 
     /// Room in a session's window: both of its feeds go on.
-    fn settled(&mut self, env: &mut Env<'_, '_>, id: SessionId, count: u64) {
+    pub(crate) fn settled(&mut self, env: &mut Env<'_, '_>, id: SessionId, count: u64) {
         env.metrics().settled.inc_by(count);
         self.push_all(env, id);
         self.flush_soon(env, count);

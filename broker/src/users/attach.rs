@@ -4,12 +4,13 @@
 use godwit_wire::account::Principal;
 use godwit_wire::command::Route;
 use godwit_wire::ids::SessionId;
-use godwit_wire::limits::{CLIENT_ID_BYTES, PACKET_BYTES, RECEIVE_MAXIMUM, USER_SESSIONS};
+use godwit_wire::limits::{CLIENT_ID_BYTES, PACKET_BYTES, RECEIVE_MAXIMUM, TOPIC_ALIASES, USER_SESSIONS};
 
 use super::detach::Leave;
 use super::due;
 use super::env::{Env, What};
 use super::home::Home;
+use super::owed::Owed;
 use super::queue::Queue;
 use super::rows::Name;
 use super::session::{Live, Session};
@@ -29,6 +30,8 @@ pub(crate) struct EndedSession {
     pub(crate) routes: Vec<Route>,
     /// Deliveries that waited for its log: it is gone.
     pub(crate) waiters: Vec<Waiter>,
+    /// Work of groups that was in memory only.
+    pub(crate) left: Vec<Owed>,
 }
 
 impl Home {
@@ -66,6 +69,7 @@ impl Home {
         let found = self.of_client(&connect.client_id);
         if found.is_none() && self.sessions.len() >= USER_SESSIONS {
             self.finish_end(env, ended, ops);
+            env.metrics().count_limit("sessions");
             refuse(env, conn, QUOTA);
             return;
         }
@@ -127,6 +131,7 @@ impl Home {
             will: connect.will.is_some(),
             session_present,
             told_expiry: (granted != connect.session_expiry).then_some(granted),
+            told_keep_alive: keep_alive(connect, env.common.config.max_keep_alive),
             assigned_client_id: connect.client_id_assigned,
             paused: 0,
             ack_timer: false,
@@ -176,13 +181,28 @@ impl Home {
             receive_maximum: RECEIVE_MAXIMUM,
             maximum_packet_size: PACKET_BYTES as u32,
             assigned_client_id: live.assigned_client_id.then(|| client_id.clone()),
+            shared_subscriptions: true,
+            topic_alias_maximum: TOPIC_ALIASES,
+            server_keep_alive: (live.told_keep_alive > 0).then_some(live.told_keep_alive),
+            maximum_qos: Some(env.common.config.max_qos).filter(|qos| *qos < 2),
             ..Connack::default()
         };
         // A CONNACK is always taken.
         let _ = env.wire.send(conn, &Outgoing::Connack(Box::new(connack)));
+        self.hold_back_too(env, conn);
         self.drop_wills_of(env, &client_id, number, session_present);
+        if let Some(session) = self.session(id) {
+            session.tell_groups(env, true);
+        }
         self.push_all(env, id);
     }
+}
+
+/// The Server Keep Alive of a connection, seconds: where it asks for more than the `most`, or for none. 0: what it asks for;
+/// 3.1.1 cannot be told another.
+fn keep_alive(connect: &Connect, most: u16) -> u16 {
+    let over = connect.keep_alive == 0 || connect.keep_alive > most;
+    if connect.version == Version::V5 && over { most } else { 0 }
 }
 
 /// The last word to a client. It is nothing in 3.1.1, but still one: closing without would reset the connection if the

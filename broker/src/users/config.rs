@@ -5,6 +5,7 @@ use std::sync::Arc;
 use godwit_accounts::Acl;
 use godwit_wire::limits;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
@@ -33,6 +34,15 @@ pub struct UsersConfig {
     pub session_log_entries: u64,
     /// And most bytes of them.
     pub session_log_bytes: u64,
+    /// PUBLISHes a second that a user's clients may send for ever, beside those of 5 s at once; 0: as many as come. Beyond
+    /// it they are not read for a while; who keeps at it for 5 minutes is disconnected (0x96).
+    pub publishes_per_second: u32,
+    /// And bytes of topic, payload and properties.
+    pub publish_bytes_per_second: u32,
+    /// Longest keep-alive, seconds; 0: what clients ask for. Only clients of MQTT 5 can be told.
+    pub max_keep_alive: u16,
+    /// Highest QoS of what clients publish, wills too.
+    pub max_qos: u8,
 }
 
 impl Default for UsersConfig {
@@ -47,6 +57,10 @@ impl Default for UsersConfig {
             mailbox_bytes: 256 * 1024 * 1024,
             session_log_entries: 100_000,
             session_log_bytes: 64 * 1024 * 1024,
+            publishes_per_second: 0,
+            publish_bytes_per_second: 0,
+            max_keep_alive: 0,
+            max_qos: 2,
         }
     }
 }
@@ -80,6 +94,12 @@ pub struct UsersMetrics {
     pub owed: Counter,
     /// Entries that were acknowledged by their session.
     pub settled: Counter,
+    /// Entries of a group that went to another member because theirs was gone.
+    pub shared_again: Counter,
+    /// Entries of a group that ended with its last member, or with the client that a QoS 2 message was begun with.
+    pub shared_ended: Counter,
+    /// How often a limit was met, by limit.
+    limits: Family<Limit, Counter>,
     /// Connections whose session is in this part.
     pub live: Gauge,
     /// Users in memory.
@@ -104,6 +124,9 @@ impl Default for UsersMetrics {
             contradictions: Counter::default(),
             owed: Counter::default(),
             settled: Counter::default(),
+            shared_again: Counter::default(),
+            shared_ended: Counter::default(),
+            limits: Family::default(),
             live: Gauge::default(),
             homes: Gauge::default(),
             acknowledge_seconds: Histogram::new([
@@ -113,11 +136,24 @@ impl Default for UsersMetrics {
     }
 }
 
+type Limit = [(&'static str, &'static str); 1];
+
 impl UsersMetrics {
+    /// A client met a limit.
+    pub(crate) fn count_limit(&self, limit: &'static str) {
+        self.limits.get_or_create(&[("limit", limit)]).inc();
+    }
+
+    /// How often one was met.
+    #[cfg(test)]
+    pub(crate) fn limits_met(&self, limit: &'static str) -> u64 {
+        self.limits.get_or_create(&[("limit", limit)]).get()
+    }
+
     /// Names them in `registry`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("godwit");
-        let counters: [(&str, &str, &Counter); 13] = [
+        let counters: [(&str, &str, &Counter); 15] = [
             (
                 "mqtt_messages_in",
                 "PUBLISH packets from clients",
@@ -179,10 +215,25 @@ impl UsersMetrics {
                 &self.owed,
             ),
             ("owed_settled", "Entries acknowledged by a session", &self.settled),
+            (
+                "shared_redistributed",
+                "Entries of a group that went to another member",
+                &self.shared_again,
+            ),
+            (
+                "shared_ended",
+                "Entries of a group that no other member could have",
+                &self.shared_ended,
+            ),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
         }
+        registry.register(
+            "mqtt_limits_met",
+            "How often a user's or session's limit was met, by limit",
+            self.limits.clone(),
+        );
         registry.register(
             "mqtt_sessions_live",
             "Sessions with a connection",

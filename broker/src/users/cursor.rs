@@ -47,6 +47,8 @@ pub(crate) enum State {
     Sent2,
     /// PUBREC received, PUBCOMP awaited.
     Received,
+    /// Not sent: it is on its way to another member of the group that it is of.
+    Leaving,
     /// Acknowledged, or never to be given.
     Acked,
 }
@@ -231,6 +233,11 @@ impl Cursor {
     /// The positions above the prefix that are settled.
     pub(crate) fn settled(&self) -> impl Iterator<Item = u64> + '_ {
         self.positions(State::Acked)
+    }
+
+    /// The positions that are on their way to others.
+    pub(crate) fn leaving(&self) -> impl Iterator<Item = u64> + '_ {
+        self.positions(State::Leaving)
     }
 
     fn positions(&self, state: State) -> impl Iterator<Item = u64> + '_ {

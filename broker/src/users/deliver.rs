@@ -15,6 +15,7 @@ use super::cursor::{Half, State, packet_id};
 use super::env::{Asked, Env, What};
 use super::feed::{Next, gap_before};
 use super::feed_mail::give;
+use super::handing;
 use super::home::Home;
 use super::log::{Keep, PAGE_BYTES, PAGE_ROWS};
 use super::owed::Owed;
@@ -104,8 +105,8 @@ impl Home {
         once: bool,
     ) {
         let session = &mut self.sessions[index];
-        let named = owed.publish.message_id.filter(|_| once && owed.qos == 2);
-        if named.is_some_and(|message| !session.note_recent(message)) {
+        let named = owed.number().filter(|_| once && owed.qos == 2);
+        if named.is_some_and(|number| !session.note_recent(number)) {
             let last = session.log.last();
             if let Err(waiter) = session.log.also_wait(last, waiter) {
                 self.kept(env, waiter);
@@ -209,8 +210,8 @@ pub(crate) fn queue(session: &mut Session, env: &mut Env<'_, '_>, owed: Owed, on
     if session.live.is_none() {
         return true;
     }
-    let named = owed.publish.message_id.filter(|_| once && owed.qos == 2);
-    if named.is_some_and(|message| !session.note_recent(message)) {
+    let named = owed.number().filter(|_| once && owed.qos == 2);
+    if named.is_some_and(|number| !session.note_recent(number)) {
         return true;
     }
     session.log.append(owed, Waiter::Nobody, 0);
@@ -236,7 +237,7 @@ pub(crate) fn push(session: &mut Session, env: &mut Env<'_, '_>) -> u64 {
             break;
         }
         match session.feed.cursor.state(next) {
-            Some(State::Acked) => {
+            Some(State::Acked | State::Leaving) => {
                 settled += session.feed.cursor.passed().count() as u64;
                 continue;
             }
@@ -273,6 +274,14 @@ pub(crate) fn push(session: &mut Session, env: &mut Env<'_, '_>) -> u64 {
         };
         let id = packet_id(Half::Session, next);
         let repeat = session.feed.cursor.is_repeat(next);
+        if let Some(share) = owed.share.as_deref().filter(|_| !repeat)
+            && session.membership(&share.filter).is_none()
+        {
+            // It left the group before this was sent.
+            handing::hand_one(env, session.id, next, owed);
+            settled += session.feed.cursor.gave(State::Leaving, None).count() as u64;
+            continue;
+        }
         let given =
             packet(session, live, env, &owed, id, repeat).is_some_and(|packet| give(env, live, packet));
         let state = match (given, owed.qos) {
@@ -282,8 +291,13 @@ pub(crate) fn push(session: &mut Session, env: &mut Env<'_, '_>) -> u64 {
         };
         settled += session.feed.cursor.gave(state, None).count() as u64;
     }
-    let sent = session.feed.cursor.sent();
-    session.log.had(sent);
+    let cursor = &session.feed.cursor;
+    // Of a member of a group that is in memory only another one is to get what it has and does not acknowledge.
+    let had = match session.shared && !session.is_persistent() {
+        true => cursor.acked(),
+        false => cursor.sent(),
+    };
+    session.log.had(had);
     settled
 }
 

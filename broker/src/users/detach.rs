@@ -121,7 +121,9 @@ impl Home {
         env.metrics().live.dec();
         session.disconnected_at = now;
         session.feed.detach();
-        session.log.forget_tail();
+        if session.outlives() {
+            session.log.forget_tail();
+        }
         if let Some(inbox) = session.inbox.as_deref_mut() {
             inbox.gap_told = false;
             if let Some(feed) = inbox.feed.as_mut() {
@@ -145,6 +147,7 @@ impl Home {
             ops.push(Name::Session(id).put(user, view, &session.row()));
             env.store(look_at.map_or(What::Lazy, What::Expected), ops);
             self.flush_soon(env, 0);
+            self.sessions[index].tell_groups(env, false);
         } else {
             let ended = Box::new(self.remove_session(env, index, &mut ops));
             self.finish_end(env, Some(ended), ops);
@@ -162,10 +165,11 @@ impl Home {
         ops: &mut Vec<Op>,
     ) -> EndedSession {
         let (user, view) = (env.user, env.view());
+        let (keep_log, left) = self.bequeath(env, index, ops);
         let mut session = self.sessions.swap_remove(index);
         let persistent = session.stored;
         if session.stored {
-            ops.extend(session.end_ops(user, view));
+            ops.extend(session.end_ops(user, view, keep_log));
             due::forget_session(env, &session, ops);
         }
         let routes = session.subscriptions.iter();
@@ -175,6 +179,7 @@ impl Home {
                 .flat_map(|one| one.routes(user, session.id, persistent))
                 .collect(),
             waiters: session.log.take_waiters(),
+            left,
         }
     }
 
@@ -207,5 +212,6 @@ impl Home {
                 other => self.kept(env, other),
             }
         }
+        self.hand_over(env, ended.id, ended.left);
     }
 }

@@ -362,6 +362,9 @@ impl Home {
             .iter()
             .position(|s| s.id == look.session && s.due_at == look.at);
         let Some(index) = index else {
+            if self.look_at_estate(env, look.session) {
+                return;
+            }
             // It was moved, or its session is gone; or it is about the mailbox, which looks at its retention whenever it
             // is loaded and before it leaves.
             env.store(What::Lazy, vec![look.remove()]);

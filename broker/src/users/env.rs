@@ -13,6 +13,7 @@ use godwit_wire::proto::stored::MailboxEntry;
 use super::attach::EndedSession;
 use super::config::{UsersConfig, UsersMetrics};
 use super::due::{Due, Look};
+use super::handing::Handing;
 use super::suback::Unsubscribed;
 use super::target::Target;
 use crate::part::Part;
@@ -78,6 +79,8 @@ pub(crate) enum What {
         reason = "tickets are many: the largest decides their size"
     )]
     MailRows(SessionId, Asked, Box<Vec<(u64, MailboxEntry)>>),
+    /// Read: a page of the log of a session that left work of groups.
+    EstatePage(SessionId),
     /// Read: the user behind a name in a topic.
     Name(ConnId),
     /// Read: due rows of a shard.
@@ -97,6 +100,12 @@ pub(crate) enum What {
     },
     /// Asked: a will was published.
     Will(SessionId, u64),
+    /// Asked: an entry for another member of its group.
+    Handed(Box<Handing>),
+    /// Timer: it is asked again.
+    HandAgain(Box<Handing>),
+    /// Timer: a page of an estate is read again.
+    EstateAgain(SessionId),
     /// Timer: PUBLISHes that were held for too long.
     AckTimeout(ConnId),
     /// Timer: filters that were not answered.
@@ -107,6 +116,8 @@ pub(crate) enum What {
     OwedAgain(SessionId, u32),
     /// Timer: and one of the mailbox.
     MailAgain(SessionId, u32),
+    /// Timer: clients that published too much are read again.
+    RateOver,
     /// Timer: store what is kept lazily.
     Flush,
     /// Timer: tell delivered receipts.

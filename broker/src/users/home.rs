@@ -10,14 +10,17 @@ use prost::Message;
 use super::cursor::{Cursor, State};
 use super::env::{Env, What};
 use super::feed::Feed;
+use super::handing::{Estate, Leaving};
 use super::log::Log;
 use super::mailbox::{self, Mailbox};
 use super::owed::Owed;
+use super::rates::Rates;
 use super::receipts::Receipts;
 use super::retention;
 use super::retries::{self, Previous};
 use super::rows::{
-    AgesRow, InRow, InboxRow, Name, OutRow, PreviousRow, SessionRow, SubscriptionRow, WillRow, read_rows,
+    AgesRow, EstateRow, InRow, InboxRow, Name, OutRow, PreviousRow, SessionRow, SubscriptionRow, WillRow,
+    read_rows,
 };
 use super::session::{self, In2, Inbox, Phase, Session, Subscription};
 use super::slices::Quota;
@@ -41,6 +44,9 @@ pub(crate) struct Home {
     /// Whether a row in the store says so too.
     pub(crate) previous_stored: bool,
     pub(crate) receipts: Option<Box<Receipts>>,
+    /// Work of groups that sessions left.
+    pub(crate) leaving: Option<Box<Leaving>>,
+    pub(crate) rates: Option<Box<Rates>>,
     /// Submitted, asked or read, and not come back.
     pub(crate) outstanding: u32,
     /// When something was last done, for going idle.
@@ -124,6 +130,7 @@ impl LoadState {
                 let mut session = Session::new(*id, row.client_id.as_str().into());
                 session.expiry = row.expiry;
                 session.stored = true;
+                session.shared = row.shared;
                 session.disconnected_at = row.disconnected_at;
                 session.due_at = row.due_at;
                 sessions.insert(*id, (session, row));
@@ -210,6 +217,12 @@ fn restore_row(
                 });
             }
         }
+        Name::Estate(id) => {
+            if let Ok(row) = EstateRow::decode(value) {
+                let leaving = home.leaving.get_or_insert_default();
+                leaving.restore(Estate::restored(id, row));
+            }
+        }
         Name::Will(id, number) => {
             if let Ok(row) = WillRow::decode(value) {
                 home.wills.push(PendingWill::restored(id, number, row));
@@ -241,6 +254,8 @@ impl Home {
             previous: Vec::new(),
             previous_stored: false,
             receipts: None,
+            leaving: None,
+            rates: None,
             outstanding: 0,
             touched_ms: 0,
             idle_timer: false,
@@ -267,7 +282,7 @@ impl Home {
 
     /// Whether nobody needs it in memory at the moment.
     pub(crate) fn is_dormant(&self) -> bool {
-        self.outstanding == 0 && !self.is_live()
+        self.outstanding == 0 && !self.is_live() && self.leaving.is_none()
     }
 
     /// Something is behind in the store: it is stored soon.
@@ -287,6 +302,7 @@ impl Home {
         self.flush(env);
         self.retain(env);
         self.mailbox.rest();
+        self.rest_rates(env);
         for session in &mut self.sessions {
             session.rest();
         }

@@ -13,6 +13,7 @@ mod due;
 mod env;
 mod feed;
 mod feed_mail;
+mod handing;
 mod home;
 mod in2;
 mod log;
@@ -21,6 +22,7 @@ mod mailbox;
 mod owed;
 mod publish_in;
 mod queue;
+mod rates;
 mod receipts;
 mod request;
 mod retention;
@@ -28,6 +30,7 @@ mod retries;
 mod returns;
 mod rows;
 mod session;
+mod shares;
 mod slices;
 mod suback;
 mod subscribe;
@@ -41,6 +44,7 @@ mod wills;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use godwit_accounts::Acl;
 use godwit_cluster::{Cx, Flow, Loading, Reply};
 use godwit_store::{Read, ReadAnswer, View};
 use godwit_wire::account::Principal;
@@ -214,8 +218,26 @@ impl Users {
                 reason,
                 session_expiry,
             } => home.disconnected(env, conn, reason, session_expiry),
-            Incoming::Connect(_) | Incoming::Pingreq | Incoming::Auth => {
+            Incoming::Connect(_) | Incoming::Pingreq | Incoming::Auth(_) => {
                 home.close_connection(env, conn, PROTOCOL_ERROR);
+            }
+        });
+    }
+
+    /// The rules of ordinary topics are these from now on, also for what is subscribed and owed already.
+    pub(crate) fn new_rules(&mut self, acl: Arc<Acl>) {
+        self.common.config = Arc::new(UsersConfig {
+            acl,
+            ..(*self.common.config).clone()
+        });
+    }
+
+    /// A client has authenticated anew: its rights are these from now on.
+    pub(crate) fn renewed(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire, conn: ConnId, who: Principal) {
+        self.with_conn(cx, wire, conn, |home, _| {
+            let session = home.session_at(conn);
+            if let Some(live) = session.and_then(|session| session.live.as_deref_mut()) {
+                live.principal = who;
             }
         });
     }
@@ -260,6 +282,12 @@ impl Users {
             UserCommand::Offer { entry, after } => home.mailbox.offer(env, entry, after, reply),
             UserCommand::Note(event) => home.mailbox.note(env, *event, Waiter::Reply(reply)),
             UserCommand::Deliver { publish, targets } => home.deliver(env, &publish, targets, reply),
+            UserCommand::Share {
+                publish,
+                session,
+                filter,
+                waits,
+            } => home.deliver_shared(env, &publish, session, &filter, waits, reply),
             UserCommand::Receipt {
                 conversation,
                 watermark,

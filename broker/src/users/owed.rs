@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use godwit_wire::command::{Publish, Target};
-use godwit_wire::proto::stored::{PublishProperties, StoredPublish, UserProperty};
+use godwit_wire::proto::stored::{PublishProperties, SharedOf, StoredPublish, UserProperty};
 use prost::Message as _;
 
 use super::log::Entry;
-use super::session::recent_number;
+use super::session::{Subscription, recent_number};
 
 /// A publish for one session.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,15 +19,71 @@ pub(crate) struct Owed {
     pub(crate) qos: u8,
     pub(crate) retain: bool,
     pub(crate) subscription_ids: Vec<u32>,
+    /// The group that gave it, if one did.
+    pub(crate) share: Option<Arc<Share>>,
+}
+
+/// A group, and what the next member needs beside what this one gets.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Share {
+    /// With `$share/…`.
+    pub(crate) filter: Arc<str>,
+    /// As published.
+    qos: u8,
+    /// As published.
+    retain: bool,
 }
 
 impl Owed {
+    /// What a member of a group gets of a publish.
+    pub(crate) fn shared(publish: Arc<Publish>, filter: Arc<str>, member: &Subscription) -> Self {
+        Self {
+            qos: publish.qos.min(member.qos),
+            retain: publish.retain && member.retain_as_published,
+            subscription_ids: member.subscription_id.into_iter().collect(),
+            share: Some(Arc::new(Share {
+                filter,
+                qos: publish.qos,
+                retain: publish.retain,
+            })),
+            publish,
+        }
+    }
+
+    /// The publish as the group got it.
+    pub(crate) fn as_published(&self) -> Arc<Publish> {
+        let Some(share) = self.share.as_deref() else {
+            return self.publish.clone();
+        };
+        if (share.qos, share.retain) == (self.publish.qos, self.publish.retain) {
+            return self.publish.clone();
+        }
+        Arc::new(Publish {
+            qos: share.qos,
+            retain: share.retain,
+            ..(*self.publish).clone()
+        })
+    }
+
+    /// By which a repeat of a QoS 2 message is known; one of a group is another one than that of the session's own
+    /// subscription.
+    pub(crate) fn number(&self) -> Option<u64> {
+        let number = recent_number(self.publish.message_id?);
+        let group = self.share.as_deref().map_or(0, |share| {
+            // FNV-1a: it is in rows, so it may never change.
+            let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+            share.filter.bytes().fold(0xcbf2_9ce4_8422_2325, step)
+        });
+        Some(number ^ group)
+    }
+
     /// What this target gets of a publish.
     pub(crate) fn new(publish: Arc<Publish>, target: Target) -> Self {
         Self {
             qos: publish.qos.min(target.qos),
             retain: publish.retain && target.retain_as_published,
             subscription_ids: target.subscription_ids,
+            share: None,
             publish,
         }
     }
@@ -43,7 +99,12 @@ impl Owed {
             subscription_ids: self.subscription_ids.clone(),
             properties: publish.properties.as_deref().cloned(),
             expires_at: publish.expires_at.unwrap_or(0),
-            publisher_number: publish.message_id.map_or(0, recent_number),
+            publisher_number: self.number().unwrap_or(0),
+            shared: self.share.as_deref().map(|share| SharedOf {
+                filter: share.filter.to_string(),
+                qos: u32::from(share.qos),
+                retain: share.retain,
+            }),
         }
         .encode_to_vec()
         .into()
@@ -66,6 +127,13 @@ impl Owed {
             qos: publish.qos,
             retain: row.retain,
             subscription_ids: row.subscription_ids,
+            share: row.shared.map(|shared| {
+                Arc::new(Share {
+                    filter: shared.filter.into(),
+                    qos: shared.qos.min(2) as u8,
+                    retain: shared.retain,
+                })
+            }),
             publish: Arc::new(publish),
         };
         Some((owed, row.publisher_number))

@@ -6,7 +6,7 @@ use godwit_wire::command::Answer;
 use godwit_wire::ids::UserId;
 
 use super::env::{Ticket, What};
-use super::{Users, subscribe};
+use super::{Users, handing, subscribe};
 use crate::wire_trait::Wire;
 
 impl Users {
@@ -103,6 +103,7 @@ impl Users {
             What::MailRows(session, asked, rows) => {
                 home.mail_rows(env, session, asked, *rows, answers);
             }
+            What::EstatePage(session) => home.estate_page(env, session, answers),
             What::Name(conn) => home.name_read(env, conn, answers),
             _ => {}
         });
@@ -126,6 +127,7 @@ impl Users {
             } => {
                 home.routed(env, session, request, index, route_id, answer);
             }
+            What::Handed(handing) => home.handed(env, handing, &answer),
             What::Will(session, number) => home.will_fired(env, session, number, &answer),
             _ => {}
         });
@@ -145,6 +147,9 @@ impl Users {
                 What::OwedAgain(session, generation) => home.owed_again(env, session, generation),
                 What::MailAgain(session, generation) => home.mail_again(env, session, generation),
                 What::Flush => home.flush_due(env),
+                What::RateOver => home.rate_over(env),
+                What::HandAgain(handing) => handing::hand(env, handing),
+                What::EstateAgain(session) => home.estate_again(env, session),
                 What::Receipts => home.receipts_due(env),
                 _ => {}
             }),

@@ -24,6 +24,8 @@ pub(crate) enum Name {
     In(SessionId, MessageId),
     /// `w`: [`WillRow`], by its connection's number.
     Will(SessionId, u64),
+    /// `e`: [`EstateRow`].
+    Estate(SessionId),
     /// `m`: a bucket of marks, 24 bytes each: conversation and sequence number.
     Marks(u8),
     /// `i`: some session of this user has, or had, a mailbox cursor.
@@ -42,6 +44,7 @@ impl Name {
             Self::Subscription(id, route) => (b't', Some(*id), &route.to_be_bytes()),
             Self::Inbox(id) => (b'c', Some(*id), &[]),
             Self::Out(id) => (b'r', Some(*id), &[]),
+            Self::Estate(id) => (b'e', Some(*id), &[]),
             Self::In(id, message) => (b'q', Some(*id), message.0.as_bytes()),
             Self::Will(id, number) => (b'w', Some(*id), &number.to_be_bytes()),
             Self::Marks(bucket) => (b'm', None, std::slice::from_ref(bucket)),
@@ -75,6 +78,7 @@ impl Name {
             b's' if rest.is_empty() => Some(Self::Session(id)),
             b'c' if rest.is_empty() => Some(Self::Inbox(id)),
             b'r' if rest.is_empty() => Some(Self::Out(id)),
+            b'e' if rest.is_empty() => Some(Self::Estate(id)),
             b't' => Some(Self::Subscription(id, number()?)),
             b'w' => Some(Self::Will(id, number()?)),
             b'q' => Some(Self::In(id, MessageId::from_slice(rest)?)),
@@ -141,6 +145,29 @@ pub(crate) struct SessionRow {
     pub(crate) given_log: u64,
     /// A due row for its expiry stands at this time, milliseconds since 1970.
     #[prost(uint64, tag = "6")]
+    pub(crate) due_at: u64,
+    /// It was once a member of a shared subscription's group.
+    #[prost(bool, tag = "7")]
+    pub(crate) shared: bool,
+}
+
+/// The log of a session that ended, which has work of groups: it is given to their other members.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct EstateRow {
+    /// Up to here nothing is left to be given.
+    #[prost(uint64, tag = "1")]
+    pub(crate) passed: u64,
+    /// The last position.
+    #[prost(uint64, tag = "2")]
+    pub(crate) up_to: u64,
+    /// Positions up to here may have been sent: those of QoS 2 are nobody else's.
+    #[prost(uint64, tag = "3")]
+    pub(crate) given: u64,
+    /// Positions above `passed` that were acknowledged, or whose PUBREC came; in order.
+    #[prost(uint64, repeated, tag = "4")]
+    pub(crate) settled: Vec<u64>,
+    /// Where its due row stands, milliseconds since 1970.
+    #[prost(uint64, tag = "5")]
     pub(crate) due_at: u64,
 }
 
@@ -314,6 +341,7 @@ mod tests {
             Name::Subscription(session, 7),
             Name::Inbox(session),
             Name::Out(session),
+            Name::Estate(session),
             Name::In(session, message),
             Name::Will(session, 9),
             Name::Marks(15),

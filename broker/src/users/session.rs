@@ -35,6 +35,8 @@ pub(crate) struct Session {
     pub(crate) disconnected_at: u64,
     /// It has rows in the store, and what it is owed is there too: it was once to outlive its connection.
     pub(crate) stored: bool,
+    /// It was once a member of a group, so its log may have what others are to get.
+    pub(crate) shared: bool,
     /// Where its due row stands, milliseconds since 1970; 0: none.
     pub(crate) due_at: u64,
     pub(crate) subscriptions: Vec<Subscription>,
@@ -70,6 +72,8 @@ pub(crate) struct Live {
     pub(crate) session_present: bool,
     /// What CONNACK says of the granted expiry, if it differs from what was asked.
     pub(crate) told_expiry: Option<u32>,
+    /// Server Keep Alive, seconds, if it is not what was asked for; else 0.
+    pub(crate) told_keep_alive: u16,
     pub(crate) assigned_client_id: bool,
     /// Why reading is paused.
     pub(crate) paused: u8,
@@ -277,6 +281,7 @@ impl Session {
             expiry: 0,
             disconnected_at: 0,
             stored: false,
+            shared: false,
             due_at: 0,
             subscriptions: Vec::new(),
             inbox: None,
@@ -329,6 +334,7 @@ impl Session {
                 .map_or(0, |feed| feed.cursor.given_to()),
             given_log: self.feed.cursor.given_to(),
             due_at: self.due_at,
+            shared: self.shared,
         }
     }
 
@@ -343,9 +349,8 @@ impl Session {
         }
     }
 
-    /// Remembers a QoS 2 message. `false`: it was appended before.
-    pub(crate) fn note_recent(&mut self, message: MessageId) -> bool {
-        let number = recent_number(message);
+    /// Remembers a QoS 2 message by its number. `false`: it was appended before.
+    pub(crate) fn note_recent(&mut self, number: u64) -> bool {
         if self.recent.contains(&number) {
             return false;
         }
@@ -357,8 +362,8 @@ impl Session {
         true
     }
 
-    /// The rows that end it, and its log's.
-    pub(crate) fn end_ops(&self, user: UserId, view: u64) -> Vec<Op> {
+    /// The rows that end it, and its log's unless that is kept for a while.
+    pub(crate) fn end_ops(&self, user: UserId, view: u64, keep_log: bool) -> Vec<Op> {
         let mut ops = vec![Name::Session(self.id).end(user, view)];
         for subscription in &self.subscriptions {
             ops.push(Name::Subscription(self.id, subscription.route_id).end(user, view));
@@ -370,7 +375,7 @@ impl Session {
         for taken in &self.in2 {
             ops.push(Name::In(self.id, taken.message).end(user, view));
         }
-        if self.log.confirmed() > 0 || !self.log.is_settled() {
+        if !keep_log && (self.log.confirmed() > 0 || !self.log.is_settled()) {
             let ended = Head {
                 confirmed: self.log.confirmed(),
                 floor: u64::MAX,

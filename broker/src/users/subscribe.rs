@@ -5,9 +5,12 @@ use godwit_store::Op;
 use godwit_wire::code::Code;
 use godwit_wire::command::{Answer, Command, Route, TopicCommand};
 use godwit_wire::ids::SessionId;
-use godwit_wire::limits::SESSION_SUBSCRIPTIONS;
-use godwit_wire::topic::{Encoding, FilterTopic, TopicRefusal, classify_filter, filter_key};
+use godwit_wire::limits::{SESSION_SUBSCRIPTIONS, USER_SHARES};
+use godwit_wire::topic::{
+    Encoding, FilterTopic, TopicRefusal, classify_filter, filter_key, inner_filter, shared,
+};
 
+use super::PROTOCOL_ERROR;
 use super::cursor::Cursor;
 use super::env::{Env, What};
 use super::feed::Feed;
@@ -28,7 +31,6 @@ const REPLACED: usize = 8;
 const NOT_AUTHORIZED: u8 = 0x87;
 const FILTER_INVALID: u8 = 0x8F;
 pub(crate) const QUOTA: u8 = 0x97;
-const NO_SHARED: u8 = 0x9E;
 pub(crate) const UNSPECIFIED: u8 = 0x80;
 const SPECIFIC: u8 = 0x83;
 
@@ -48,7 +50,16 @@ impl Home {
         };
         // Before anything changes: nothing of a SUBSCRIBE that is refused as a whole may stay.
         if filters.len() > SESSION_SUBSCRIPTIONS || open >= REQUESTS {
+            env.metrics().count_limit("subscriptions");
             self.close_connection(env, conn, QUOTA);
+            return;
+        }
+        if filters
+            .iter()
+            .any(|one| one.no_local && shared(&one.filter).is_some())
+        {
+            // MQTT-3.8.3-4.
+            self.close_connection(env, conn, PROTOCOL_ERROR);
             return;
         }
         let id = env.fresh_number();
@@ -61,7 +72,7 @@ impl Home {
                 Ok(FilterTopic::Inbox(encoding)) => {
                     self.subscribe_inbox(env, conn, encoding, &filter, subscription_id, &mut ops)
                 }
-                Ok(FilterTopic::Ordinary(_)) => {
+                Ok(FilterTopic::Ordinary(_) | FilterTopic::Shared(_)) => {
                     match self.add_subscription(env, conn, filter, subscription_id, &mut ops) {
                         Err(code) => (code, Kind::Refused),
                         Ok((route, retained, kind)) => {
@@ -177,16 +188,17 @@ impl Home {
         ops: &mut Vec<Op>,
     ) -> Result<(Route, bool, Kind), u8> {
         let (user, view, route_id) = (env.user, env.view(), env.fresh_number());
+        let shares = self.shares();
         let session = self.session_at(conn).ok_or(UNSPECIFIED)?;
         let live = session.live.as_deref().ok_or(UNSPECIFIED)?;
-        if !env
-            .common
-            .config
-            .acl
-            .may_subscribe(&live.principal, &session.client_id, &filter.filter)
-        {
+        if !env.common.config.acl.may_subscribe(
+            &live.principal,
+            &session.client_id,
+            inner_filter(&filter.filter),
+        ) {
             return Err(NOT_AUTHORIZED);
         }
+        let is_shared = shared(&filter.filter).is_some();
         let old = session
             .subscriptions
             .iter()
@@ -194,15 +206,23 @@ impl Home {
         if old.is_none() && session.subscriptions.len() >= SESSION_SUBSCRIPTIONS {
             return Err(QUOTA);
         }
+        if old.is_none() && is_shared && shares >= USER_SHARES {
+            return Err(QUOTA);
+        }
+        if is_shared && !std::mem::replace(&mut session.shared, true) && session.is_persistent() {
+            ops.push(Name::Session(session.id).put(user, view, &session.row()));
+        }
         let (id, persistent) = (session.id, session.is_persistent());
         // A subscription that the client never heard of is new to it.
         let granted = old.is_some_and(|at| session.subscriptions[at].granted);
         let retained = match filter.retain_handling {
+            // MQTT 5, 4.8.2: none on a shared subscription.
+            _ if is_shared => false,
             0 => true,
             1 => !granted,
             _ => false,
         };
-        let unanswered = filter.retain_handling == 1 && !granted;
+        let unanswered = filter.retain_handling == 1 && !granted && !is_shared;
         let mut subscription = Subscription {
             filter: filter.filter,
             route_id,
@@ -394,7 +414,6 @@ pub(crate) fn unroute(env: &mut Env<'_, '_>, routes: Vec<Route>) {
 fn refused(refusal: TopicRefusal) -> u8 {
     match refusal {
         TopicRefusal::NotFound | TopicRefusal::NotYet => NOT_AUTHORIZED,
-        TopicRefusal::Shared => NO_SHARED,
         TopicRefusal::Form => FILTER_INVALID,
     }
 }

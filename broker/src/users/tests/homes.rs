@@ -63,6 +63,7 @@ impl Rig {
                 });
                 self.answer(reply, Answer::Done);
             }
+            TopicCommand::Share { .. } | TopicCommand::Member { .. } => panic!("it knows no groups"),
             TopicCommand::Retained { .. } => self.answer(reply, Answer::Retained(Vec::new())),
             TopicCommand::Publish(publish) => {
                 self.published.push(publish.clone());

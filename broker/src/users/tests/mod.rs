@@ -1,10 +1,15 @@
 //! Tests of users' homes through their public calls.
 
+mod announced;
 mod chat;
 mod clients;
 mod corners;
 mod delays;
 mod ends;
+mod groups;
+mod groups_ends;
+mod groups_model;
+mod groups_rig;
 mod homes;
 mod inbox;
 mod model;
@@ -13,6 +18,7 @@ mod qos2;
 mod qos2_crossed;
 mod qos2_model;
 mod quotas;
+mod rates;
 mod retained;
 mod rig;
 mod sessions;

@@ -19,6 +19,7 @@ use super::homes::{Conversation, Waiting};
 use super::store::{MemStore, State};
 use crate::packet::{Connect, Incoming, Outgoing, PublishOut, Version};
 use crate::part::Part;
+use crate::topics::Topics;
 use crate::wire_trait::{CloseReason, Closed, ConnId, Sent, Wire};
 
 /// One recorded connection.
@@ -91,6 +92,8 @@ pub(super) struct Rig {
     pub(super) published: Vec<Arc<Publish>>,
     /// Topics' and conversations' homes do not answer.
     pub(super) deaf: bool,
+    /// Real homes of topics in place of the naive ones.
+    pub(super) topics: Option<Box<Topics>>,
     pub(super) refuse_sends: Option<godwit_wire::code::Refusal>,
     next_conn: u32,
     view: u64,
@@ -120,6 +123,7 @@ impl Rig {
             told: Vec::new(),
             published: Vec::new(),
             deaf: false,
+            topics: None,
             refuse_sends: None,
             next_conn: 0,
             view,
@@ -143,6 +147,9 @@ impl Rig {
             conversation.stale = true;
         }
         next.next_conn = self.next_conn;
+        if self.topics.is_some() {
+            next.start_topics();
+        }
         *self = next;
     }
 
@@ -152,6 +159,9 @@ impl Rig {
             let mut busy = false;
             for completion in self.harness.take_completions() {
                 busy = true;
+                let Some(completion) = self.topics_completed(completion) else {
+                    continue;
+                };
                 let (users, wire) = (&mut self.users, &mut self.wire);
                 self.harness.with(RoleId::Broker, |cx| match completion {
                     Completion::Written { ticket, outcome } => {
@@ -164,6 +174,9 @@ impl Rig {
             }
             while let Some((tag, answer)) = self.harness.take_answer() {
                 busy = true;
+                let Some(answer) = self.topics_answered(tag, answer) else {
+                    continue;
+                };
                 let (users, wire) = (&mut self.users, &mut self.wire);
                 self.harness
                     .with(RoleId::Broker, |cx| users.answered(cx, wire, number(tag), answer));
@@ -184,6 +197,9 @@ impl Rig {
             }
             while let Some(tag) = self.harness.take_timer() {
                 busy = true;
+                if self.topics_timer(tag) {
+                    continue;
+                }
                 let (users, wire) = (&mut self.users, &mut self.wire);
                 self.harness
                     .with(RoleId::Broker, |cx| users.timer(cx, wire, number(tag)));
@@ -260,6 +276,9 @@ impl Rig {
     fn command(&mut self, key: Key, command: Command, reply: Reply) {
         match (key, command) {
             (Key::User(user), Command::User(command)) => self.apply(user, command, reply),
+            (key, Command::Topic(command)) if self.topics.is_some() => {
+                self.topics_command(&key, command, reply);
+            }
             (_, Command::Topic(command)) => self.topic(command, reply),
             (Key::Conversation(id), Command::Conversation(ConversationCommand::Send(send))) => {
                 self.send(id, *send, reply);

@@ -1,0 +1,198 @@
+//! A publish and the groups that it is for (decision 0006): one member of each is asked to take it, and another one if
+//! that one is away, gone or full.
+
+use std::sync::Arc;
+
+use godwit_cluster::{Cx, Reply};
+use godwit_wire::code::Refusal;
+use godwit_wire::command::{Answer, Command, Publish, Route, TopicCommand, UserCommand};
+use godwit_wire::ids::{Key, SessionId};
+use godwit_wire::topic::filter_key;
+
+use super::groups::{Chosen, Groups};
+use super::home::drop_route;
+use super::publish::Publishing;
+use super::subscribe::other_workers;
+use super::{Step, Topics};
+
+/// Members that are asked whether they are connected; the next one is to take the publish as it is.
+const ASKED: u8 = 32;
+/// Members that refuse for now (their store stands still) until the publish is refused.
+const REFUSED: u8 = 3;
+
+/// A member that was asked.
+#[derive(Debug)]
+pub(super) struct Sharing {
+    /// The publish.
+    place: usize,
+    /// The group.
+    filter: Arc<str>,
+    /// Who has it, or had it, and is not to get it.
+    except: Option<SessionId>,
+    /// Who was asked last.
+    asked: Option<Route>,
+    asked_before: u8,
+    refused: u8,
+}
+
+impl Sharing {
+    pub(super) fn new(place: usize, filter: Arc<str>, except: Option<SessionId>) -> Self {
+        Self {
+            place,
+            filter,
+            except,
+            asked: None,
+            asked_before: 0,
+            refused: 0,
+        }
+    }
+}
+
+impl Topics {
+    fn groups_at(&mut self, key: &Key) -> Option<&mut Groups> {
+        match key {
+            Key::Topic(levels) => self.homes.get_mut(levels)?.groups.as_deref_mut(),
+            _ => Some(&mut self.wildcards.groups),
+        }
+    }
+
+    /// The groups that a topic is for.
+    pub(super) fn groups_of(&self, key: &Key, topic: &str) -> Vec<Arc<str>> {
+        let mut found = Vec::new();
+        let mut take = |filter: &Arc<str>| found.push(filter.clone());
+        if let Key::Topic(levels) = key
+            && let Some(groups) = self.homes.get(levels).and_then(|home| home.groups.as_deref())
+        {
+            groups.matching(topic, &mut take);
+        }
+        if !self.wildcards.groups.is_empty() {
+            self.wildcards.groups.matching(topic, &mut take);
+        }
+        found
+    }
+
+    /// Asks the next member of a group. This part of the publish ends at once if there is none.
+    pub(super) fn share(&mut self, cx: &mut Cx<'_>, mut sharing: Sharing) {
+        let Some(publish) = self.publishing.get(sharing.place).map(|one| one.publish.clone()) else {
+            return;
+        };
+        let key = filter_key(&sharing.filter);
+        let (filter, except) = (&sharing.filter, sharing.except);
+        let chosen = self
+            .groups_at(&key)
+            .and_then(|groups| groups.choose(filter, except));
+        // QoS 0 waits for nobody.
+        let Some(Chosen { member, here }) = chosen.filter(|chosen| chosen.here || publish.qos > 0) else {
+            self.publish_part_done(cx, sharing.place, None);
+            return;
+        };
+        let share = UserCommand::Share {
+            publish,
+            session: member.session,
+            filter: sharing.filter.clone(),
+            waits: !here || sharing.asked_before >= ASKED,
+        };
+        let user = member.user;
+        sharing.asked = Some(member);
+        sharing.asked_before = sharing.asked_before.saturating_add(1);
+        let tag = self.step(Step::Share(Box::new(sharing)));
+        cx.ask(tag, Key::User(user), Command::User(share));
+    }
+
+    /// A member answered.
+    pub(super) fn shared(&mut self, cx: &mut Cx<'_>, mut sharing: Sharing, answer: Answer) {
+        let Some(asked) = sharing.asked.take() else { return };
+        let key = filter_key(&sharing.filter);
+        match answer {
+            Answer::Kept { gone } if gone.is_empty() => {
+                self.metrics.shared.inc();
+                if let Some(publishing) = self.publishing.get_mut(sharing.place) {
+                    publishing.matched = true;
+                }
+                self.publish_part_done(cx, sharing.place, None);
+            }
+            Answer::Kept { .. } => {
+                self.member_gone(cx, &key, asked);
+                self.share(cx, sharing);
+            }
+            Answer::Away => {
+                if let Some(groups) = self.groups_at(&key) {
+                    groups.is_here(asked.session, &sharing.filter, false);
+                }
+                self.share(cx, sharing);
+            }
+            Answer::Refused(refusal) if sharing.refused >= REFUSED => {
+                self.publish_part_done(cx, sharing.place, Some(refusal.into()));
+            }
+            _ => {
+                sharing.refused += 1;
+                self.share(cx, sharing);
+            }
+        }
+    }
+
+    /// A member is none any more: its route goes.
+    fn member_gone(&mut self, cx: &mut Cx<'_>, key: &Key, route: Route) {
+        self.metrics.routes_gone.inc();
+        if *key == Key::Wildcards {
+            // Here at once, or it is asked again; there, and in its row, by who writes it.
+            self.wildcards
+                .remove(route.session, &route.filter, Some(route.route_id));
+            cx.tell(key.clone(), Command::Topic(TopicCommand::Unsubscribe { route }));
+            return;
+        }
+        if let Some(home) = self.home(key) {
+            home.remove(route.session, &route.filter, Some(route.route_id));
+        }
+        if route.persistent {
+            let tag = self.step(Step::Lazy);
+            cx.store(tag, vec![drop_route(key, &route)]);
+        }
+    }
+
+    /// See [`TopicCommand::Share`].
+    pub(super) fn share_again(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: &Key,
+        filter: Arc<str>,
+        publish: Arc<Publish>,
+        from: SessionId,
+        reply: Reply,
+    ) {
+        if cx.overfull() {
+            cx.answer(reply, Refusal::unavailable().into());
+            return;
+        }
+        if let Some(home) = self.home(key) {
+            home.busy += 1;
+        }
+        let place = self.publishing.insert(Publishing::new(key, &publish, reply, 1));
+        self.share(cx, Sharing::new(place, filter, Some(from)));
+    }
+
+    /// See [`TopicCommand::Member`].
+    pub(super) fn member(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: &Key,
+        filter: Box<str>,
+        (session, here): (SessionId, bool),
+        reply: Reply,
+    ) {
+        if let Some(groups) = self.groups_at(key) {
+            groups.is_here(session, &filter, here);
+        }
+        if *key == Key::Wildcards {
+            for worker in other_workers(cx) {
+                let copy = TopicCommand::Member {
+                    filter: filter.clone(),
+                    session,
+                    here,
+                };
+                cx.tell(Key::WildcardCopy(worker), Command::Topic(copy));
+            }
+        }
+        cx.answer(reply, Answer::Done);
+    }
+}

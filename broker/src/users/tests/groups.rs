@@ -1,0 +1,240 @@
+//! Shared subscriptions: who of a group gets a publish, and what members are told.
+
+use super::clients::*;
+use super::rig::*;
+use crate::packet::{FilterIn, Incoming, Outgoing, PublishOut, Version};
+use crate::wire_trait::ConnId;
+
+const V3: Version = Version::V311;
+const V5: Version = Version::V5;
+const GROUP: &str = "$share/g/iot/alice/#";
+const TOPIC: &str = "iot/alice/t";
+
+pub(super) fn texts(publishes: &[PublishOut]) -> Vec<String> {
+    publishes.iter().map(text).collect()
+}
+
+fn member(rig: &mut Rig, who: &godwit_wire::account::Principal, name: &str, filter: &str, qos: u8) -> ConnId {
+    let conn = rig.connect(who, persistent(V5, name));
+    rig.out(conn);
+    assert_eq!(rig.subscribe(conn, filter, qos), [qos]);
+    conn
+}
+
+#[test]
+fn each_publish_goes_to_one_connected_member_in_turn_and_to_every_other_subscription() {
+    let mut rig = Rig::with_topics();
+    let alice = user("alice");
+    let members: Vec<ConnId> = (0..3)
+        .map(|n| member(&mut rig, &alice, &format!("m{n}"), GROUP, 1))
+        .collect();
+    let other_group = member(&mut rig, &alice, "o", "$share/h/iot/alice/#", 1);
+    let wild = member(&mut rig, &alice, "w", "$share/g/iot/alice/+", 1);
+    let alone = member(&mut rig, &alice, "a", "iot/alice/#", 1);
+    let publisher = rig.connect(&alice, clean(V3, "pub"));
+    for n in 1..=9 {
+        rig.packet(publisher, publish(TOPIC, &n.to_string(), 1, n));
+    }
+    assert_eq!(pubacks(&mut rig, publisher).len(), 9);
+    let mut all = Vec::new();
+    for conn in members {
+        let got = texts(&rig.publishes(conn));
+        assert_eq!(got.len(), 3, "in turn");
+        all.extend(got);
+    }
+    all.sort();
+    assert_eq!(all, ["1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+    for conn in [other_group, wild, alone] {
+        assert_eq!(rig.publishes(conn).len(), 9);
+    }
+}
+
+#[test]
+fn a_session_in_a_group_and_outside_gets_both_and_in_two_groups_one_of_each() {
+    let mut rig = Rig::with_topics();
+    let alice = user("alice");
+    let conn = member(&mut rig, &alice, "m", GROUP, 2);
+    for filter in ["$share/h/iot/alice/#", "$share/h/iot/alice/+", "iot/alice/t"] {
+        assert_eq!(rig.subscribe(conn, filter, 2), [2]);
+    }
+    let publisher = rig.connect(&alice, clean(V3, "pub"));
+    rig.packet(publisher, publish(TOPIC, "x", 2, 1));
+    assert_eq!(rig.publishes(conn).len(), 4, "one message id, four subscriptions");
+}
+
+#[test]
+fn connected_members_come_before_those_that_are_away_who_take_turns_when_nobody_is() {
+    let mut rig = Rig::with_topics();
+    let alice = user("alice");
+    let bob = user("alice");
+    let first = member(&mut rig, &alice, "a", GROUP, 1);
+    let second = member(&mut rig, &bob, "b", GROUP, 1);
+    let deaf = member(&mut rig, &alice, "deaf", GROUP, 0);
+    let publisher = rig.connect(&bob, clean(V3, "pub"));
+    rig.vanish(first);
+    rig.vanish(deaf);
+    for n in 1..=4 {
+        rig.packet(publisher, publish(TOPIC, &n.to_string(), 1, n));
+    }
+    assert_eq!(rig.publishes(second).len(), 4);
+    rig.vanish(second);
+    for n in 5..=8 {
+        rig.packet(publisher, publish(TOPIC, &n.to_string(), 1, n));
+    }
+    assert_eq!(pubacks(&mut rig, publisher).len(), 8);
+    // It waits for nobody.
+    rig.packet(publisher, publish(TOPIC, "qos 0", 0, 0));
+    rig.pass(60_000);
+    let first = rig.connect(&alice, persistent(V5, "a"));
+    assert_eq!(texts(&rig.publishes(first)).len(), 2);
+    // That it is back is known.
+    rig.packet(publisher, publish(TOPIC, "9", 1, 9));
+    assert_eq!(texts(&rig.publishes(first)), ["9"]);
+    let second = rig.connect(&bob, persistent(V5, "b"));
+    assert_eq!(
+        rig.publishes(second).len(),
+        6,
+        "4 unacknowledged and 2 of its turns"
+    );
+}
+
+#[test]
+fn groups_and_what_their_members_are_owed_survive_a_crash() {
+    let mut rig = Rig::with_topics();
+    let alice = user("alice");
+    for (name, filter) in [
+        ("a", GROUP),
+        ("b", GROUP),
+        ("c", "$share/g/iot/alice/+"),
+        ("d", "$share/g/iot/alice/+"),
+    ] {
+        let conn = member(&mut rig, &alice, name, filter, 1);
+        rig.vanish(conn);
+    }
+    let publisher = rig.connect(&alice, clean(V3, "pub"));
+    for n in 1..=10 {
+        rig.packet(publisher, publish(TOPIC, &n.to_string(), 1, n));
+    }
+    assert_eq!(pubacks(&mut rig, publisher).len(), 10);
+    rig.crash();
+    let publisher = rig.connect(&alice, clean(V3, "pub"));
+    for n in 11..=20 {
+        rig.packet(publisher, publish(TOPIC, &n.to_string(), 1, n));
+    }
+    for names in [["a", "b"], ["c", "d"]] {
+        let mut got = Vec::new();
+        for name in names {
+            let conn = rig.connect(&alice, persistent(V5, name));
+            let all = ack_all(&mut rig, conn);
+            assert!(!all.is_empty());
+            got.extend(all.iter().map(|one| text(one).parse::<u32>().unwrap()));
+        }
+        got.sort_unstable();
+        assert_eq!(got, (1..=20).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_publish_is_acknowledged_after_its_members_entry_is_durable() {
+    let mut rig = Rig::with_topics();
+    let alice = user("alice");
+    let conn = member(&mut rig, &alice, "m", GROUP, 1);
+    let publisher = rig.connect(&alice, clean(V3, "pub"));
+    rig.out(publisher);
+    rig.hold(true);
+    rig.packet(publisher, publish(TOPIC, "x", 1, 1));
+    assert!(
+        pubacks(&mut rig, publisher).is_empty() && rig.publishes(conn).is_empty(),
+        "ACK"
+    );
+    rig.hold(false);
+    rig.run();
+    assert_eq!(pubacks(&mut rig, publisher), [1]);
+    assert_eq!(rig.publishes(conn).len(), 1);
+}
+
+#[test]
+fn a_member_has_its_own_qos_identifier_and_no_retained_messages() {
+    let mut rig = Rig::with_topics();
+    let alice = user("alice");
+    let publisher = rig.connect(&alice, clean(V5, "pub"));
+    let mut retained = publish(TOPIC, "old", 1, 1);
+    if let Incoming::Publish(publish) = &mut retained {
+        publish.retain = true;
+    }
+    rig.packet(publisher, retained.clone());
+    let conn = rig.connect(&alice, persistent(V5, "m"));
+    rig.out(conn);
+    let filter = FilterIn {
+        filter: GROUP.into(),
+        qos: 1,
+        no_local: false,
+        retain_as_published: true,
+        retain_handling: 0,
+    };
+    rig.packet(
+        conn,
+        Incoming::Subscribe {
+            packet_id: 1,
+            filters: vec![filter],
+            subscription_id: Some(77),
+        },
+    );
+    assert!(matches!(&rig.out(conn)[..], [Outgoing::Suback(1, codes)] if *codes == [1]));
+    rig.packet(publisher, publish(TOPIC, "x", 2, 2));
+    rig.packet(publisher, retained);
+    let got = rig.publishes(conn);
+    let of = |one: &PublishOut| (one.qos, one.subscription_ids.clone(), one.retain);
+    assert_eq!(
+        got.iter().map(of).collect::<Vec<_>>(),
+        [(1, vec![77], false), (1, vec![77], true)]
+    );
+}
+
+#[test]
+fn no_local_on_a_shared_filter_closes_the_connection_and_subscribes_to_nothing() {
+    let mut rig = Rig::with_topics();
+    let alice = user("alice");
+    let conn = rig.connect(&alice, persistent(V5, "m"));
+    let mut asked = subscribe(1, GROUP, 1);
+    if let Incoming::Subscribe { filters, .. } = &mut asked {
+        filters[0].no_local = true;
+    }
+    rig.packet(conn, asked);
+    assert!(matches!(
+        rig.out(conn).last(),
+        Some(Outgoing::Disconnect(0x82, _))
+    ));
+    assert!(rig.is_closed(conn) && rig.users.homes.values().all(|home| home.shares() == 0));
+}
+
+#[test]
+fn refused_by_the_inner_filter_and_by_form() {
+    let mut rig = Rig::with_topics();
+    let alice = user("alice");
+    let conn = rig.connect(&alice, persistent(V5, "m"));
+    for (filter, code) in [
+        ("$share/g/c/#", 0x87),
+        ("$share/g/me/inbox", 0x87),
+        ("$share//iot/alice/t", 0x8F),
+        ("$share/g", 0x8F),
+        ("$share/g+/iot/alice/t", 0x8F),
+    ] {
+        assert_eq!(rig.subscribe(conn, filter, 1), [code], "{filter}");
+    }
+}
+
+#[test]
+fn a_user_has_a_most_of_shared_subscriptions() {
+    let mut rig = Rig::with_topics();
+    let alice = user("alice");
+    let conn = rig.connect(&alice, persistent(V5, "m"));
+    for n in 0..godwit_wire::limits::USER_SHARES {
+        assert_eq!(rig.subscribe(conn, &format!("$share/g{n}/iot/alice/t"), 1), [1]);
+    }
+    assert_eq!(rig.subscribe(conn, GROUP, 1), [0x97]);
+    assert_eq!(rig.subscribe(conn, "$share/g0/iot/alice/t", 0), [0], "again");
+    assert_eq!(rig.subscribe(conn, "iot/alice/t", 1), [1]);
+    let other = rig.connect(&alice, persistent(V5, "n"));
+    assert_eq!(rig.subscribe(other, GROUP, 1), [0x97], "over all sessions");
+}
