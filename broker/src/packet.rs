@@ -1,6 +1,8 @@
 //! MQTT control packets as the session engine sees them: one form for both protocol versions, validated by the codec.
 //! No bytes and no sockets here.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use godwit_wire::proto::stored::PublishProperties;
 
@@ -45,8 +47,10 @@ pub struct Connect {
     pub username: Option<Box<str>>,
     /// Password.
     pub password: Option<Bytes>,
-    /// Authentication Method (enhanced authentication: refused with 0x8C).
+    /// Authentication Method.
     pub authentication_method: Option<Box<str>>,
+    /// Authentication Data; only with a method.
+    pub authentication_data: Option<Bytes>,
 }
 
 /// A will message (3.1.2.5).
@@ -71,9 +75,10 @@ pub struct Will {
 /// A PUBLISH from a client.
 #[derive(Clone, Debug)]
 pub struct PublishIn {
-    /// Topic name; empty if only an alias was sent (MQTT 5).
+    /// Topic name; empty if only an alias was sent (MQTT 5). Never empty at a user's home: `net` puts in what the alias
+    /// stands for.
     pub topic: Box<str>,
-    /// Topic Alias.
+    /// Topic Alias, not 0; `None` at a user's home.
     pub topic_alias: Option<u16>,
     /// Application message.
     pub payload: Bytes,
@@ -146,8 +151,19 @@ pub enum Incoming {
         /// A new Session Expiry Interval, seconds.
         session_expiry: Option<u32>,
     },
-    /// AUTH: refused for now.
-    Auth,
+    /// AUTH. Never comes up to a home.
+    Auth(Box<Auth>),
+}
+
+/// An AUTH of MQTT 5 (3.15), either way.
+#[derive(Clone, Debug)]
+pub struct Auth {
+    /// 0x00 success, 0x18 continue, 0x19 re-authenticate.
+    pub reason: u8,
+    /// Authentication Method; empty if a client left it out.
+    pub method: Box<str>,
+    /// Authentication Data; empty: none.
+    pub data: Bytes,
 }
 
 /// User properties, in order.
@@ -174,8 +190,12 @@ pub enum Outgoing {
     Unsuback(PacketId, Vec<u8>),
     /// PINGRESP.
     Pingresp,
+    /// AUTH; only to clients that named a method.
+    Auth(Box<Auth>),
     /// DISCONNECT; nothing in 3.1.1. User properties carry the error code where there is one.
     Disconnect(u8, UserProperties),
+    /// DISCONNECT 0x9C, use another server: this Server Reference. Nothing in 3.1.1.
+    Elsewhere(Arc<str>),
 }
 
 /// A CONNACK. In 3.1.1 only session present and the code (mapped by the codec) are sent.
@@ -193,13 +213,20 @@ pub struct Connack {
     pub maximum_packet_size: u32,
     /// Assigned Client Identifier.
     pub assigned_client_id: Option<Box<str>>,
-    /// Server Keep Alive.
+    /// Server Keep Alive, seconds: the connection's keep-alive from now on.
     pub server_keep_alive: Option<u16>,
     /// Topic Alias Maximum.
     pub topic_alias_maximum: u16,
+    /// Maximum QoS, if it is not 2.
+    pub maximum_qos: Option<u8>,
+    /// Server Reference.
+    pub server_reference: Option<Arc<str>>,
     /// Shared Subscription Available.
     pub shared_subscriptions: bool,
-    /// Reason String.
+    /// Authentication Method and Data; `net` puts them in.
+    pub authentication: Option<(&'static str, Bytes)>,
+    /// Reason String, where it says more than the code's own ([`Outgoing::Disconnect`] has those too): they are left out
+    /// for who asked for no problem information, or takes no packet as large.
     pub reason_string: Option<&'static str>,
 }
 
@@ -229,7 +256,7 @@ impl Ack {
 #[derive(Clone, Debug)]
 pub struct PublishOut {
     /// Topic name.
-    pub topic: std::sync::Arc<str>,
+    pub topic: Arc<str>,
     /// Application message.
     pub payload: Bytes,
     /// QoS.

@@ -1,15 +1,16 @@
 //! Packets to clients, appended to the bytes that a connection is about to write. PUBLISH and the acknowledgements by
 //! hand, the rest by the codec crate. Keeps within what the client said in CONNECT.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use godwit_wire::proto::stored::PublishProperties;
 use rmqtt_codec::{types, v3, v5};
 use tokio_util::codec::Encoder as _;
 
-use super::kind;
 use super::read::property;
-use crate::packet::{Ack, Connack, Outgoing, PacketId, PublishOut, UserProperties, Version};
+use super::why::why;
+use super::{kind, reason};
+use crate::packet::{Ack, Auth, Connack, Outgoing, PacketId, PublishOut, UserProperties, Version};
 
 /// What a client said in CONNECT about what it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,15 @@ impl Peer {
     }
 }
 
+/// The Topic Alias of a PUBLISH to a client (3.3.2.3.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Alias {
+    /// Not 0.
+    pub(crate) number: u16,
+    /// The topic name comes along: the alias stands for it from now on.
+    pub(crate) with_topic: bool,
+}
+
 /// Most bytes of a remaining length (2.1.4).
 const LONGEST: usize = 268_435_455;
 
@@ -41,20 +51,20 @@ const LONGEST: usize = 268_435_455;
 pub(crate) fn encode(peer: Peer, packet: &Outgoing, out: &mut Vec<u8>) -> bool {
     let start = out.len();
     match packet {
-        Outgoing::Publish(publish) => {
-            if !encode_publish(peer, publish, out) {
-                return false;
-            }
-        }
+        Outgoing::Publish(publish) => return encode_publish(peer, publish, None, out),
         Outgoing::Puback(ack) => encode_ack(peer, kind::PUBACK << 4, ack, out),
         Outgoing::Pubrec(ack) => encode_ack(peer, kind::PUBREC << 4, ack, out),
         Outgoing::Pubrel(ack) => encode_ack(peer, (kind::PUBREL << 4) | 2, ack, out),
         Outgoing::Pubcomp(ack) => encode_ack(peer, kind::PUBCOMP << 4, ack, out),
         Outgoing::Pingresp => out.extend_from_slice(&[kind::PINGRESP << 4, 0]),
         Outgoing::Connack(connack) => encode_connack(peer, connack, out),
+        Outgoing::Auth(auth) => encode_auth(auth, out),
         Outgoing::Suback(id, codes) => encode_suback(peer, *id, codes, out),
         Outgoing::Unsuback(id, codes) => encode_unsuback(peer, *id, codes, out),
-        Outgoing::Disconnect(reason, properties) => encode_disconnect(peer, *reason, properties, out),
+        Outgoing::Disconnect(reason, properties) => encode_disconnect(peer, *reason, properties, None, out),
+        Outgoing::Elsewhere(server) => {
+            encode_disconnect(peer, reason::USE_ANOTHER_SERVER, &Vec::new(), Some(server), out);
+        }
     }
     let fits = out.len() - start <= peer.max as usize;
     if !fits {
@@ -97,10 +107,24 @@ fn binary_len(bytes: &[u8]) -> usize {
     2 + bytes.len().min(usize::from(u16::MAX))
 }
 
-fn encode_publish(peer: Peer, publish: &PublishOut, out: &mut Vec<u8>) -> bool {
+/// Appends a PUBLISH, to a client of MQTT 5 with an alias. `false`, and nothing appended, if it is larger than the client
+/// takes.
+pub(crate) fn encode_publish(
+    peer: Peer,
+    publish: &PublishOut,
+    alias: Option<Alias>,
+    out: &mut Vec<u8>,
+) -> bool {
     let v5 = peer.version == Version::V5;
-    let properties = if v5 { publish_properties_len(publish) } else { 0 };
-    let remaining = binary_len(publish.topic.as_bytes())
+    let topic = match alias {
+        Some(alias) if !alias.with_topic => &[],
+        _ => publish.topic.as_bytes(),
+    };
+    let properties = match v5 {
+        true => publish_properties_len(publish) + if alias.is_some() { 3 } else { 0 },
+        false => 0,
+    };
+    let remaining = binary_len(topic)
         + if publish.qos > 0 { 2 } else { 0 }
         + if v5 {
             variable_len(properties) + properties
@@ -116,12 +140,16 @@ fn encode_publish(peer: Peer, publish: &PublishOut, out: &mut Vec<u8>) -> bool {
     let flags = (u8::from(publish.dup) << 3) | (publish.qos << 1) | u8::from(publish.retain);
     out.push((kind::PUBLISH << 4) | flags);
     put_variable(out, remaining);
-    put_binary(out, publish.topic.as_bytes());
+    put_binary(out, topic);
     if publish.qos > 0 {
         put_two(out, publish.packet_id);
     }
     if v5 {
         put_variable(out, properties);
+        if let Some(alias) = alias {
+            out.push(property::TOPIC_ALIAS);
+            put_two(out, alias.number);
+        }
         put_publish_properties(publish, out);
     }
     out.extend_from_slice(&publish.payload);
@@ -248,10 +276,50 @@ fn encode_connack(peer: Peer, connack: &Connack, out: &mut Vec<u8>) {
         topic_alias_max: connack.topic_alias_maximum,
         shared_subscription_available: connack.shared_subscriptions || !ok,
         server_keepalive_sec: connack.server_keep_alive,
-        reason_string: connack.reason_string.map(ByteString::from_static),
+        auth_method: connack
+            .authentication
+            .as_ref()
+            .map(|(method, _)| ByteString::from_static(method)),
+        auth_data: connack
+            .authentication
+            .as_ref()
+            .and_then(|(_, data)| some(data)),
+        max_qos: connack
+            .maximum_qos
+            .and_then(|qos| qos.try_into().ok())
+            .unwrap_or(types::QoS::ExactlyOnce),
+        server_reference: connack.server_reference.as_deref().map(ByteString::from),
         ..v5::ConnectAck::default()
     };
-    put_v5(v5::Packet::ConnectAck(Box::new(given)), out);
+    let start = out.len();
+    if let Some(why) = connack.reason_string.or(why(connack.reason)).filter(|_| peer.problem_information) {
+        let told = v5::ConnectAck {
+            reason_string: Some(ByteString::from_static(why)),
+            ..given.clone()
+        };
+        put_v5(v5::Packet::ConnectAck(Box::new(told)), out);
+    }
+    if out.len() == start || out.len() - start > peer.max as usize {
+        // MQTT-3.2.2-19: the reason is left out where it would make the packet too large.
+        out.truncate(start);
+        put_v5(v5::Packet::ConnectAck(Box::new(given)), out);
+    }
+}
+
+/// Only clients of MQTT 5 name a method.
+fn encode_auth(auth: &Auth, out: &mut Vec<u8>) {
+    let given = v5::Auth {
+        reason_code: auth.reason.try_into().unwrap_or(v5::AuthReasonCode::Success),
+        auth_method: Some(ByteString::from(&*auth.method)),
+        auth_data: some(&auth.data),
+        reason_string: None,
+        user_properties: Vec::new(),
+    };
+    put_v5(v5::Packet::Auth(given), out);
+}
+
+fn some(data: &Bytes) -> Option<Bytes> {
+    (!data.is_empty()).then(|| data.clone())
 }
 
 /// The 3.1.1 return code for an MQTT 5 reason code of a CONNACK.
@@ -261,7 +329,8 @@ fn v3_return_code(reason: u8) -> u8 {
         0x84 => 1,
         0x85 => 2,
         0x86 => 4,
-        0x87 | 0x8A | 0x8C => 5,
+        // A will of a QoS that is not taken is not taken at the next try either.
+        0x87 | 0x8A | 0x8C | 0x9A | 0x9B => 5,
         _ => 3,
     }
 }
@@ -324,7 +393,13 @@ fn encode_unsuback(peer: Peer, id: PacketId, codes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-fn encode_disconnect(peer: Peer, reason: u8, properties: &UserProperties, out: &mut Vec<u8>) {
+fn encode_disconnect(
+    peer: Peer,
+    reason: u8,
+    properties: &UserProperties,
+    server: Option<&str>,
+    out: &mut Vec<u8>,
+) {
     if peer.version == Version::V311 {
         return;
     }
@@ -333,14 +408,26 @@ fn encode_disconnect(peer: Peer, reason: u8, properties: &UserProperties, out: &
             .try_into()
             .unwrap_or(v5::DisconnectReasonCode::UnspecifiedError),
         session_expiry_interval_secs: None,
-        server_reference: None,
-        reason_string: None,
+        server_reference: server.map(ByteString::from),
+        reason_string: why(reason)
+            .filter(|_| peer.problem_information)
+            .map(ByteString::from_static),
         user_properties: properties
             .iter()
             .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
             .collect(),
     };
+    let start = out.len();
+    let bare = given.reason_string.is_some().then(|| v5::Disconnect {
+        reason_string: None,
+        ..given.clone()
+    });
     put_v5(v5::Packet::Disconnect(given), out);
+    if let Some(bare) = bare.filter(|_| out.len() - start > peer.max as usize) {
+        // MQTT-3.14.2-3.
+        out.truncate(start);
+        put_v5(v5::Packet::Disconnect(bare), out);
+    }
 }
 
 /// A new codec each time: it remembers a CONNECT, and encoding is rare here.

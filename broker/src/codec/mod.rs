@@ -9,9 +9,10 @@ mod publish;
 mod read;
 #[cfg(test)]
 mod tests;
+mod why;
 
 pub(crate) use cold::{answer_version, decode_connect};
-pub(crate) use encode::{Peer, encode};
+pub(crate) use encode::{Alias, Peer, encode, encode_publish};
 pub use fuzz::{Fuzzed, fuzz_one};
 
 use crate::packet::{Incoming, Version};
@@ -41,13 +42,19 @@ pub(crate) mod reason {
     pub(crate) const BAD_CREDENTIAL: u8 = 0x86;
     pub(crate) const NOT_AUTHORIZED: u8 = 0x87;
     pub(crate) const SERVER_UNAVAILABLE: u8 = 0x88;
+    pub(crate) const SERVER_BUSY: u8 = 0x89;
     pub(crate) const SHUTTING_DOWN: u8 = 0x8B;
     pub(crate) const BAD_AUTH_METHOD: u8 = 0x8C;
     pub(crate) const KEEP_ALIVE: u8 = 0x8D;
     pub(crate) const TOPIC_NAME: u8 = 0x90;
     pub(crate) const TOPIC_ALIAS: u8 = 0x94;
     pub(crate) const TOO_LARGE: u8 = 0x95;
+    pub(crate) const RATE: u8 = 0x96;
     pub(crate) const QUOTA: u8 = 0x97;
+    pub(crate) const PAYLOAD_FORMAT: u8 = 0x99;
+    pub(crate) const QOS: u8 = 0x9B;
+    pub(crate) const USE_ANOTHER_SERVER: u8 = 0x9C;
+    pub(crate) const CONNECTION_RATE: u8 = 0x9F;
     pub(crate) const CREDENTIAL_ENDED: u8 = 0xA0;
 }
 

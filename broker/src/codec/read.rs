@@ -1,6 +1,8 @@
 //! Reading the parts that packets are made of from a slice: numbers, strings, MQTT 5 properties. Copies nothing.
 
-use super::DecodeError;
+use godwit_wire::limits::USER_PROPERTIES;
+
+use super::{DecodeError, reason};
 
 /// The unread rest of a packet.
 #[derive(Clone, Copy)]
@@ -80,6 +82,7 @@ impl<'a> Reader<'a> {
             rest: Reader(block),
             allowed,
             seen: 0,
+            pairs: 0,
         })
     }
 }
@@ -124,6 +127,7 @@ pub(crate) struct Properties<'a> {
     rest: Reader<'a>,
     allowed: &'static [u8],
     seen: u64,
+    pairs: usize,
 }
 
 impl<'a> Properties<'a> {
@@ -150,6 +154,14 @@ impl<'a> Properties<'a> {
                 return Err(DecodeError::protocol("a property given twice"));
             }
             self.seen |= bit;
+        } else {
+            self.pairs += 1;
+            if self.pairs > USER_PROPERTIES {
+                return Err(DecodeError {
+                    reason: reason::QUOTA,
+                    what: "more user properties than a packet may have",
+                });
+            }
         }
         let value = match id {
             p::PAYLOAD_FORMAT | p::REQUEST_PROBLEM | p::REQUEST_RESPONSE => {

@@ -3,9 +3,11 @@
 use godwit_wire::account::Principal;
 use godwit_wire::ids::UserId;
 
+use super::alias::Aliases;
+use super::auth::Auth;
 use super::transport::Transport;
 use crate::codec::{self, Frame, Peer, kind};
-use crate::packet::{Connect, Outgoing, Version};
+use crate::packet::{Connack, Connect, Outgoing, Version};
 
 /// Keep-alive in seconds from above which on a client that has vanished is looked for by other means.
 const LONG_KEEP_ALIVE: u16 = 1_800;
@@ -17,6 +19,8 @@ pub(super) enum Stage {
     Greeting,
     /// Its CONNECT is being judged; nothing more is read.
     Judging,
+    /// The AUTH that follows its CONNECT is awaited.
+    Exchange,
     /// A home has answered its CONNECT.
     Open,
     /// Everything was said; what it still sends is thrown away, so that what was said arrives.
@@ -37,8 +41,6 @@ pub(super) struct Conn {
     pub(super) transport: Transport,
     pub(super) stage: Stage,
     pub(super) version: Version,
-    /// The client wants reason strings and user properties on failures.
-    problems: bool,
     /// A home has it, and hears when it goes.
     pub(super) owned: bool,
     /// The home wants no packets now.
@@ -57,8 +59,6 @@ pub(super) struct Conn {
     partial_is_puback: bool,
     /// Seconds; 0: none.
     keep_alive: u16,
-    /// Largest packet that the client takes.
-    max_out: u32,
     /// Second (of the worker's time) in which something came last.
     pub(super) last_in: u32,
     /// Before it is open, and while it closes: the second at which it is closed.
@@ -78,9 +78,37 @@ pub(super) struct Conn {
     /// To be written.
     pub(super) out: Vec<u8>,
     pub(super) arrival: Option<Box<Arrival>>,
+    /// Few have it.
+    pub(super) special: Option<Box<Special>>,
 }
 
-const _: () = assert!(std::mem::size_of::<Conn>() <= 128, "an idle connection is small");
+/// What few clients say in their CONNECT, or use.
+pub(super) struct Special {
+    /// The client wants reason strings and user properties on failures.
+    problems: bool,
+    /// Largest packet that the client takes.
+    max_out: u32,
+    pub(super) aliases: Aliases,
+    /// It named an authentication method.
+    pub(super) auth: Option<Box<Auth>>,
+}
+
+impl Default for Special {
+    fn default() -> Self {
+        Self {
+            problems: true,
+            max_out: u32::MAX,
+            aliases: Aliases::default(),
+            auth: None,
+        }
+    }
+}
+
+const _: () = assert!(
+    // In debug builds mio keeps a word more with each socket.
+    std::mem::size_of::<Conn>() <= 128 + if cfg!(debug_assertions) { 8 } else { 0 },
+    "an idle connection is small"
+);
 
 impl Conn {
     /// A connection whose CONNECT must have come, and been answered, by the second `until`.
@@ -89,7 +117,6 @@ impl Conn {
             transport,
             stage: Stage::Greeting,
             version: Version::V5,
-            problems: true,
             owned: false,
             paused: false,
             unread: true,
@@ -100,7 +127,6 @@ impl Conn {
             unanswerable: false,
             partial_is_puback: false,
             keep_alive: 0,
-            max_out: u32::MAX,
             last_in: now,
             until,
             ends_at: 0,
@@ -111,18 +137,38 @@ impl Conn {
             input,
             out: Vec::new(),
             arrival: None,
+            special: None,
         }
     }
 
     /// What the CONNECT says of the connection itself.
     pub(super) fn connected_by(&mut self, connect: &Connect) {
         self.version = connect.version;
-        self.problems = connect.request_problem_information;
         self.keep_alive = connect.keep_alive;
-        self.max_out = connect.maximum_packet_size;
+        let special = Special {
+            problems: connect.request_problem_information,
+            max_out: connect.maximum_packet_size,
+            aliases: Aliases::towards(connect.topic_alias_maximum),
+            auth: None,
+        };
+        let usual = special.problems && special.max_out == u32::MAX && connect.topic_alias_maximum == 0;
+        self.special = (!usual).then(|| Box::new(special));
         self.stage = Stage::Judging;
         if self.keep_alive == 0 || self.keep_alive > LONG_KEEP_ALIVE {
             self.transport.probe();
+        }
+    }
+
+    /// What its CONNACK says of the connection itself.
+    pub(super) fn obey(&mut self, connack: &Connack) {
+        self.keep_alive = connack.server_keep_alive.unwrap_or(self.keep_alive);
+    }
+
+    /// The same over another transport.
+    pub(super) fn over(self, change: impl FnOnce(Transport) -> Transport) -> Self {
+        Self {
+            transport: change(self.transport),
+            ..self
         }
     }
 
@@ -130,6 +176,16 @@ impl Conn {
     pub(super) fn answer_in(&mut self, version: Version) {
         self.version = version;
         self.stage = Stage::Judging;
+    }
+
+    /// When its credential ends. Rounded up, so that 0 stays "never"; seconds of 32 bits last until 2106.
+    pub(super) fn ends_by(&mut self, principal: &Principal) {
+        self.ends_at = u32::try_from(principal.expires_at.div_ceil(1_000)).unwrap_or(0);
+    }
+
+    /// The second at which a re-authentication is given up.
+    pub(super) fn renewal_until(&self) -> Option<u32> {
+        self.special.as_deref()?.auth.as_deref()?.until()
     }
 
     /// Whether no packet may be given up now.
@@ -145,12 +201,11 @@ impl Conn {
 
     /// Appends a packet to what is to be written. `false`: larger than the client takes.
     pub(super) fn encode(&mut self, packet: &Outgoing) -> bool {
-        let peer = Peer {
-            version: self.version,
-            max: self.max_out,
-            problem_information: self.problems,
+        let peer = Peer::new(self.version);
+        let taken = match self.special.as_deref_mut() {
+            None => codec::encode(peer, packet, &mut self.out),
+            Some(special) => special.encode(peer, packet, &mut self.out),
         };
-        let taken = codec::encode(peer, packet, &mut self.out);
         if taken && matches!(packet, Outgoing::Puback(_)) {
             self.pubacks += 1;
         }
@@ -196,6 +251,28 @@ impl Conn {
 
     pub(super) fn pubacks_unwritten(&self) -> u32 {
         self.pubacks
+    }
+}
+
+impl Special {
+    fn encode(&mut self, peer: Peer, packet: &Outgoing, out: &mut Vec<u8>) -> bool {
+        let peer = Peer {
+            max: self.max_out,
+            problem_information: self.problems,
+            ..peer
+        };
+        let Outgoing::Publish(publish) = packet else {
+            return codec::encode(peer, packet, out);
+        };
+        let Some(alias) = self.aliases.choose(&publish.topic) else {
+            return codec::encode_publish(peer, publish, None, out);
+        };
+        if codec::encode_publish(peer, publish, Some(alias), out) {
+            self.aliases.went(&publish.topic, alias);
+            return true;
+        }
+        // With topic and alias it may be too large, and not without the alias.
+        alias.with_topic && codec::encode_publish(peer, publish, None, out)
     }
 }
 
@@ -265,5 +342,41 @@ mod tests {
         assert_eq!(conn.silent_until(), Some(13));
         conn.keep_alive = u16::MAX;
         assert_eq!(conn.silent_until(), Some(10 + 98_303 + 1));
+        conn.obey(&Connack::default());
+        assert_eq!(conn.keep_alive, u16::MAX);
+        let connack = Connack {
+            server_keep_alive: Some(1),
+            ..Connack::default()
+        };
+        conn.obey(&connack);
+        assert_eq!(conn.silent_until(), Some(13), "a server's keep-alive counts");
+    }
+
+    /// Packets of 100 bytes at most: with a topic of 20 bytes and an alias, one fits that else does not.
+    #[test]
+    fn what_is_too_large_with_topic_and_alias_goes_without_the_alias_which_then_stands_for_nothing() {
+        let mut conn = conn();
+        conn.special = Some(Box::new(Special {
+            max_out: 100,
+            aliases: Aliases::towards(1),
+            ..Special::default()
+        }));
+        let mut send = |topic: &str, bytes: usize| {
+            let Outgoing::Publish(mut packet) = publish(bytes) else {
+                panic!("a PUBLISH")
+            };
+            packet.topic = topic.into();
+            conn.out.clear();
+            let taken = conn.encode(&Outgoing::Publish(packet));
+            (taken, conn.out.len())
+        };
+        let topic = "a/topic/of/20/bytes!";
+        let head = 2 + 2 + 1;
+        assert_eq!(send(topic, 100 - head - 20), (true, 100));
+        assert_eq!(send(topic, 100 - head - 20), (true, 100), "no room for the alias too");
+        assert_eq!(send(topic, 100 - head - 20 + 1), (false, 0));
+        assert_eq!(send(topic, 100 - head - 23), (true, 100), "topic and alias");
+        assert_eq!(send(topic, 100 - head - 3), (true, 100), "the alias alone");
+        assert_eq!(send(topic, 100 - head - 2), (false, 0));
     }
 }

@@ -9,7 +9,7 @@ use godwit_wire::limits::PACKET_BYTES;
 use super::conn::{Conn, Stage};
 use super::{Event, GREETING_BYTES, Net, ROOM, Up};
 use crate::codec::{self, DecodeError, Frame};
-use crate::packet::{Incoming, Outgoing};
+use crate::packet::{Incoming, Outgoing, PublishIn};
 use crate::wire_trait::{CloseReason, ConnId, Wire};
 
 /// Most reads of one connection before the others get their turn.
@@ -31,6 +31,9 @@ enum Got {
 impl Net {
     /// Reads what is there, as far as the connection may be read now.
     pub(super) fn read(&mut self, cx: &mut Cx<'_>, id: ConnId, up: &mut Up<'_>) {
+        if !self.is_announced(cx, id) {
+            return;
+        }
         // What was kept while it was not read comes first.
         if let Some(conn) = self.get(id)
             && !conn.held()
@@ -179,7 +182,11 @@ impl Net {
             if conn.stage != Stage::Open {
                 // With its connection it may go to another worker at once, and takes along what is behind.
                 conn.input = rest.to_vec();
-                self.first_packet(cx, id, frame);
+                if conn.stage == Stage::Exchange {
+                    self.exchange_packet(cx, id, frame);
+                } else {
+                    self.first_packet(cx, id, frame);
+                }
                 return;
             }
             let decoded = codec::decode(conn.version, frame);
@@ -206,12 +213,21 @@ impl Net {
     ) {
         self.tally.packets_in += 1;
         let error = match decoded {
+            Ok(Incoming::Publish(publish)) if publish.topic_alias.is_some() => {
+                match self.resolve(id, publish) {
+                    Ok(publish) => return up(cx, self, id, Event::Packet(Incoming::Publish(publish))),
+                    Err(error) => error,
+                }
+            }
             Ok(Incoming::Pingreq) => {
                 let _ = self.send(id, &Outgoing::Pingresp);
                 return;
             }
             Ok(Incoming::Connect(_)) => DecodeError::protocol("a second CONNECT"),
-            Ok(Incoming::Auth) => DecodeError::protocol("AUTH without an authentication method"),
+            Ok(Incoming::Auth(packet)) => {
+                self.auth_packet(cx, id, &packet, up);
+                return;
+            }
             Ok(packet) => {
                 up(cx, self, id, Event::Packet(packet));
                 return;
@@ -219,6 +235,14 @@ impl Net {
             Err(error) => error,
         };
         self.offend(cx, id, error, &[], up);
+    }
+
+    /// From here on a PUBLISH has the topic that its alias stands for: rights, rewriting and repeats know no aliases.
+    fn resolve(&mut self, id: ConnId, mut publish: Box<PublishIn>) -> Result<Box<PublishIn>, DecodeError> {
+        if let Some(conn) = self.get(id) {
+            conn.special.get_or_insert_default().aliases.resolve(&mut publish)?;
+        }
+        Ok(publish)
     }
 
     /// The client broke the protocol: it is told why where its version can be, and closed.

@@ -186,6 +186,8 @@ impl Wire for Net {
             _ => return Sent::Taken,
         };
         let spare = if needs_buffer { self.spare.pop() } else { None };
+        let named = if opened { self.named(id, packet) } else { None };
+        let packet = named.as_ref().unwrap_or(packet);
         let Some(conn) = self.get(id) else {
             return Sent::Taken;
         };
@@ -197,6 +199,9 @@ impl Wire for Net {
         let newly_dirty = !std::mem::replace(&mut conn.dirty, true);
         if opened && taken {
             conn.stage = Stage::Open;
+            if let Outgoing::Connack(connack) = packet {
+                conn.obey(connack);
+            }
             conn.transport.let_in();
             self.look_for(id);
             self.queue(id);

@@ -26,8 +26,8 @@ const ASKED0: u16 = 1_024;
 pub(crate) const OPEN_V311: usize = 4 * RECEIVE_MAXIMUM as usize;
 /// Receive Maximum exceeded.
 const TOO_MANY: u8 = 0x93;
-/// Topic Alias invalid: none are taken.
-const NO_ALIAS: u8 = 0x94;
+/// QoS not supported.
+pub(crate) const QOS: u8 = 0x9B;
 
 /// Reasons of a pause.
 pub(crate) const PAUSED_FULL: u8 = 1;
@@ -103,8 +103,12 @@ impl Home {
     /// A PUBLISH.
     pub(crate) fn publish(&mut self, env: &mut Env<'_, '_>, conn: ConnId, packet: Box<PublishIn>) {
         env.metrics().messages_in.inc();
-        if packet.topic.is_empty() || packet.topic_alias.is_some() {
-            self.close_connection(env, conn, NO_ALIAS);
+        if packet.qos > env.common.config.max_qos {
+            env.metrics().count_limit("max_qos");
+            self.close_connection(env, conn, QOS);
+            return;
+        }
+        if !self.meter(env, conn, &packet) {
             return;
         }
         let name = match classify_publish(&packet.topic) {
@@ -181,6 +185,7 @@ impl Home {
             Admits::Yes => {}
             Admits::Due => return,
             Admits::No => {
+                env.metrics().count_limit("receive_maximum");
                 self.close_connection(env, conn, TOO_MANY);
                 return;
             }

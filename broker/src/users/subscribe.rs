@@ -204,6 +204,7 @@ impl Home {
             .iter()
             .position(|old| *old.filter == *filter.filter);
         if old.is_none() && session.subscriptions.len() >= SESSION_SUBSCRIPTIONS {
+            env.metrics().count_limit("subscriptions");
             return Err(QUOTA);
         }
         if old.is_none() && is_shared && shares >= USER_SHARES {

@@ -8,6 +8,7 @@ use godwit_wire::code::{Code, Refusal};
 use godwit_wire::command::{Command, ConversationCommand, Named, Publish, Send, SendIdentity};
 use godwit_wire::content::{SendParts, decode_read};
 use godwit_wire::ids::{ConversationId, Key, MessageId, SessionId};
+use godwit_wire::proto::stored::PublishProperties;
 use godwit_wire::topic::{ConversationName, Encoding, PublishTopic, classify_publish};
 
 use super::env::{Common, Env, What};
@@ -42,6 +43,12 @@ pub(crate) fn is_implicit(command: &ConversationCommand) -> bool {
     matches!(command, ConversationCommand::Send(send) if matches!(send.identity, SendIdentity::Implicit(_)))
 }
 
+/// Whether a payload is the text that its Payload Format Indicator says (MQTT 5, 3.3.2.3.2).
+pub(crate) fn is_as_said(properties: Option<&PublishProperties>, payload: &[u8]) -> bool {
+    let text = properties.and_then(|properties| properties.payload_is_utf8) == Some(true);
+    !text || std::str::from_utf8(payload).is_ok()
+}
+
 /// Who publishes.
 pub(crate) struct Asker<'a> {
     pub(crate) live: &'a Live,
@@ -60,7 +67,12 @@ impl Asker<'_> {
         message: Option<MessageId>,
         retry: Option<&Retry>,
     ) -> Result<Target, Refusal> {
-        match classify_publish(&packet.topic)? {
+        let to = classify_publish(&packet.topic)?;
+        if !is_as_said(packet.properties.as_deref(), &packet.payload) {
+            let detail = "the payload is not the UTF-8 that it is said to be";
+            return Err(Refusal::new(Code::Malformed, detail));
+        }
+        match to {
             PublishTopic::Ordinary(topic) => {
                 if !common
                     .config

@@ -16,8 +16,10 @@ use super::detach::Leave;
 use super::due::Look;
 use super::env::{Env, What};
 use super::home::Home;
+use super::publish_in::QOS;
 use super::rows::{Name, WillRow};
 use super::session::Session;
+use super::target::is_as_said;
 use crate::packet::{Connect, Will};
 
 /// A will that could not be published is tried again after this, milliseconds, and after twice as long each time: whom it
@@ -60,6 +62,13 @@ impl Home {
         let Some(will) = &connect.will else {
             return Ok(());
         };
+        if will.qos > env.common.config.max_qos {
+            env.metrics().count_limit("max_qos");
+            return Err(QOS);
+        }
+        if !is_as_said(will.properties.as_deref(), &will.payload) {
+            return Err(Code::Malformed.puback());
+        }
         match classify_publish(&will.topic) {
             Ok(PublishTopic::Ordinary(topic))
                 if env

@@ -2,6 +2,7 @@
 
 mod encoded;
 mod kept;
+mod options;
 mod round_trips;
 mod rules;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use godwit_wire::limits::{TOPIC_ALIASES, USER_SESSIONS};
+use godwit_wire::limits::{SESSION_SUBSCRIPTIONS, TOPIC_ALIASES, USER_SESSIONS};
 use godwit_wire::proto::stored::PublishProperties;
 
 use super::super::config::UsersConfig;
@@ -176,4 +176,17 @@ fn one_session_too_many_is_refused_and_counted() {
         );
     }
     assert_eq!(rig.metrics.limits_met("sessions"), 1);
+}
+
+#[test]
+fn one_subscription_too_many_is_refused_and_counted() {
+    let mut rig = Rig::new();
+    let conn = rig.connect(&user("alice"), clean(V5, "c"));
+    for n in 0..SESSION_SUBSCRIPTIONS {
+        assert_eq!(rig.subscribe(conn, &format!("iot/alice/{n}"), 1), [1]);
+    }
+    assert_eq!(rig.subscribe(conn, "iot/alice/more", 1), [0x97]);
+    assert_eq!(rig.subscribe(conn, "iot/alice/7", 1), [1], "one that is there is none more");
+    assert!(!rig.is_closed(conn));
+    assert_eq!(rig.metrics.limits_met("subscriptions"), 1);
 }
