@@ -2,6 +2,9 @@
 
 mod broker;
 pub mod codec;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 mod net;
 pub mod packet;
 mod part;
@@ -10,7 +13,10 @@ mod topics;
 mod users;
 mod wire_trait;
 
-pub use broker::{Broker, Config, Metrics};
-pub use net::{Listener, NetConfig, NetMetrics, NewConnection, NewTransport, StopListening};
+pub use broker::{Broker, Config, Metrics, NewRules};
+pub use net::{
+    AddressLimits, Addresses, Announced, Listener, NetConfig, NetMetrics, NewConnection, NewTransport, PROXY_V2_BYTES,
+    Proxies, StopListening, TlsSettings, VerifyAgain, announced,
+};
 pub use topics::{Metrics as TopicMetrics, TopicTree};
 pub use users::{UsersConfig, UsersMetrics};

@@ -84,7 +84,7 @@ fn load(options: Options) -> Result<Config, ConfigError> {
 }
 
 fn run_server(options: Options) -> anyhow::Result<()> {
-    let config = load(options)?;
+    let config = load(options.clone())?;
     logs::start(&config)?;
     for name in unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())) {
         tracing::warn!(
@@ -97,7 +97,7 @@ fn run_server(options: Options) -> anyhow::Result<()> {
     let router = running.router().clone();
     let waiting = signals.handle();
     router.on_failure(move || waiting.close());
-    wait_for_end(&mut signals, &running);
+    wait_for_end(&mut signals, &running, &options);
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals")?;
     std::thread::Builder::new()
         .name("godwit-deadline".into())
@@ -110,15 +110,23 @@ fn run_server(options: Options) -> anyhow::Result<()> {
 }
 
 /// Returns at SIGTERM or SIGINT, or when a worker has failed.
-fn wait_for_end(signals: &mut Signals, running: &Running) {
+fn wait_for_end(signals: &mut Signals, running: &Running, options: &Options) {
     for signal in signals.forever() {
         if signal != SIGHUP {
             tracing::info!(signal, "asked to end");
             return;
         }
-        match running.reload_certificate() {
-            Ok(()) => tracing::info!("certificate read again"),
-            Err(error) => tracing::error!(%error, "the certificate stays the old one"),
+        match running.reload_certificates() {
+            Ok(()) => tracing::info!("certificates read again"),
+            Err(error) => tracing::error!(%error, "the certificates stay the old ones"),
+        }
+        // Of the configuration only the rules change without a start.
+        match load(options.clone()).and_then(Settings::of) {
+            Ok(settings) => {
+                running.change_rules(&settings.acl);
+                tracing::info!("acl rules read again");
+            }
+            Err(error) => tracing::error!(%error, "the acl rules stay the old ones"),
         }
     }
 }
@@ -216,8 +224,8 @@ fn check(options: Options) -> anyhow::Result<()> {
     let config = load(options)?;
     logs::filter(&config.log)?;
     let settings = Settings::of(config)?;
-    if let Some(files) = settings.tls.clone() {
-        tls::Certificate::open(files)?;
+    if let Some(tls) = settings.tls.clone() {
+        tls::Certificates::open(tls)?;
     }
     for name in unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())) {
         say_error(&format!(

@@ -4,16 +4,16 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use godwit_broker::{Proxies, TlsSettings};
 use godwit_history_api::Api;
 use prometheus_client::registry::Registry;
-use rustls::ServerConfig;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::StartError;
 use crate::admin::{self, Admin};
-use crate::http::Door;
+use crate::http::{Door, Greeting, Refused};
 use crate::node::Node;
 use crate::shutdown::{HTTP_GRACE, Shutdown};
 
@@ -31,6 +31,8 @@ pub(crate) struct Doors {
     shutdown: Shutdown,
     /// Connections of HTTP and HTTPS together.
     room: Arc<Semaphore>,
+    /// Connections that came to nothing.
+    pub(crate) refused: Refused,
 }
 
 impl Doors {
@@ -46,6 +48,7 @@ impl Doors {
             tasks: JoinSet::new(),
             shutdown,
             room: Arc::new(Semaphore::new(connections)),
+            refused: Refused::default(),
         })
     }
 
@@ -57,14 +60,14 @@ impl Doors {
         tls: Option<TcpListener>,
     ) -> Result<(), StartError> {
         let app = godwit_history_api::router(api.clone());
-        self.open("http", plain, None, app.clone(), self.room.clone())?;
-        let certificate = node.certificate.as_ref();
-        let config = certificate
-            .map(|certificate| certificate.server_config(&[b"http/1.1"]))
-            .transpose()?;
+        let greeting = self.greeting(node, crate::mqtt::proxies(node));
+        let settings = node.certificates.as_ref();
+        let settings = settings.map(|certificates| certificates.https.clone());
         // Without a certificate nothing is bound for TLS.
-        let listener = tls.filter(|_| config.is_some());
-        self.open("https", listener, config, app, self.room.clone())
+        let listener = tls.filter(|_| settings.is_some());
+        let room = self.room.clone();
+        self.open("http", plain, None, greeting.clone(), app.clone(), room.clone())?;
+        self.open("https", listener, settings, greeting, app, room)
     }
 
     pub(crate) fn open_admin(
@@ -82,14 +85,24 @@ impl Doors {
         };
         let app = admin::routes(admin, api.clone(), registry);
         let room = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
-        self.open("admin", listener, None, app, room)
+        let greeting = self.greeting(node, None);
+        self.open("admin", listener, None, greeting, app, room)
+    }
+
+    fn greeting(&self, node: &Node, proxies: Option<Proxies>) -> Greeting {
+        Greeting {
+            time: Duration::from_secs(u64::from(node.settings.options.connect_seconds)),
+            proxies,
+            refused: self.refused.clone(),
+        }
     }
 
     fn open(
         &mut self,
         name: &'static str,
         listener: Option<TcpListener>,
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<Arc<TlsSettings>>,
+        greeting: Greeting,
         app: axum::Router,
         room: Arc<Semaphore>,
     ) -> Result<(), StartError> {
@@ -101,6 +114,7 @@ impl Doors {
             name,
             listener,
             tls,
+            greeting,
             app,
             room,
         };

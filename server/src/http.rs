@@ -5,37 +5,69 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::extract::ConnectInfo;
+use godwit_broker::{Announced, PROXY_V2_BYTES, Proxies, TlsSettings, announced};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use crate::shutdown::Shutdown;
 
-/// How long the header of a request may take, and a connection may be silent between requests.
+/// How long the header of a request may take, and a connection may be silent between requests. The first has less:
+/// [`Greeting::time`].
 const HEADER_TIME: Duration = Duration::from_secs(30);
-/// How long a TLS handshake may take.
-const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// Bytes of a header at most.
 const HEADER_BYTES: usize = 32 * 1024;
 /// Pause after an accept failed (as a rule: too many open files), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Connections that were closed before their first request, by why.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Refused(Family<[(&'static str, &'static str); 1], Counter>);
+
+impl Refused {
+    fn count(&self, reason: &'static str) {
+        self.0.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Names it in a registry.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        let help = "Connections to HTTP closed before their first request";
+        registry.register("godwit_http_refused", help, self.0.clone());
+    }
+}
+
+/// How a new connection begins.
+#[derive(Clone, Debug)]
+pub(crate) struct Greeting {
+    /// Until its first request is there, what a balancer announces and the handshake of TLS included.
+    pub(crate) time: Duration,
+    /// The balancers that announce clients, where there are any.
+    pub(crate) proxies: Option<Proxies>,
+    pub(crate) refused: Refused,
+}
+
 /// One HTTP listener and what it answers with.
 pub(crate) struct Door {
     pub(crate) name: &'static str,
     pub(crate) listener: TcpListener,
-    pub(crate) tls: Option<Arc<ServerConfig>>,
+    pub(crate) tls: Option<Arc<TlsSettings>>,
+    pub(crate) greeting: Greeting,
     pub(crate) app: axum::Router,
     /// Connections at a time; beyond it they wait in the system's queue.
     pub(crate) room: Arc<Semaphore>,
@@ -45,7 +77,6 @@ impl Door {
     /// Accepts until `shutdown` begins; then no more, and waits for the requests under way, at most `grace`.
     pub(crate) async fn serve(self, shutdown: Shutdown, grace: Duration) {
         let mut connections = JoinSet::new();
-        let tls = self.tls.map(TlsAcceptor::from);
         loop {
             let accepted = tokio::select! {
                 () = shutdown.begun() => break,
@@ -55,8 +86,9 @@ impl Door {
             };
             match accepted {
                 Ok((stream, peer, permit)) => {
-                    let connection =
-                        connection(stream, peer, tls.clone(), self.app.clone(), shutdown.clone());
+                    let tls = self.tls.as_deref().map(TlsSettings::current);
+                    let (greeting, app) = (self.greeting.clone(), self.app.clone());
+                    let connection = connection(stream, peer, tls, greeting, app, shutdown.clone());
                     // Ends by itself: by its client, its deadlines, or the shutdown. Errors are the client's.
                     connections.spawn(async move {
                         connection.await;
@@ -90,27 +122,73 @@ async fn accept(
 }
 
 async fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    tls: Option<TlsAcceptor>,
+    mut stream: TcpStream,
+    mut peer: SocketAddr,
+    tls: Option<Arc<ServerConfig>>,
+    greeting: Greeting,
     app: axum::Router,
     shutdown: Shutdown,
 ) {
-    match tls {
-        None => requests(stream, peer, app, shutdown).await,
-        Some(tls) => match tokio::time::timeout(HANDSHAKE_TIME, tls.accept(stream)).await {
-            Ok(Ok(stream)) => requests(stream, peer, app, shutdown).await,
-            Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
-            Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
-        },
+    let refused = &greeting.refused;
+    let until = Instant::now() + greeting.time;
+    if let Some(proxies) = &greeting.proxies {
+        if !proxies.contain(peer.ip()) {
+            return refused.count("proxy_from");
+        }
+        match timeout_at(until, client_of(&mut stream)).await {
+            Ok(Ok(client)) => peer = client.unwrap_or(peer),
+            Ok(Err(_)) => return refused.count("proxy_header"),
+            Err(_) => return refused.count("late"),
+        }
+    }
+    let Some(tls) = tls else {
+        return requests(stream, peer, until, refused, app, shutdown).await;
+    };
+    match timeout_at(until, TlsAcceptor::from(tls).accept(stream)).await {
+        Ok(Ok(stream)) => requests(stream, peer, until, refused, app, shutdown).await,
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, %error, "TLS handshake failed");
+            refused.count("tls");
+        }
+        Err(_) => refused.count("late"),
     }
 }
 
-async fn requests<S>(stream: S, peer: SocketAddr, app: axum::Router, shutdown: Shutdown)
-where
+/// Reads a header of the PROXY protocol, and nothing behind it.
+///
+/// # Errors
+/// There is none, it cannot be taken, or the connection ends.
+async fn client_of(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
+    let (mut header, mut len) = ([0; PROXY_V2_BYTES], 0);
+    loop {
+        match announced(header.get(..len).unwrap_or_default()) {
+            Announced::Client(client, _) => return Ok(client),
+            Announced::Bad => return Err(io::ErrorKind::InvalidData.into()),
+            Announced::Incomplete => {}
+        }
+        // By byte, since only the balancer's word says where its end is; a header of `PROXY_V2_BYTES` is whole, or bad.
+        let Some(next) = header.get_mut(len..=len) else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        stream.read_exact(next).await?;
+        len += 1;
+    }
+}
+
+async fn requests<S>(
+    stream: S,
+    peer: SocketAddr,
+    until: Instant,
+    refused: &Refused,
+    app: axum::Router,
+    shutdown: Shutdown,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let asked = Arc::new(AtomicBool::new(false));
+    let has_asked = asked.clone();
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        asked.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(ConnectInfo(peer));
         let app = app.clone();
         async move { Ok::<_, Infallible>(app.oneshot(request).await.unwrap_or_else(|never| match never {})) }
@@ -122,8 +200,15 @@ where
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
+    let late = async {
+        tokio::time::sleep_until(until).await;
+        if has_asked.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = late => return refused.count("late"),
         () = shutdown.begun() => {
             connection.as_mut().graceful_shutdown();
             connection.await

@@ -5,12 +5,18 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use godwit_broker::{Broker, Listener, NetConfig, NewConnection, NewTransport, StopListening, UsersConfig};
+use godwit_accounts::Acl;
+use godwit_broker::{
+    AddressLimits, Addresses, Broker, Listener, NetConfig, NewConnection, NewRules, NewTransport, Proxies,
+    StopListening, UsersConfig, VerifyAgain,
+};
 use godwit_cluster::{RoleId, Router};
 use godwit_history_api::{MqttUpgrade, take_apart};
+use rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::server::TlsStream;
 
 use crate::StartError;
+use crate::config::Switch;
 use crate::node::Node;
 
 pub(crate) use godwit_broker::Metrics;
@@ -32,11 +38,22 @@ pub(crate) fn config(node: &Node, connections: u32) -> godwit_broker::Config {
                 0 => connections,
                 given => given.min(connections),
             },
+            connect_seconds: options.connect_seconds,
+            server_reference: options.server_reference.as_deref().map(Arc::from),
+            addresses: Arc::new(Addresses::new(AddressLimits {
+                connections: options.connections_per_address,
+                per_second: options.connects_per_address,
+            })),
+            ..NetConfig::default()
         },
         users: Arc::new(UsersConfig {
             acl: settings.acl.clone(),
             mailbox_ms: u64::from(options.mailbox_days) * DAY_MS,
             session_expiry_max: options.session_days * DAY_SECONDS,
+            publishes_per_second: options.publishes_per_second,
+            publish_bytes_per_second: options.publish_bytes_per_second,
+            max_keep_alive: options.max_keep_alive,
+            max_qos: options.max_qos,
             ..UsersConfig::default()
         }),
     }
@@ -50,29 +67,22 @@ pub(crate) fn role(config: &godwit_broker::Config, metrics: &Metrics) -> Broker 
 /// Gives the listeners to every worker: whichever is free accepts.
 ///
 /// # Errors
-/// A socket cannot be shared, or the TLS settings are refused.
+/// A socket cannot be shared.
 pub(crate) fn open(
     router: &Router,
     node: &Node,
     plain: Option<TcpListener>,
     tls: Option<TcpListener>,
 ) -> Result<(), StartError> {
-    let secured = match (&node.certificate, tls) {
-        (Some(certificate), Some(socket)) => Some((socket, certificate.server_config(&[b"mqtt"])?)),
-        _ => None,
-    };
+    let secured = node.certificates.as_ref().zip(tls);
+    let secured = secured.map(|(certificates, socket)| (socket, Some(certificates.mqtt.clone())));
+    let (proxies, plain) = (proxies(node), plain.map(|socket| (socket, None)));
     for worker in 0..router.workers() {
-        if let Some(socket) = &plain {
+        for (socket, tls) in plain.iter().chain(&secured) {
             let listener = Listener {
                 socket: socket.try_clone()?,
-                tls: None,
-            };
-            router.hand_over(worker, RoleId::Broker, Box::new(listener));
-        }
-        if let Some((socket, config)) = &secured {
-            let listener = Listener {
-                socket: socket.try_clone()?,
-                tls: Some(config.clone()),
+                tls: tls.clone(),
+                proxies: proxies.clone(),
             };
             router.hand_over(worker, RoleId::Broker, Box::new(listener));
         }
@@ -80,10 +90,31 @@ pub(crate) fn open(
     Ok(())
 }
 
+/// The balancers that all connections come from, where there are any.
+pub(crate) fn proxies(node: &Node) -> Option<Proxies> {
+    let options = &node.settings.options;
+    let networks: Vec<_> = options.proxy_from.iter().map(|network| network.0).collect();
+    (options.proxy_protocol == Switch::On).then(|| Proxies::new(&networks))
+}
+
+/// Closes connections by a client certificate that this verifier refuses.
+pub(crate) fn verify_again(router: &Router, verifier: &Arc<dyn ClientCertVerifier>) {
+    for worker in 0..router.workers() {
+        router.hand_over(worker, RoleId::Broker, Box::new(VerifyAgain(verifier.clone())));
+    }
+}
+
 /// Lets no more clients in; those that are in stay.
 pub(crate) fn close(router: &Router) {
     for worker in 0..router.workers() {
         router.hand_over(worker, RoleId::Broker, Box::new(StopListening));
+    }
+}
+
+/// Gives every worker new rules of ordinary topics.
+pub(crate) fn change_rules(router: &Router, acl: &Arc<Acl>) {
+    for worker in 0..router.workers() {
+        router.hand_over(worker, RoleId::Broker, Box::new(NewRules(acl.clone())));
     }
 }
 

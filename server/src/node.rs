@@ -11,7 +11,7 @@ use godwit_store::Store;
 use crate::StartError;
 use crate::config::{Config, Listen, Settings};
 use crate::data::DataFolder;
-use crate::tls::Certificate;
+use crate::tls::Certificates;
 
 /// Everything that is opened, not yet at work.
 pub(crate) struct Node {
@@ -20,7 +20,7 @@ pub(crate) struct Node {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) admin_token: String,
-    pub(crate) certificate: Option<Arc<Certificate>>,
+    pub(crate) certificates: Option<Arc<Certificates>>,
     pub(crate) index: Index,
 }
 
@@ -28,7 +28,7 @@ impl Node {
     /// Opens everything in the order in which it can be wrong.
     pub(crate) fn create(config: Config) -> Result<Self, StartError> {
         let settings = Settings::of(config)?;
-        let certificate = settings.tls.clone().map(Certificate::open).transpose()?;
+        let certificates = settings.tls.clone().map(Certificates::open).transpose()?;
         let folder = DataFolder::at(&settings.options.data_dir);
         let store = folder.open_store(settings.options.store_cache_mb)?;
         let tokens = Arc::new(folder.open_tokens()?);
@@ -40,7 +40,7 @@ impl Node {
             store,
             tokens,
             admin_token,
-            certificate,
+            certificates,
             index,
         })
     }

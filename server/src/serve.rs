@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use godwit_accounts::Accounts;
+use godwit_accounts::{Accounts, Acl};
 use godwit_cluster::{MakeRoles, Role, Router, Workers};
 use godwit_history_api::{Api, Rate, Register, SearchIndex};
 use godwit_ingest::Ingest;
@@ -19,14 +19,14 @@ use crate::metrics::{OfProcess, OfStore};
 use crate::node::{Addresses, Listeners, Node, unix_ms};
 use crate::search::Search;
 use crate::shutdown::Shutdown;
-use crate::tls::Certificate;
+use crate::tls::Certificates;
 use crate::{StartError, mqtt, open_files};
 
 /// A node at work. Dropping it ends the node.
 pub struct Running {
     addresses: Addresses,
     router: Router,
-    certificate: Option<Arc<Certificate>>,
+    certificates: Option<Arc<Certificates>>,
     shutdown: Shutdown,
     main: Option<JoinHandle<()>>,
 }
@@ -42,14 +42,26 @@ impl Running {
         &self.router
     }
 
-    /// Reads the certificate again, if there is one.
+    /// Reads the files of TLS again, if there are any. Connections stay, but those whose client's certificate counts no
+    /// longer.
     ///
     /// # Errors
-    /// It cannot be used; the old one stays.
-    pub fn reload_certificate(&self) -> Result<(), StartError> {
-        self.certificate
-            .as_ref()
-            .map_or(Ok(()), |certificate| certificate.reload())
+    /// They cannot be used; everything stays.
+    pub fn reload_certificates(&self) -> Result<(), StartError> {
+        let Some(certificates) = &self.certificates else {
+            return Ok(());
+        };
+        certificates.reload()?;
+        if let Some(verifier) = certificates.verifier()? {
+            mqtt::verify_again(&self.router, &verifier);
+        }
+        Ok(())
+    }
+
+    /// Sets the rules of ordinary topics. They count for what is subscribed and owed already, too: what is not allowed any
+    /// more is dropped at delivery, and counted.
+    pub fn change_rules(&self, acl: &Arc<Acl>) {
+        mqtt::change_rules(&self.router, acl);
     }
 
     /// Waits until the shutdown that somebody began is through.
@@ -126,7 +138,7 @@ pub fn serve(
     }
     tell_start(&node, &addresses, connections.mqtt);
 
-    let (router, certificate) = (parts.workers.router().clone(), node.certificate.clone());
+    let (router, certificates) = (parts.workers.router().clone(), node.certificates.clone());
     let begun = shutdown.clone();
     let main = std::thread::Builder::new()
         .name("godwit-main".into())
@@ -134,7 +146,7 @@ pub fn serve(
     Ok(Running {
         addresses,
         router,
-        certificate,
+        certificates,
         shutdown,
         main: Some(main),
     })
@@ -151,7 +163,8 @@ struct Parts {
 
 impl Parts {
     fn open_doors(&mut self, node: &Node, metrics: &Metrics, listeners: Listeners) -> Result<(), StartError> {
-        let registry = registry(node, metrics, &self.search);
+        let mut registry = registry(node, metrics, &self.search);
+        self.doors.refused.register(&mut registry);
         self.doors
             .open_admin(node, &self.api, registry, listeners.admin)?;
         self.doors

@@ -29,7 +29,8 @@ impl Net {
         let (now, unix) = (self.now, self.unix);
         let Some(conn) = self.get(id) else { return };
         let ends = (conn.ends_at != 0).then(|| now.saturating_add(conn.ends_at.saturating_sub(unix).max(1)));
-        match [conn.silent_until(), ends].into_iter().flatten().min() {
+        let all = [conn.silent_until(), ends, conn.renewal_until()];
+        match all.into_iter().flatten().min() {
             Some(second) => self.look_at(id, second.min(now + LOOK_SECONDS)),
             None => conn.looked_at = 0,
         }
@@ -63,6 +64,7 @@ impl Net {
         } else {
             match stage {
                 Stage::Judging => self.judged_too_late(cx, id, up),
+                Stage::Exchange => self.refuse(id, reason::NOT_AUTHORIZED),
                 Stage::Greeting => {
                     self.metrics.greeting_timeouts.inc();
                     self.drop_silently(id, "no_connect");
@@ -78,6 +80,10 @@ impl Net {
         if conn.ends_at != 0 && unix >= conn.ends_at {
             let last = Outgoing::Disconnect(reason::CREDENTIAL_ENDED, Vec::new());
             self.end(cx, id, CloseReason::CredentialEnded, Some(&last), up);
+            return;
+        }
+        if conn.renewal_until().is_some_and(|until| now >= until) {
+            self.renewal_late(cx, id, up);
             return;
         }
         if conn.silent_until().is_some_and(|until| now >= until) {

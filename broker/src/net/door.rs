@@ -6,17 +6,18 @@ use std::any::Any;
 use godwit_accounts::USER_NAMES;
 use godwit_cluster::Cx;
 use godwit_store::{Read, ReadAnswer};
-use godwit_wire::account::{AccountAnswer, AccountCommand, Principal, Scopes, Secret};
+use godwit_wire::account::{AccountAnswer, AccountCommand, Principal, Scopes, ScramKeys, Secret};
 use godwit_wire::code::Code;
 use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::{Key, SessionId, UserId};
 use godwit_wire::topic::is_user_name;
 
-use super::conn::{Arrival, Conn};
+use super::auth::Auth;
+use super::conn::{Arrival, Conn, Stage};
 use super::transport::{TlsStream, Transport};
 use super::websocket::{Stream, WebSocketStream};
 use super::{
-    Event, GREETING_BYTES, GREETING_SECONDS, Listener, Net, NewConnection, NewTransport, StopListening, Up,
+    Event, GREETING_BYTES, Listener, Net, NewConnection, NewTransport, Place, StopListening, Up, VerifyAgain,
 };
 use crate::codec::{self, reason};
 use crate::packet::{Connack, Connect, Outgoing, Version};
@@ -28,6 +29,8 @@ struct Moved {
     transport: Transport,
     input: Vec<u8>,
     arrival: Box<Arrival>,
+    place: Place,
+    auth: Option<Box<Auth>>,
     /// Seconds that are left to its CONNACK.
     seconds: u32,
     ended: bool,
@@ -47,6 +50,10 @@ impl Net {
         };
         let item = match item.downcast::<NewConnection>() {
             Ok(new) => return self.welcome(cx, *new),
+            Err(item) => item,
+        };
+        let item = match item.downcast::<VerifyAgain>() {
+            Ok(again) => return self.verify_again(cx, *again),
             Err(item) => item,
         };
         match item.downcast::<StopListening>() {
@@ -87,14 +94,16 @@ impl Net {
         match made {
             Ok(transport) => {
                 self.metrics.accepted.inc();
-                self.greet(cx, transport, input);
+                // Its upgrade was answered already: it is told in its CONNACK.
+                let place = self.admit(cx, new.peer.ip()).unwrap_or_else(Place::to_be_told);
+                self.greet(cx, transport, input, place);
             }
             Err(error) => tracing::debug!(%error, "a new connection is gone already"),
         }
     }
 
     /// A new connection: its CONNECT is awaited.
-    pub(super) fn greet(&mut self, cx: &mut Cx<'_>, mut transport: Transport, input: Vec<u8>) {
+    pub(super) fn greet(&mut self, cx: &mut Cx<'_>, mut transport: Transport, input: Vec<u8>, place: Place) {
         if self.stopping {
             return;
         }
@@ -102,13 +111,14 @@ impl Net {
         if most > 0 && self.metrics.connections.get() >= most {
             // Dropped, so that it learns at once; the descriptors left are the store's.
             self.metrics.count_refused("too_many");
+            self.config.addresses.left(place);
             return;
         }
         // Without it small packets wait for each other; a socket that refuses it is gone and will say so.
         let _ = transport.socket().set_nodelay(true);
-        let until = self.now + GREETING_SECONDS + 1;
+        let until = self.now + self.config.connect_seconds + 1;
         let conn = Box::new(Conn::new(transport, input, self.now, until));
-        if let Some(id) = self.add(cx, conn) {
+        if let Some(id) = self.add(cx, conn, place) {
             self.look_at(id, until);
             self.queue(id);
         }
@@ -151,8 +161,24 @@ impl Net {
         };
         let Some(conn) = self.get(id) else { return };
         conn.connected_by(&connect);
-        if connect.authentication_method.is_some() {
-            self.refuse(id, reason::BAD_AUTH_METHOD);
+        if let Some(refused) = self.place(id).refused() {
+            self.refuse(id, refused.code());
+            return;
+        }
+        match Auth::of(&mut connect) {
+            Ok(None) => {}
+            Ok(auth) => {
+                if let Some(conn) = self.get(id) {
+                    conn.special.get_or_insert_default().auth = auth;
+                }
+            }
+            Err(reason) => {
+                self.refuse(id, reason);
+                return;
+            }
+        }
+        if !self.is_as_certified(id, &mut connect) {
+            self.refuse(id, reason::BAD_CREDENTIAL);
             return;
         }
         if connect.client_id.is_empty() {
@@ -258,6 +284,7 @@ impl Net {
             self.judge(cx, id, arrival);
             return;
         }
+        let place = self.place(id);
         let Some(conn) = self.remove(Some(cx), id) else {
             return;
         };
@@ -266,8 +293,10 @@ impl Net {
             input,
             until,
             ended,
+            special,
             ..
         } = *conn;
+        let auth = special.and_then(|special| special.auth);
         let seconds = until.saturating_sub(self.now);
         cx.hand_over(
             worker,
@@ -275,6 +304,8 @@ impl Net {
                 transport,
                 input,
                 arrival,
+                place,
+                auth,
                 seconds,
                 ended,
             }),
@@ -289,6 +320,8 @@ impl Net {
             transport,
             input,
             arrival,
+            place,
+            auth,
             seconds,
             ended,
         } = moved;
@@ -296,7 +329,10 @@ impl Net {
         let mut conn = Box::new(Conn::new(transport, input, self.now, until));
         conn.connected_by(&arrival.connect);
         conn.ended = ended;
-        if let Some(id) = self.add(cx, conn) {
+        if auth.is_some() {
+            conn.special.get_or_insert_default().auth = auth;
+        }
+        if let Some(id) = self.add(cx, conn, place) {
             self.look_at(id, until);
             self.judge(cx, id, arrival);
         }
@@ -309,28 +345,45 @@ impl Net {
             self.let_in(cx, id, arrival);
             return;
         }
+        let keys_wanted = self.keys_wanted(id, user);
         let password = arrival
             .connect
             .password
             .as_deref()
             .and_then(|password| std::str::from_utf8(password).ok());
-        let Some(secret) = password.map(|text| Secret(text.into())) else {
-            self.refuse(id, reason::BAD_CREDENTIAL);
-            return;
+        // A password counts where one is given; a certificate stands for itself.
+        let secret = password.map(|text| Secret(text.into()));
+        let command = match (keys_wanted, secret) {
+            (Some(command), _) => command,
+            (_, Some(secret)) => AccountCommand::Authenticate { secret },
+            _ => match self.certificate_command(id) {
+                Some(command) if arrival.connect.password.is_none() => command,
+                _ => {
+                    self.refuse(id, reason::BAD_CREDENTIAL);
+                    return;
+                }
+            },
         };
         if let Some(conn) = self.get(id) {
             conn.arrival = Some(arrival);
         }
-        let command = Command::Account(Box::new(AccountCommand::Authenticate { secret }));
+        let command = Command::Account(Box::new(command));
         cx.ask(Part::Net.tag(id.to_tag()), Key::User(user), command);
     }
 
     /// The accounts have judged.
-    pub(crate) fn judged(&mut self, cx: &mut Cx<'_>, tag: u64, answer: Answer) {
+    pub(crate) fn judged(&mut self, cx: &mut Cx<'_>, tag: u64, answer: Answer, up: &mut Up<'_>) {
         let Some(id) = self.of_tag(tag) else { return };
         let Some(mut arrival) = self.get(id).and_then(|conn| conn.arrival.take()) else {
+            self.renewal_judged(cx, id, answer, up);
             return;
         };
+        if let Answer::Account(account) = &answer
+            && let AccountAnswer::ScramKeys(keys) = &**account
+        {
+            self.ask_for_proof(id, arrival, keys.clone());
+            return;
+        }
         match answer {
             _ if arrival.nobody => self.refuse(id, reason::BAD_CREDENTIAL),
             Answer::Account(answer) => match *answer {
@@ -345,6 +398,17 @@ impl Net {
                 self.refuse(id, reason::SERVER_UNAVAILABLE);
             }
             _ => self.refuse(id, reason::BAD_CREDENTIAL),
+        }
+    }
+
+    /// The keys have come: the client's AUTH is awaited.
+    fn ask_for_proof(&mut self, id: ConnId, arrival: Box<Arrival>, keys: ScramKeys) {
+        if !self.challenge(id, &keys) {
+            self.refuse(id, reason::BAD_CREDENTIAL);
+        } else if let Some(conn) = self.get(id) {
+            conn.arrival = Some(arrival);
+            conn.stage = Stage::Exchange;
+            self.queue(id);
         }
     }
 
@@ -368,8 +432,7 @@ impl Net {
         } = *conn.arrival.take()?;
         let principal = principal?;
         conn.owned = true;
-        // Rounded up, so that 0 stays "never"; seconds of 32 bits last until 2106.
-        conn.ends_at = u32::try_from(principal.expires_at.div_ceil(1_000)).unwrap_or(0);
+        conn.ends_by(&principal);
         Some((id, connect, principal))
     }
 
@@ -407,10 +470,18 @@ impl Net {
             codec::reason::TOO_LARGE => "too_large",
             codec::reason::CLIENT_ID => "client_id",
             codec::reason::BAD_AUTH_METHOD => "auth_method",
+            codec::reason::QUOTA => "address_connections",
+            codec::reason::CONNECTION_RATE => "address_rate",
             _ => "malformed",
         });
+        let elsewhere = self.config.server_reference.clone();
+        let elsewhere = elsewhere.filter(|_| self.stopping && reason == reason::SERVER_UNAVAILABLE);
         let connack = Connack {
-            reason,
+            reason: match elsewhere {
+                Some(_) => reason::USE_ANOTHER_SERVER,
+                None => reason,
+            },
+            server_reference: elsewhere,
             ..Connack::default()
         };
         self.close(id, Some(Outgoing::Connack(Box::new(connack))));

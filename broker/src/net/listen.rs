@@ -1,10 +1,15 @@
 //! Accepting: listeners that all workers share, and the pause when descriptors are used up.
 
 use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use godwit_cluster::Cx;
 
-use super::transport::{TlsStream, Transport};
+use super::addresses::Place;
+use super::proxy::{Announcing, Proxies};
+use super::tls::{self, TlsSettings};
+use super::transport::Transport;
 use super::{LISTENER_TOKENS, Listener, Net, TIMER_ACCEPT};
 use crate::part::Part;
 
@@ -12,6 +17,13 @@ use crate::part::Part;
 const ACCEPTS: usize = 256;
 /// Pause of accepting when descriptors are used up: long enough to cost nothing, short beside a client's patience.
 const ACCEPT_PAUSE_MS: u64 = 100;
+
+/// A listener of this worker.
+pub(super) struct Open {
+    socket: mio::net::TcpListener,
+    tls: Option<Arc<TlsSettings>>,
+    proxies: Option<Proxies>,
+}
 
 impl Net {
     /// Takes a listener: clients are accepted from now on.
@@ -32,7 +44,11 @@ impl Net {
             tracing::error!(%error, "a listener cannot be watched");
             return;
         }
-        self.listeners.push((socket, listener.tls));
+        self.listeners.push(Open {
+            socket,
+            tls: listener.tls,
+            proxies: listener.proxies,
+        });
         // Clients may wait there since before it was watched.
         self.accept(cx, self.listeners.len() - 1);
     }
@@ -43,11 +59,11 @@ impl Net {
             return;
         }
         for _ in 0..ACCEPTS {
-            let Some((socket, tls)) = self.listeners.get(listener) else {
+            let Some(open) = self.listeners.get(listener) else {
                 return;
             };
-            let stream = match socket.accept() {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match open.socket.accept() {
+                Ok(accepted) => accepted,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // The client is gone already.
                 Err(error)
@@ -66,19 +82,44 @@ impl Net {
                     return;
                 }
             };
-            let transport = match tls.clone().map(rustls::ServerConnection::new).transpose() {
-                Ok(Some(tls)) => Transport::Tls(Box::new(TlsStream::new(stream, Box::new(tls)))),
-                Ok(None) => Transport::Tcp(stream),
-                Err(error) => {
-                    tracing::warn!(%error, "a TLS session could not be begun");
-                    continue;
-                }
-            };
             self.metrics.accepted.inc();
-            self.greet(cx, transport, Vec::new());
+            self.accepted(cx, listener, stream, peer);
         }
         // More may wait, and its readiness is not told twice: the others' turn first.
         self.pause_accepting(cx, 0);
+    }
+
+    /// A connection came from `peer`.
+    fn accepted(&mut self, cx: &mut Cx<'_>, listener: usize, socket: mio::net::TcpStream, peer: SocketAddr) {
+        let Some(open) = self.listeners.get(listener) else {
+            return;
+        };
+        if let Some(proxies) = &open.proxies {
+            if !proxies.contain(peer.ip()) {
+                tracing::debug!(%peer, "a connection past the balancer was not let in");
+                self.metrics.count_refused("proxy_from");
+                return;
+            }
+            let tls = open.tls.clone();
+            let transport = Transport::Announcing(Box::new(Announcing { socket, tls }));
+            // Counted when the client is known.
+            self.greet(cx, transport, Vec::new(), Place::default());
+            return;
+        }
+        let place = match self.admit(cx, peer.ip()) {
+            Ok(place) => place,
+            Err(refused) => {
+                self.metrics.count_refused(refused.name());
+                return;
+            }
+        };
+        match tls::session(open.tls.as_deref()) {
+            Ok(session) => self.greet(cx, tls::transport(socket, session), Vec::new(), place),
+            Err(error) => {
+                tracing::warn!(%error, "a TLS session could not be begun");
+                self.config.addresses.left(place);
+            }
+        }
     }
 
     fn pause_accepting(&mut self, cx: &mut Cx<'_>, ms: u64) {

@@ -21,6 +21,7 @@ pub struct NetMetrics {
     pub(super) keep_alive_timeouts: Counter,
     pub(super) congested: Counter,
     pub(super) paused: Counter,
+    pub(super) renewals: Counter,
     bytes_in: Counter,
     bytes_out: Counter,
     packets_in: Counter,
@@ -60,6 +61,12 @@ impl NetMetrics {
     /// A connection ended before it was one.
     pub(super) fn count_refused(&self, reason: &'static str) {
         self.refused.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// How many ended so.
+    #[cfg(test)]
+    pub(super) fn refused(&self, reason: &'static str) -> u64 {
+        self.refused.get_or_create(&[("reason", reason)]).get()
     }
 
     /// A connection ended.
@@ -120,6 +127,11 @@ impl NetMetrics {
                 "godwit_mqtt_paused",
                 "Pauses in reading a client at its home's wish",
                 &self.paused,
+            ),
+            (
+                "godwit_mqtt_reauthentications",
+                "Open connections that authenticated anew",
+                &self.renewals,
             ),
             ("godwit_mqtt_bytes_in", "Bytes read", &self.bytes_in),
             ("godwit_mqtt_bytes_out", "Bytes written", &self.bytes_out),

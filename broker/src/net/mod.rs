@@ -2,32 +2,53 @@
 //! in `door`, bytes to packets in `reading`, packets to bytes in `writing`, time in `deadlines`, TCP, TLS and WebSocket in
 //! `transport`. Packets go up as [`Event`]s; homes speak back through [`Wire`].
 
+mod addresses;
+mod alias;
+mod auth;
 mod conn;
 mod deadlines;
 mod door;
+mod frame_head;
 mod listen;
 mod metrics;
+mod proxy;
 mod reading;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod transport;
+mod verify_again;
 mod websocket;
 mod writing;
+
+/// What fuzzers reach of this part.
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzed {
+    pub(crate) const GREETING_BYTES: usize = super::GREETING_BYTES;
+    pub(crate) use super::websocket::{Stream, WebSocketStream};
+}
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use godwit_cluster::Cx;
+use godwit_wire::account::Principal;
 use godwit_wire::limits::PACKET_BYTES;
 
 use crate::codec::reason;
 use crate::packet::{Incoming, Outgoing};
 use crate::part::Part;
 use crate::wire_trait::{CloseReason, Closed, ConnId};
+use addresses::Place;
+pub use addresses::{AddressLimits, Addresses};
 use conn::{Conn, Stage};
 pub use metrics::NetMetrics;
 use metrics::Tally;
+pub use proxy::{Announced, PROXY_V2_BYTES, Proxies, announced};
+pub use tls::TlsSettings;
+pub use verify_again::VerifyAgain;
+use verify_again::Verifying;
 
 /// Bytes read at a time, into a buffer that all connections of the worker share.
 const SCRATCH: usize = 64 << 10;
@@ -38,8 +59,6 @@ const ROOM: usize = 256 << 10;
 const KEPT_MOST: usize = (1 << 20) + PACKET_BYTES;
 /// Bytes held for a connection before it is authenticated; a larger CONNECT is refused.
 const GREETING_BYTES: usize = 16 << 10;
-/// Time to a whole CONNECT and its CONNACK.
-const GREETING_SECONDS: u32 = 5;
 /// How long a connection that was told why it ends may take to close its side.
 const LINGER_SECONDS: u32 = 2;
 /// Buffers kept for the next connections that write, and their size at most.
@@ -52,6 +71,7 @@ const LISTENER_TOKENS: usize = 1 << 60;
 const TIMER_TICK: u64 = (1 << 54) - 1;
 const TIMER_ACCEPT: u64 = (1 << 54) - 2;
 const TIMER_AGAIN: u64 = (1 << 54) - 3;
+const TIMER_VERIFY: u64 = (1 << 54) - 4;
 
 const _: () = assert!(
     GREETING_BYTES <= SCRATCH,
@@ -63,12 +83,31 @@ const _: () = assert!(
 );
 
 /// How the doors of the broker are set up.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct NetConfig {
     /// Clients without a user name are let in, to ordinary topics only.
     pub anonymous: bool,
     /// Most connections of all workers together; further ones are closed at once. 0: no limit but the system's.
     pub max_connections: u32,
+    /// Where clients of MQTT 5 are sent when the node ends (Server Reference).
+    pub server_reference: Option<Arc<str>>,
+    /// Seconds from the first byte of TCP to a whole CONNECT and its CONNACK, what a balancer announces and the handshake
+    /// of TLS included. A WebSocket's begin at its upgrade.
+    pub connect_seconds: u32,
+    /// What one address may: one table for all workers.
+    pub addresses: Arc<Addresses>,
+}
+
+impl Default for NetConfig {
+    fn default() -> Self {
+        Self {
+            anonymous: false,
+            max_connections: 0,
+            server_reference: None,
+            connect_seconds: 5,
+            addresses: Arc::default(),
+        }
+    }
 }
 
 /// A listening socket, handed to every worker.
@@ -76,7 +115,9 @@ pub struct Listener {
     /// Where clients come to.
     pub socket: std::net::TcpListener,
     /// With TLS.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<Arc<TlsSettings>>,
+    /// Every connection comes from one of these balancers and begins with a header of the PROXY protocol.
+    pub proxies: Option<Proxies>,
 }
 
 /// Handed to a worker: the listeners are closed, the connections stay.
@@ -110,6 +151,8 @@ pub(crate) enum Event {
     Closed(Closed),
     /// There is room again.
     Drained,
+    /// The client has authenticated anew, as the same user: its rights and its credential from now on.
+    Renewed(Principal),
 }
 
 /// Takes events while `Net` goes on.
@@ -118,6 +161,8 @@ pub(crate) type Up<'u> = dyn FnMut(&mut Cx<'_>, &mut Net, ConnId, Event) + 'u;
 #[derive(Default)]
 struct Slot {
     generation: u32,
+    /// Where its address is counted. Here, since it costs nothing beside the generation.
+    place: Place,
     conn: Option<Box<Conn>>,
 }
 
@@ -128,7 +173,7 @@ pub(crate) struct Net {
     tally: Tally,
     slots: Vec<Slot>,
     free: Vec<u32>,
-    listeners: Vec<(mio::net::TcpListener, Option<Arc<rustls::ServerConfig>>)>,
+    listeners: Vec<listen::Open>,
     scratch: Vec<u8>,
     spare: Vec<Vec<u8>>,
     /// Have something to write.
@@ -146,6 +191,7 @@ pub(crate) struct Net {
     accept_paused: bool,
     /// The listener that is first after a pause.
     first_listener: usize,
+    verifying: Option<Verifying>,
     stopping: bool,
 }
 
@@ -169,6 +215,7 @@ impl Net {
             unix: 0,
             accept_paused: false,
             first_listener: 0,
+            verifying: None,
             stopping: false,
         }
     }
@@ -231,7 +278,8 @@ impl Net {
         (self::token(id) == token).then_some(id)
     }
 
-    fn add(&mut self, cx: &Cx<'_>, mut conn: Box<Conn>) -> Option<ConnId> {
+    /// `None`: its socket cannot be watched, and it is gone.
+    fn add(&mut self, cx: &Cx<'_>, mut conn: Box<Conn>, place: Place) -> Option<ConnId> {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             (self.slots.len() - 1) as u32
@@ -249,9 +297,10 @@ impl Net {
         {
             tracing::warn!(%error, "a connection could not be watched");
             self.free.push(index);
+            self.config.addresses.left(place);
             return None;
         }
-        slot.conn = Some(conn);
+        (slot.conn, slot.place) = (Some(conn), place);
         self.metrics.connections.inc();
         Some(id)
     }
@@ -259,7 +308,12 @@ impl Net {
     /// Takes a connection out; its socket closes when it is dropped. With `cx` it leaves this worker alive.
     fn remove(&mut self, cx: Option<&Cx<'_>>, id: ConnId) -> Option<Box<Conn>> {
         self.peek(id)?;
-        let mut conn = self.slots.get_mut(id.index as usize)?.conn.take()?;
+        let slot = self.slots.get_mut(id.index as usize)?;
+        let mut conn = slot.conn.take()?;
+        let place = std::mem::take(&mut slot.place);
+        if cx.is_none() {
+            self.config.addresses.left(place);
+        }
         self.free.push(id.index);
         if let Some(cx) = cx {
             // Only a connection that moves to another worker must leave this one's poll; closing does so by itself.
@@ -343,6 +397,7 @@ impl Net {
                 self.tick(cx, up);
             }
             TIMER_ACCEPT => self.accept_again(cx),
+            TIMER_VERIFY => self.verify_some(cx, up),
             // The end of this turn reads them.
             TIMER_AGAIN => self.again_timer = false,
             _ => {}
@@ -357,7 +412,7 @@ impl Net {
             let Some(id) = self.in_slot(index) else { continue };
             match self.peek(id).map(|conn| (conn.stage, conn.owned)) {
                 Some((Stage::Greeting, _)) => self.drop_silently(id, "stopping"),
-                Some((Stage::Judging, false)) => self.refuse(id, reason::SERVER_UNAVAILABLE),
+                Some((Stage::Judging | Stage::Exchange, false)) => self.refuse(id, reason::SERVER_UNAVAILABLE),
                 _ => {}
             }
         }
@@ -366,7 +421,10 @@ impl Net {
     /// Ends every connection; clients of MQTT 5 are told.
     pub(crate) fn shut_down(&mut self, cx: &mut Cx<'_>, up: &mut Up<'_>) {
         self.stop_reading();
-        let last = Outgoing::Disconnect(reason::SHUTTING_DOWN, Vec::new());
+        let last = match &self.config.server_reference {
+            Some(server) => Outgoing::Elsewhere(server.clone()),
+            None => Outgoing::Disconnect(reason::SHUTTING_DOWN, Vec::new()),
+        };
         for index in 0..self.slots.len() {
             if let Some(id) = self.in_slot(index)
                 && let Some(conn) = self.peek(id)

@@ -5,8 +5,10 @@ use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use rustls::ServerConnection;
+use rustls::pki_types::CertificateDer;
 use socket2::{SockRef, TcpKeepalive};
 
+use super::proxy::Announcing;
 use super::websocket::WebSocketStream;
 
 /// Bytes given to TLS at a time: one record. It is of no use to the client before its last byte, so that a record that
@@ -45,6 +47,11 @@ impl TlsStream {
     /// Whether the last read was ended by its bound rather than by an empty socket.
     pub(crate) fn cut(&self) -> bool {
         self.cut
+    }
+
+    /// The certificate of the client, and its authorities', that the handshake has verified, where it showed one.
+    pub(crate) fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.tls.peer_certificates()
     }
 
     /// Says that nothing more will come, as far as the socket takes it now.
@@ -120,6 +127,8 @@ pub(crate) enum Transport {
     Tcp(mio::net::TcpStream),
     Tls(Box<TlsStream>),
     WebSocket(Box<WebSocketStream>),
+    /// A balancer has not announced its client yet; nothing is read or written.
+    Announcing(Box<Announcing>),
 }
 
 impl Transport {
@@ -128,6 +137,16 @@ impl Transport {
             Self::Tcp(socket) => socket,
             Self::Tls(stream) => stream.socket(),
             Self::WebSocket(stream) => stream.socket(),
+            Self::Announcing(announcing) => &mut announcing.socket,
+        }
+    }
+
+    /// The certificate of the client, and its authorities', that the handshake has verified, where it showed one.
+    pub(crate) fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        match self {
+            Self::Tcp(_) | Self::Announcing(_) => None,
+            Self::Tls(stream) => stream.certificates(),
+            Self::WebSocket(stream) => stream.certificates(),
         }
     }
 
@@ -150,7 +169,7 @@ impl Transport {
     /// Says that nothing more will come, as far as the socket takes it now. Failures mean that the other side is gone.
     pub(crate) fn end(&mut self) {
         match self {
-            Self::Tcp(_) => {}
+            Self::Tcp(_) | Self::Announcing(_) => {}
             Self::Tls(stream) => stream.end(),
             Self::WebSocket(stream) => stream.end(),
         }
@@ -166,7 +185,7 @@ impl Transport {
     /// Whether the last read, which would have blocked, was ended by its bound: there may be more without a readiness.
     pub(crate) fn cut(&self) -> bool {
         match self {
-            Self::Tcp(_) => false,
+            Self::Tcp(_) | Self::Announcing(_) => false,
             Self::Tls(stream) => stream.cut(),
             Self::WebSocket(stream) => stream.cut(),
         }
@@ -179,6 +198,7 @@ impl Read for Transport {
             Self::Tcp(socket) => socket.read(into),
             Self::Tls(stream) => stream.read(into),
             Self::WebSocket(stream) => stream.read(into),
+            Self::Announcing(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 }
@@ -189,12 +209,13 @@ impl Write for Transport {
             Self::Tcp(socket) => socket.write(bytes),
             Self::Tls(stream) => stream.write(bytes),
             Self::WebSocket(stream) => stream.write(bytes),
+            Self::Announcing(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
-            Self::Tcp(_) => Ok(()),
+            Self::Tcp(_) | Self::Announcing(_) => Ok(()),
             Self::Tls(stream) => stream.flush(),
             Self::WebSocket(stream) => stream.flush(),
         }

@@ -3,10 +3,12 @@
 
 use std::io::{self, Read, Write};
 
+use rustls::pki_types::CertificateDer;
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Message, WebSocket};
 
 use super::GREETING_BYTES;
+use super::frame_head::FrameHead;
 use super::transport::TlsStream;
 
 /// Largest frame, and largest message of fragments, before a client is let in: as its CONNECT.
@@ -53,6 +55,8 @@ struct Metered {
     cut: bool,
     /// Bytes handed on since it was last set to 0.
     written: usize,
+    /// Until its client is let in.
+    head: Option<Box<FrameHead>>,
 }
 
 impl Read for Metered {
@@ -73,6 +77,9 @@ impl Read for Metered {
         };
         if let Ok(len) = read {
             self.left -= len;
+            if let Some(head) = &mut self.head {
+                head.came(into.get(..len).unwrap_or_default());
+            }
         }
         read
     }
@@ -126,11 +133,14 @@ fn header_len(content: usize) -> usize {
 impl WebSocketStream {
     /// A WebSocket after its upgrade. Takes frames of [`GREETING_BYTES`] at most until [`Self::let_in`].
     pub(crate) fn new(stream: Stream, already_read: Vec<u8>) -> Self {
+        let mut head = Box::new(FrameHead::default());
+        head.came(&already_read);
         let stream = Metered {
             stream,
             left: 0,
             cut: false,
             written: 0,
+            head: Some(head),
         };
         let config = config(GREETING_FRAME_BYTES);
         Self {
@@ -147,6 +157,7 @@ impl WebSocketStream {
 
     /// Its client is known now: larger frames are taken.
     pub(crate) fn let_in(&mut self) {
+        self.socket.get_mut().head = None;
         self.socket.set_config(|given| *given = config(FRAME_BYTES));
     }
 
@@ -159,12 +170,30 @@ impl WebSocketStream {
         self.socket.get_ref().cut
     }
 
+    /// The certificate of the client, and its authorities', that the handshake has verified, where it showed one.
+    pub(crate) fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        match &self.socket.get_ref().stream {
+            Stream::Tcp(_) => None,
+            Stream::Tls(stream) => stream.certificates(),
+        }
+    }
+
     /// Says goodbye, as far as the socket takes it now.
     pub(crate) fn end(&mut self) {
         let _ = self.socket.close(None);
         let _ = self.socket.flush();
         if let Stream::Tls(tls) = &mut self.socket.get_mut().stream {
             tls.end();
+        }
+    }
+
+    /// A frame is larger than is taken. Before its client is let in, its beginning is given once, so that a CONNECT that is
+    /// too large is answered.
+    fn too_large(&mut self) -> io::Result<Message> {
+        let head = self.socket.get_mut().head.take();
+        match head.map(|head| head.content()) {
+            Some(content) if !content.is_empty() => Ok(Message::Binary(content.into())),
+            _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }
 
@@ -201,7 +230,11 @@ impl Read for WebSocketStream {
                 into[..taken].copy_from_slice(&self.rest.split_to(taken));
                 return Ok(taken);
             }
-            match self.socket.read().map_err(plain)? {
+            let message = match self.socket.read() {
+                Err(tungstenite::Error::Capacity(_)) => self.too_large()?,
+                read => read.map_err(plain)?,
+            };
+            match message {
                 Message::Binary(bytes) => self.rest = bytes,
                 Message::Close(_) => return Ok(0),
                 // MQTT 5, 6.0: data frames are binary.

@@ -14,8 +14,8 @@ use confique::toml::FormatOptions;
 use godwit_accounts::Direct;
 use godwit_accounts::acl::Rule;
 
-pub use settings::{Settings, TlsFiles};
-pub use types::{Hidden, Listen, LogFormat, Registration};
+pub use settings::{ClientTls, Settings, Tls};
+pub use types::{ClientAuth, Hidden, Listen, LogFormat, Network, Registration, Switch, TlsFiles};
 
 /// A configuration that cannot be taken; the text is one line for the person who wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,7 +59,7 @@ pub struct Config {
     #[config(layer_attr(arg(long, value_name = "ADDR")))]
     pub https: Listen,
 
-    /// Certificate chain (PEM) for MQTT over TLS and HTTPS. Read again on SIGHUP.
+    /// Certificate chain (PEM) for MQTT over TLS and HTTPS. This and the other files of TLS are read again on SIGHUP.
     #[config(env = "GODWIT_TLS_CERT")]
     #[config(layer_attr(arg(long, value_name = "FILE")))]
     pub tls_cert: Option<PathBuf>,
@@ -68,6 +68,42 @@ pub struct Config {
     #[config(env = "GODWIT_TLS_KEY")]
     #[config(layer_attr(arg(long, value_name = "FILE")))]
     pub tls_key: Option<PathBuf>,
+
+    /// More certificates, chosen by the server name that a client asks for (SNI); clients that ask for none or for an unknown
+    /// one get that of tls_cert, or else the first of these. As a flag (once a certificate) or in the environment (separated
+    /// by ";"): CERT,KEY or CERT,KEY,NAME,... In this file a list, as the last thing or in one line; without names those of
+    /// the certificate count: `tls = [{ cert = "chat.pem", key = "chat.key", names = ["chat.example.org"] }]`
+    #[config(env = "GODWIT_TLS", parse_env = types::certificates)]
+    #[config(layer_attr(arg(long, value_name = "CERTIFICATE", value_parser = types::certificate)))]
+    pub tls: Option<Vec<TlsFiles>>,
+
+    /// Authorities (PEM) whose certificates let MQTT clients in without a password: the common name of the subject is the
+    /// user's name or id. Needs tls_client_auth.
+    #[config(env = "GODWIT_TLS_CLIENT_CA")]
+    #[config(layer_attr(arg(long, value_name = "FILE")))]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// Whether clients of MQTT over TLS show a certificate: "off", "optional" or "required". Over HTTPS (MQTT over WebSocket) a
+    /// certificate is optional even if it is required here, and REST looks at none.
+    #[config(env = "GODWIT_TLS_CLIENT_AUTH", default = "off")]
+    #[config(layer_attr(arg(long, value_name = "WHETHER")))]
+    pub tls_client_auth: ClientAuth,
+
+    /// Certificate revocation lists (PEM) of those authorities. An authority without a list revokes nothing.
+    #[config(env = "GODWIT_TLS_CLIENT_CRL")]
+    #[config(layer_attr(arg(long, value_name = "FILE")))]
+    pub tls_client_crl: Option<PathBuf>,
+
+    /// Whether every connection to mqtt, mqtts, http and https begins with a header of the PROXY protocol (1 or 2), by which a
+    /// balancer announces its client: "on" or "off". The client's address counts from then on.
+    #[config(env = "GODWIT_PROXY_PROTOCOL", default = "off")]
+    #[config(layer_attr(arg(long, value_name = "SWITCH")))]
+    pub proxy_protocol: Switch,
+
+    /// Addresses and networks of those balancers, such as ["192.0.2.7", "10.0.0.0/8"]; connections from others are closed.
+    #[config(env = "GODWIT_PROXY_FROM", parse_env = confique::env::parse::list_by_comma, default = [])]
+    #[config(layer_attr(arg(long, value_name = "NETWORK", value_delimiter = ',')))]
+    pub proxy_from: Vec<Network>,
 
     /// Let clients in without a user name: they read and write every ordinary topic, never me/, c/, p/ or u/.
     #[config(env = "GODWIT_ANONYMOUS", default = false)]
@@ -111,6 +147,24 @@ pub struct Config {
     #[config(layer_attr(arg(long, value_name = "COUNT")))]
     pub max_connections: u32,
 
+    /// Most MQTT connections of one address (IPv6: of one /64) at a time; 0: no limit. The default is above what a machine with
+    /// the usual ports opens for a load test, and far below what a node has room for.
+    #[config(env = "GODWIT_CONNECTIONS_PER_ADDRESS", default = 25_000)]
+    #[config(layer_attr(arg(long, value_name = "COUNT")))]
+    pub connections_per_address: u32,
+
+    /// New MQTT connections a second of one address (IPv6: of one /64) for ever, beside what ten such seconds allow at once;
+    /// 0: no limit, since behind one address there may be a whole town whose phones return at once.
+    #[config(env = "GODWIT_CONNECTS_PER_ADDRESS", default = 0)]
+    #[config(layer_attr(arg(long, value_name = "COUNT")))]
+    pub connects_per_address: u32,
+
+    /// Seconds until a new connection is closed that has sent no whole CONNECT, or over HTTP no whole first request; the
+    /// handshake of TLS and the header of a balancer included. 1 to 60.
+    #[config(env = "GODWIT_CONNECT_SECONDS", default = 5)]
+    #[config(layer_attr(arg(long, value_name = "SECONDS")))]
+    pub connect_seconds: u32,
+
     /// Days that entries of a mailbox are kept for devices that do not come; 1 to 3650.
     #[config(env = "GODWIT_MAILBOX_DAYS", default = 90)]
     #[config(layer_attr(arg(long, value_name = "DAYS")))]
@@ -120,6 +174,37 @@ pub struct Config {
     #[config(env = "GODWIT_SESSION_DAYS", default = 90)]
     #[config(layer_attr(arg(long, value_name = "DAYS")))]
     pub session_days: u32,
+
+    /// PUBLISHes a second of one user for ever, beside those of five such seconds at once; 0: no limit. Beyond it the user's
+    /// clients are not read for a while, which loses nothing; who keeps at it for 5 minutes is disconnected (0x96). The
+    /// default is eight times what each publisher does when a hundred of them load a node of two cores.
+    #[config(env = "GODWIT_PUBLISHES_PER_SECOND", default = 20_000)]
+    #[config(layer_attr(arg(long, value_name = "COUNT")))]
+    pub publishes_per_second: u32,
+
+    /// And bytes of them (topics, payloads and properties), 16384 at least; 0: no limit. The default is a tenth of what a fast
+    /// disk writes.
+    #[config(env = "GODWIT_PUBLISH_BYTES_PER_SECOND", default = 33_554_432)]
+    #[config(layer_attr(arg(long, value_name = "BYTES")))]
+    pub publish_bytes_per_second: u32,
+
+    /// Longest keep-alive of clients of MQTT 5, seconds: who asks for more or for none is told this one in CONNACK (Server
+    /// Keep Alive). 0: what clients ask for.
+    #[config(env = "GODWIT_MAX_KEEP_ALIVE", default = 0)]
+    #[config(layer_attr(arg(long, value_name = "SECONDS")))]
+    pub max_keep_alive: u16,
+
+    /// Highest QoS of what clients publish and of their wills: 0, 1 or 2. Told in CONNACK; who publishes above it is
+    /// disconnected (0x9B).
+    #[config(env = "GODWIT_MAX_QOS", default = 2)]
+    #[config(layer_attr(arg(long, value_name = "QOS")))]
+    pub max_qos: u8,
+
+    /// Where clients of MQTT 5 are sent when this node ends (Server Reference): HOST or HOST:PORT, or several with blanks
+    /// between. Without it they are told that the server shuts down.
+    #[config(env = "GODWIT_SERVER_REFERENCE")]
+    #[config(layer_attr(arg(long, value_name = "SERVER")))]
+    pub server_reference: Option<String>,
 
     /// Megabytes of memory for blocks of the store that were read; 8 to 65536.
     #[config(env = "GODWIT_STORE_CACHE_MB", default = 32)]
@@ -136,11 +221,13 @@ pub struct Config {
     #[config(layer_attr(arg(long, value_name = "FORMAT")))]
     pub log_format: LogFormat,
 
-    /// Who may use which ordinary topics; the first rule that fits decides, none fits: refused. As a flag (once a rule) or
-    /// in the environment (rules separated by ";"): EFFECT ACCESS WHO FILTER, such as "allow publish users sensors/%u/#".
-    /// EFFECT is allow or deny; ACCESS publish, subscribe or both; WHO users, anonymous or everyone; in FILTER %u is the
-    /// user name and %c the client id. In this file a list:
-    /// `acl = [{ effect = "allow", access = "both", who = "users", filter = "iot/%u/#" }]`
+    /// Who may use which ordinary topics. What a rule denies is refused, whatever others allow; what none allows is refused
+    /// too. A subscription is refused if its filter can match a topic that is. As a flag (once a rule) or in the environment
+    /// (rules separated by ";"): EFFECT ACCESS WHO FILTER, such as "allow publish users sensors/%u/#". EFFECT is allow or
+    /// deny; ACCESS publish, subscribe or both; WHO users, anonymous or everyone; in FILTER %u is the user name and %c the
+    /// client id. In this file a list, where access is both and who is users if left out:
+    /// `acl = [{ allow = "iot/%u/#" }, { deny = "iot/+/firmware", access = "publish", who = "everyone" }]`
+    /// or [[acl]] tables as the last thing. Read again on SIGHUP.
     ///
     /// Without any rule: this one, and for anonymous clients (where they are let in) the filter "#".
     #[config(env = "GODWIT_ACL", parse_env = types::rules)]
@@ -315,8 +402,14 @@ mod tests {
 
     #[test]
     fn rules_of_the_file_are_read() {
-        let text = "[[acl]]\neffect = \"allow\"\nfilter = \"a/#\"\n[[acl]]\neffect = \"deny\"\naccess = \"publish\"\nfilter = \"b\"\n";
-        let config = Config::load(none(), Some(file(text).path())).unwrap();
-        assert_eq!(config.acl.unwrap().len(), 2);
+        let long = "[[acl]]\neffect = \"allow\"\nfilter = \"a/#\"\n[[acl]]\neffect = \"deny\"\naccess = \"publish\"\nfilter = \"b\"\n";
+        let short = "[[acl]]\nallow = \"a/#\"\n[[acl]]\ndeny = \"b\"\naccess = \"publish\"\n";
+        let rules = |text| Config::load(none(), Some(file(text).path())).unwrap().acl.unwrap();
+        assert_eq!(rules(long).len(), 2);
+        assert_eq!(rules(long), rules(short));
+        for bad in ["allow = \"a\"\ndeny = \"b\"", "effect = \"deny\"", "access = \"both\"", "deny = \"a\"\nfilter = \"a\""] {
+            let error = Config::load(none(), Some(file(&format!("[[acl]]\n{bad}\n")).path())).unwrap_err();
+            assert!(error.to_string().contains("acl"), "{bad:?}: {error}");
+        }
     }
 }

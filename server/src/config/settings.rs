@@ -8,21 +8,41 @@ use std::sync::Arc;
 use godwit_accounts::Acl;
 use godwit_cluster::MAX_WORKERS;
 
-use super::{Config, ConfigError, Hidden, Registration};
+use super::{ClientAuth, Config, ConfigError, Hidden, Registration, Switch, TlsFiles};
 
 const DAYS: RangeInclusive<u32> = 1..=3_650;
+/// With fewer a single large packet would hold its client back for minutes.
+const PUBLISH_BYTES: RangeInclusive<u32> = 16_384..=u32::MAX;
+/// Longest server reference, bytes: a few names of hosts.
+const REFERENCE_BYTES: RangeInclusive<usize> = 1..=1_024;
 const CACHE_MB: RangeInclusive<u32> = 8..=65_536;
 const TOKEN_CHARS: RangeInclusive<usize> = 8..=256;
+const CONNECT_SECONDS: RangeInclusive<u32> = 1..=60;
+/// Most certificates: all are read at each reload.
+const CERTIFICATES: usize = 64;
+/// Most networks of balancers: each new connection is compared with them.
+const PROXIES: usize = 64;
 /// Most origins: each is compared with at every request of a browser.
 const ORIGINS: usize = 64;
 
-/// The files of the certificate.
+/// TLS of the listeners that have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// Certificate chain, PEM.
-    pub cert: PathBuf,
-    /// Private key, PEM.
-    pub key: PathBuf,
+pub struct Tls {
+    /// Certificates, one at least; the first is for clients that ask for none of their names.
+    pub certificates: Vec<TlsFiles>,
+    /// Whose certificates let clients in, if any do.
+    pub client: Option<ClientTls>,
+}
+
+/// Clients' certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientTls {
+    /// `Optional` or `Required`.
+    pub auth: ClientAuth,
+    /// The authorities, PEM.
+    pub ca: PathBuf,
+    /// Revocation lists, PEM.
+    pub crl: Option<PathBuf>,
 }
 
 /// A configuration that was checked.
@@ -34,8 +54,8 @@ pub struct Settings {
     pub workers: u16,
     /// Rules of ordinary topics.
     pub acl: Arc<Acl>,
-    /// The certificate, if there is one.
-    pub tls: Option<TlsFiles>,
+    /// TLS, if there is a certificate.
+    pub tls: Option<Tls>,
     /// Who may register.
     pub registration: Registration,
     /// What they bring; there if `registration` is `Token`.
@@ -57,19 +77,32 @@ impl Settings {
             &(0..=u32::from(MAX_WORKERS)),
         )?;
         check_origins(&options.cors_origins)?;
+        in_range("max_qos", u32::from(options.max_qos), &(0..=2))?;
+        if options.publish_bytes_per_second > 0 {
+            in_range(
+                "publish_bytes_per_second",
+                options.publish_bytes_per_second,
+                &PUBLISH_BYTES,
+            )?;
+        }
+        check_reference(options.server_reference.as_deref())?;
         let (registration, registration_token) = registration(&options)?;
         let acl = match &options.acl {
             Some(rules) => Acl::new(rules.clone()).map_err(|error| ConfigError(error.to_string()))?,
             None => Acl::default(),
         };
-        let tls = match (&options.tls_cert, &options.tls_key) {
-            (Some(cert), Some(key)) => Some(TlsFiles {
-                cert: cert.clone(),
-                key: key.clone(),
-            }),
-            (None, None) => None,
-            _ => return Err(ConfigError("tls_cert and tls_key need each other".into())),
-        };
+        in_range("connect_seconds", options.connect_seconds, &CONNECT_SECONDS)?;
+        if (options.proxy_protocol == Switch::On) == options.proxy_from.is_empty() {
+            return Err(ConfigError(
+                "proxy_protocol = \"on\" and proxy_from need each other".into(),
+            ));
+        }
+        if options.proxy_from.len() > PROXIES {
+            return Err(ConfigError(format!(
+                "proxy_from has more than {PROXIES} networks"
+            )));
+        }
+        let tls = tls(&options)?;
         Ok(Self {
             workers: workers(options.workers),
             acl: Arc::new(acl),
@@ -79,6 +112,49 @@ impl Settings {
             options,
         })
     }
+}
+
+/// The certificates and whose certificates count, if TLS is wanted.
+fn tls(options: &Config) -> Result<Option<Tls>, ConfigError> {
+    let single = match (&options.tls_cert, &options.tls_key) {
+        (Some(cert), Some(key)) => Some(TlsFiles {
+            cert: cert.clone(),
+            key: key.clone(),
+            names: Vec::new(),
+        }),
+        (None, None) => None,
+        _ => return Err(ConfigError("tls_cert and tls_key need each other".into())),
+    };
+    let more = options.tls.iter().flatten().cloned();
+    let certificates: Vec<TlsFiles> = single.into_iter().chain(more).collect();
+    if certificates.len() > CERTIFICATES {
+        return Err(ConfigError(format!(
+            "tls has more than {CERTIFICATES} certificates"
+        )));
+    }
+    let client = match (options.tls_client_auth, &options.tls_client_ca) {
+        (ClientAuth::Off, None) => None,
+        (ClientAuth::Off, Some(_)) | (_, None) => {
+            return Err(ConfigError(
+                "tls_client_ca and tls_client_auth = \"optional\" or \"required\" need each other".into(),
+            ));
+        }
+        (auth, Some(ca)) => Some(ClientTls {
+            auth,
+            ca: ca.clone(),
+            crl: options.tls_client_crl.clone(),
+        }),
+    };
+    if options.tls_client_crl.is_some() && client.is_none() {
+        return Err(ConfigError("tls_client_crl needs tls_client_ca".into()));
+    }
+    if certificates.is_empty() {
+        return match client {
+            None => Ok(None),
+            Some(_) => Err(ConfigError("tls_client_auth needs tls_cert and tls_key".into())),
+        };
+    }
+    Ok(Some(Tls { certificates, client }))
 }
 
 /// One for each core, unless a number is given.
@@ -99,6 +175,15 @@ fn in_range(name: &str, value: u32, range: &RangeInclusive<u32>) -> Result<(), C
         range.start(),
         range.end()
     )))
+}
+
+fn check_reference(reference: Option<&str>) -> Result<(), ConfigError> {
+    match reference {
+        Some(text) if !REFERENCE_BYTES.contains(&text.len()) || text.contains(char::is_control) => Err(
+            ConfigError("server_reference must have 1 to 1,024 bytes and no control characters".into()),
+        ),
+        _ => Ok(()),
+    }
 }
 
 fn check_origins(origins: &[String]) -> Result<(), ConfigError> {
@@ -128,7 +213,8 @@ fn check_origins(origins: &[String]) -> Result<(), ConfigError> {
 
 fn registration(options: &Config) -> Result<(Registration, Option<Hidden>), ConfigError> {
     let wanted = options.registration.unwrap_or_else(|| {
-        let https = options.tls_cert.as_ref().and(options.https.address());
+        let has_tls = options.tls_cert.is_some() || options.tls.as_ref().is_some_and(|tls| !tls.is_empty());
+        let https = options.https.address().filter(|_| has_tls);
         let mut addresses = options.http.address().into_iter().chain(https);
         if addresses.all(|address| address.ip().is_loopback()) {
             Registration::Open
@@ -179,8 +265,14 @@ mod tests {
     #[test]
     fn options_that_contradict_each_other_or_leave_their_range_are_refused_by_name() {
         type Change = (&'static str, fn(&mut Config));
-        let changes: [Change; 8] = [
+        let changes: [Change; 18] = [
             ("tls_key", |c| c.tls_cert = Some("x".into())),
+            ("tls_client_ca", |c| c.tls_client_auth = ClientAuth::Required),
+            ("tls_client_auth", |c| c.tls_client_ca = Some("x".into())),
+            ("tls_client_crl", |c| c.tls_client_crl = Some("x".into())),
+            ("proxy_from", |c| c.proxy_protocol = Switch::On),
+            ("proxy_protocol", |c| c.proxy_from = vec!["::1".parse().unwrap()]),
+            ("connect_seconds", |c| c.connect_seconds = 0),
             ("registration_token", |c| {
                 c.registration = Some(Registration::Token)
             }),
@@ -190,6 +282,10 @@ mod tests {
             ("mailbox_days", |c| c.mailbox_days = 0),
             ("store_cache_mb", |c| c.store_cache_mb = 1),
             ("workers", |c| c.workers = 1_000),
+            ("max_qos", |c| c.max_qos = 3),
+            ("publish_bytes_per_second", |c| c.publish_bytes_per_second = 1),
+            ("server_reference", |c| c.server_reference = Some("a\n".into())),
+            ("server_reference", |c| c.server_reference = Some(String::new())),
             ("cors_origins", |c| {
                 c.cors_origins = vec!["*".into(), "https://a.example".into()]
             }),

@@ -1,11 +1,13 @@
 //! Types of single options: how they are written and read.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use godwit_accounts::Direct;
 use godwit_accounts::acl::{Access, Effect, Rule, Who};
+use ipnet::IpNet;
 use serde::Deserialize;
 
 /// Where to listen.
@@ -74,6 +76,93 @@ pub enum Registration {
     Closed,
     /// Who brings the registration token.
     Token,
+}
+
+/// Whether clients show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAuth {
+    /// They are not asked for one.
+    Off,
+    /// They are asked, and come in without one too.
+    Optional,
+    /// Without one there is no connection.
+    Required,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    /// Off.
+    Off,
+    /// On.
+    On,
+}
+
+/// An address, or a network of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Network(pub IpNet);
+
+/// Why a text is no [`Network`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is no address and no network, such as 10.0.0.0/8")]
+pub struct NotNetwork(String);
+
+impl FromStr for Network {
+    type Err = NotNetwork;
+
+    fn from_str(text: &str) -> Result<Self, NotNetwork> {
+        let one = text.parse::<IpAddr>().map(IpNet::from);
+        one.or_else(|_| text.parse())
+            .map(Self)
+            .map_err(|_| NotNetwork(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Network {
+    type Error = NotNetwork;
+
+    fn try_from(text: String) -> Result<Self, NotNetwork> {
+        text.parse()
+    }
+}
+
+/// The files of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// Certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Private key, PEM.
+    pub key: PathBuf,
+    /// Server names that it is for; empty: those in the certificate.
+    #[serde(default)]
+    pub names: Vec<String>,
+}
+
+/// `CERT,KEY` and names.
+pub(super) fn certificate(text: &str) -> Result<TlsFiles, String> {
+    let mut parts = text.split(',').map(str::trim);
+    let (Some(cert), Some(key)) = (parts.next(), parts.next()) else {
+        return Err(format!("\"{text}\" is not of the form CERT,KEY or CERT,KEY,NAME"));
+    };
+    let names: Vec<String> = parts.map(str::to_owned).collect();
+    if cert.is_empty() || key.is_empty() || names.iter().any(String::is_empty) {
+        return Err(format!("\"{text}\" has an empty part"));
+    }
+    Ok(TlsFiles {
+        cert: cert.into(),
+        key: key.into(),
+        names,
+    })
+}
+
+/// Certificates separated by `;`, for the environment.
+pub(super) fn certificates(text: &str) -> Result<Vec<TlsFiles>, NotRules> {
+    let parts = text.split(';').filter(|part| !part.trim().is_empty());
+    parts.map(certificate).collect::<Result<_, _>>().map_err(NotRules)
 }
 
 /// How to log.
@@ -163,7 +252,7 @@ pub(super) fn rules(text: &str) -> Result<Vec<Rule>, NotRules> {
     rules.collect::<Result<_, _>>().map_err(NotRules)
 }
 
-/// Why a text is not a list of rules.
+/// Why a text is not a list of rules, or of certificates.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct NotRules(String);
@@ -201,6 +290,33 @@ mod tests {
         for bad in ["1883", "localhost", "127.0.0.1", "host:1883", ""] {
             assert!(bad.parse::<Listen>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_network_is_one_address_or_many() {
+        let both = ["10.1.2.3", "10.0.0.0/8", "2001:db8::/32", "::1"].map(|text| text.parse::<Network>());
+        assert!(both.iter().all(Result::is_ok));
+        assert!(
+            "10.1.2.3"
+                .parse::<Network>()
+                .unwrap()
+                .0
+                .contains(&IpAddr::from([10, 1, 2, 3]))
+        );
+        for bad in ["10.0.0.0/33", "everywhere", ""] {
+            assert!(bad.parse::<Network>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_two_files_and_names() {
+        let read = certificate("a.pem, a.key,one.example,*.two.example").unwrap();
+        assert_eq!(read.names, ["one.example", "*.two.example"]);
+        assert!(certificate("a.pem,a.key").unwrap().names.is_empty());
+        for bad in ["", "a.pem", "a.pem,", "a.pem,a.key,"] {
+            assert!(certificate(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(certificates("a,b;c,d,e;").unwrap().len(), 2);
     }
 
     #[test]

@@ -126,7 +126,8 @@ impl Bench {
         let mut conn = Box::new(Conn::new(transport, Vec::new(), now, now + 5));
         conn.connected_by(connect);
         conn.owned = true;
-        self.with(|cx, net| net.add(cx, conn)).unwrap()
+        self.with(|cx, net| net.add(cx, conn, Default::default()))
+            .unwrap()
     }
 
     /// One that is open.
@@ -178,7 +179,7 @@ impl Bench {
                     cx.store(0, Vec::<Op>::new());
                 }
             }
-            Event::Packet(_) => {}
+            Event::Packet(_) | Event::Renewed(_) => {}
             Event::Closed(closed) => came.push(Came::Closed(closed.reason)),
             Event::Drained => came.push(Came::Drained),
         };
@@ -186,7 +187,7 @@ impl Bench {
     }
 
     pub(super) fn listen(&mut self, socket: TcpListener) {
-        self.with(|cx, net| net.listen(cx, crate::net::Listener { socket, tls: None }));
+        self.with(|cx, net| net.listen(cx, crate::net::Listener { socket, tls: None, proxies: None }));
     }
 
     pub(super) fn accept_again(&mut self) {

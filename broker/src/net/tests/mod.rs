@@ -1,10 +1,12 @@
 //! Tests of the sockets over loopback.
 
+mod addresses;
 mod arrivals;
 mod bench;
 mod bounds;
 mod bursts;
 mod door;
+mod proxied;
 mod rig;
 mod time;
 mod transports;

@@ -18,7 +18,7 @@ use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::{Key, UserId};
 
 use crate::codec;
-use crate::net::{Event, Listener, Net, NetConfig, NetMetrics};
+use crate::net::{Event, Listener, Net, NetConfig, NetMetrics, Proxies, TlsSettings};
 use crate::packet::{Ack, Connack, Incoming, Outgoing, PublishOut};
 use crate::part::Part;
 use crate::wire_trait::{CloseReason, ConnId, Sent, Wire};
@@ -85,6 +85,7 @@ fn up(rest: &mut Rest) -> impl FnMut(&mut Cx<'_>, &mut Net, ConnId, Event) + '_ 
         match event {
             Event::Closed(closed) => note(Saw::Closed(closed.reason)),
             Event::Drained => pour(&mut rest.flood, net),
+            Event::Renewed(_) => {}
             Event::Packet(Incoming::Disconnect { .. }) => {
                 note(Saw::Disconnect);
                 net.close(conn, None);
@@ -149,7 +150,8 @@ impl Role for Home {
     }
 
     fn answered(&mut self, cx: &mut Cx<'_>, tag: Tag, answer: Answer) {
-        self.net.judged(cx, Part::of(tag).1, answer);
+        self.net
+            .judged(cx, Part::of(tag).1, answer, &mut up(&mut self.rest));
     }
 
     fn timer(&mut self, cx: &mut Cx<'_>, tag: Tag) {
@@ -270,8 +272,16 @@ impl Rig {
         Self::with_tls(config, None)
     }
 
-    /// Two workers; users `alice` and `bob`, who live on different ones.
     pub(super) fn with_tls(config: NetConfig, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+        Self::with_proxies(config, tls, None)
+    }
+
+    /// Two workers; users `alice` and `bob`, who live on different ones.
+    pub(super) fn with_proxies(
+        config: NetConfig,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        proxies: Option<Proxies>,
+    ) -> Self {
         let data = tempfile::tempdir().unwrap();
         let options = Options {
             segment_bytes: 64 << 10,
@@ -320,7 +330,8 @@ impl Rig {
                 RoleId::Broker,
                 Box::new(Listener {
                     socket,
-                    tls: tls.clone(),
+                    tls: tls.clone().map(TlsSettings::new),
+                    proxies: proxies.clone(),
                 }),
             );
         }
@@ -335,6 +346,11 @@ impl Rig {
 
     pub(super) fn router(&self) -> &Router {
         self.workers.as_ref().unwrap().router()
+    }
+
+    /// How many connections ended before their CONNACK for this reason.
+    pub(super) fn refused(&self, reason: &'static str) -> u64 {
+        self.metrics.refused(reason)
     }
 
     pub(super) fn stop(&mut self) {

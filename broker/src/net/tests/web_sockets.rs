@@ -247,3 +247,36 @@ fn what_is_behind_many_pings_arrives() {
     assert_eq!(got, [0x40, 2, 0, 1, 0xd0, 0]);
     writing.join().unwrap();
 }
+
+#[test]
+fn a_connect_of_more_than_16_kib_is_answered_also_over_a_web_socket() {
+    let rig = Rig::new(NetConfig::default());
+    let user = "x".repeat(40_000);
+    let large = connect(5, "c", 0, Some((&user, "good")));
+    // One frame; a ping before it; two frames of which the first is taken.
+    let ping = Message::Ping("x".into());
+    let ways = [
+        vec![Message::binary(large.clone())],
+        vec![ping, Message::binary(large.clone())],
+        vec![
+            Message::binary(large[..12_000].to_vec()),
+            Message::binary(large[12_000..].to_vec()),
+        ],
+    ];
+    for way in ways {
+        let mut socket = WebSocket::from_raw_socket(upgraded(&rig, Vec::new()), Role::Client, None);
+        for message in way {
+            // It may be answered before everything is sent.
+            let _ = socket.send(message);
+        }
+        let connack = binary(&mut socket);
+        assert_eq!((connack[0], connack[3]), (0x20, 0x95));
+    }
+    let old = connect(4, "c", 0, Some((&user, "good")));
+    let mut socket = WebSocket::from_raw_socket(upgraded(&rig, Vec::new()), Role::Client, None);
+    socket.send(Message::binary(old)).unwrap();
+    assert!(
+        !matches!(socket.read(), Ok(Message::Binary(_))),
+        "3.1.1 has no code for it"
+    );
+}

@@ -1,0 +1,375 @@
+//! How many connections an address has, and how fast it makes new ones: one table for all workers, of bounded size. An
+//! IPv4 address counts alone, an IPv6 address with its /64, which is what one customer is given.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+
+use godwit_cluster::Cx;
+
+use super::Net;
+use crate::codec::reason;
+use crate::wire_trait::ConnId;
+
+/// Most addresses that are known at a time: 16 MB at worst. An address is known while it has a connection, or came within
+/// [`BURST_SECONDS`]. Connections of further ones are let in uncounted, since whoever commands so many addresses is
+/// not held up by a limit for each, and an honest newcomer must not pay for them; `max_connections` bounds them all.
+pub(super) const ADDRESSES: usize = 1 << 18;
+/// Connections that an address may make at once, in seconds of its rate: devices behind one address come back
+/// together.
+pub(super) const BURST_SECONDS: u64 = 10;
+/// Entries that are looked at for each new connection, whether they are needed still: more than one, so that the
+/// table shrinks while newcomers come.
+const LOOKS: usize = 4;
+
+/// The limits of one address; 0: none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AddressLimits {
+    /// Connections at a time.
+    pub connections: u32,
+    /// New connections a second for ever, beside what ten such seconds allow at once.
+    pub per_second: u32,
+}
+
+/// Who is counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Prefix {
+    V4([u8; 4]),
+    V6([u8; 8]),
+}
+
+impl Prefix {
+    fn of(address: IpAddr) -> Self {
+        // A listener of both families sees IPv4 clients as mapped ones.
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.octets()),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, e, f, g, h, ..] = address.octets();
+                Self::V6([a, b, c, d, e, f, g, h])
+            }
+        }
+    }
+}
+
+/// Where a connection is counted: a place of the table and 1; 0: nowhere. Above all places: not let in, but told so.
+/// As small as this since every connection has one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place(u32);
+
+const TOLD_TOO_MANY: Place = Place(u32::MAX);
+const TOLD_TOO_FAST: Place = Place(u32::MAX - 1);
+
+impl Place {
+    /// Of a connection that was not let in and waits for the answer to its CONNECT.
+    pub(super) fn to_be_told(refused: Refused) -> Self {
+        match refused {
+            Refused::TooMany => TOLD_TOO_MANY,
+            Refused::TooFast => TOLD_TOO_FAST,
+        }
+    }
+
+    /// Why it is not let in.
+    pub(super) fn refused(self) -> Option<Refused> {
+        match self {
+            TOLD_TOO_MANY => Some(Refused::TooMany),
+            TOLD_TOO_FAST => Some(Refused::TooFast),
+            _ => None,
+        }
+    }
+}
+
+/// Why a connection is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// Its address has as many as it may.
+    TooMany,
+    /// Its address makes them too fast.
+    TooFast,
+}
+
+impl Refused {
+    /// The reason code of its CONNACK.
+    pub(super) fn code(self) -> u8 {
+        match self {
+            Self::TooMany => reason::QUOTA,
+            Self::TooFast => reason::CONNECTION_RATE,
+        }
+    }
+
+    /// What it is called in metrics.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::TooMany => "address_connections",
+            Self::TooFast => "address_rate",
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    prefix: Prefix,
+    open: u32,
+    /// Microseconds (of the workers' time) at which all that it made is within its rate.
+    paid_at: u64,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    places: HashMap<Prefix, u32>,
+    entries: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    hand: usize,
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub struct Addresses {
+    limits: AddressLimits,
+    most: usize,
+    table: Mutex<Table>,
+    /// How many are known.
+    pub(super) known: Gauge,
+    /// Connections that were let in uncounted, the table being full.
+    pub(super) uncounted: Counter,
+}
+
+impl Addresses {
+    /// An empty table.
+    pub fn new(limits: AddressLimits) -> Self {
+        Self {
+            limits,
+            most: ADDRESSES,
+            ..Self::default()
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new connection comes at `now_ms`. It is counted until [`Self::left`] if it is let in.
+    pub(super) fn came(&self, address: IpAddr, now_ms: u64) -> Result<Place, Refused> {
+        let AddressLimits {
+            connections,
+            per_second,
+        } = self.limits;
+        if connections == 0 && per_second == 0 {
+            return Ok(Place::default());
+        }
+        let now = now_ms.saturating_mul(1_000);
+        let prefix = Prefix::of(address);
+        let mut table = self.table();
+        table.forget_some(now);
+        let index = match table.places.get(&prefix) {
+            Some(index) => *index,
+            None => match table.make(prefix, self.most) {
+                Some(index) => index,
+                None => {
+                    drop(table);
+                    self.uncounted.inc();
+                    return Ok(Place::default());
+                }
+            },
+        };
+        let known = i64::try_from(table.places.len()).unwrap_or(i64::MAX);
+        let judged = match table.entry(index) {
+            Some(entry) => entry.count(connections, per_second, now),
+            None => Ok(()),
+        };
+        drop(table);
+        self.known.set(known);
+        judged.map(|()| Place(index + 1))
+    }
+
+    /// A connection that was let in is gone.
+    pub(super) fn left(&self, place: Place) {
+        let Some(index) = place.0.checked_sub(1).filter(|_| place.refused().is_none()) else {
+            return;
+        };
+        let mut table = self.table();
+        if let Some(entry) = table.entry(index) {
+            entry.open = entry.open.saturating_sub(1);
+            if self.limits.per_second == 0 {
+                table.forget(index, 0);
+            }
+        }
+        let known = i64::try_from(table.places.len()).unwrap_or(i64::MAX);
+        drop(table);
+        self.known.set(known);
+    }
+}
+
+impl Net {
+    /// Whether a client of this address may come in now.
+    pub(super) fn admit(&self, cx: &Cx<'_>, address: IpAddr) -> Result<Place, Refused> {
+        let judged = self.config.addresses.came(address, cx.now().mono_ms);
+        if let Err(refused) = judged {
+            tracing::debug!(%address, refused = refused.name(), "a connection was not let in");
+        }
+        judged
+    }
+
+    /// Where a connection is counted.
+    pub(super) fn place(&self, id: ConnId) -> Place {
+        let slot = self.slots.get(id.index as usize);
+        slot.filter(|slot| slot.generation == id.generation)
+            .map(|slot| slot.place)
+            .unwrap_or_default()
+    }
+
+    pub(super) fn set_place(&mut self, id: ConnId, place: Place) {
+        if let Some(slot) = self.slots.get_mut(id.index as usize) {
+            slot.place = place;
+        }
+    }
+}
+
+impl Entry {
+    fn count(&mut self, connections: u32, per_second: u32, now: u64) -> Result<(), Refused> {
+        if connections > 0 && self.open >= connections {
+            return Err(Refused::TooMany);
+        }
+        if per_second > 0 {
+            let paid_at = self.paid_at.max(now) + 1_000_000 / u64::from(per_second);
+            if paid_at > now + BURST_SECONDS * 1_000_000 {
+                return Err(Refused::TooFast);
+            }
+            self.paid_at = paid_at;
+        }
+        self.open += 1;
+        Ok(())
+    }
+}
+
+impl Table {
+    fn entry(&mut self, index: u32) -> Option<&mut Entry> {
+        self.entries.get_mut(index as usize)?.as_mut()
+    }
+
+    fn make(&mut self, prefix: Prefix, most: usize) -> Option<u32> {
+        if self.places.len() >= most {
+            return None;
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            // There are at most `ADDRESSES`.
+            (self.entries.len() - 1) as u32
+        });
+        *self.entries.get_mut(index as usize)? = Some(Entry {
+            prefix,
+            open: 0,
+            paid_at: 0,
+        });
+        self.places.insert(prefix, index);
+        Some(index)
+    }
+
+    /// Forgets an address that has no connection and is within its rate.
+    fn forget(&mut self, index: u32, now: u64) {
+        let Some(slot) = self.entries.get_mut(index as usize) else {
+            return;
+        };
+        if let Some(entry) = slot
+            && entry.open == 0
+            && entry.paid_at <= now
+        {
+            self.places.remove(&entry.prefix);
+            *slot = None;
+            self.free.push(index);
+        }
+    }
+
+    fn forget_some(&mut self, now: u64) {
+        for _ in 0..LOOKS.min(self.entries.len()) {
+            self.hand = (self.hand + 1) % self.entries.len();
+            // As in `make`.
+            self.forget(self.hand as u32, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(connections: u32, per_second: u32) -> Addresses {
+        Addresses::new(AddressLimits {
+            connections,
+            per_second,
+        })
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn connections_of_an_address_are_counted_until_they_go_and_others_are_not_held_up() {
+        let table = table(2, 0);
+        let first = table.came(ip("192.0.2.1"), 0).unwrap();
+        table.came(ip("192.0.2.1"), 0).unwrap();
+        assert_eq!(table.came(ip("192.0.2.1"), 0), Err(Refused::TooMany));
+        // The same client by a listener of both families.
+        assert_eq!(table.came(ip("::ffff:192.0.2.1"), 0), Err(Refused::TooMany));
+        assert!(table.came(ip("192.0.2.2"), 0).is_ok());
+        table.left(first);
+        assert!(table.came(ip("192.0.2.1"), 0).is_ok());
+        assert_eq!(table.came(ip("192.0.2.1"), 0), Err(Refused::TooMany));
+    }
+
+    #[test]
+    fn addresses_of_one_64_are_one() {
+        let table = table(1, 0);
+        table.came(ip("2001:db8:0:1::1"), 0).unwrap();
+        assert_eq!(table.came(ip("2001:db8:0:1:ffff::2"), 0), Err(Refused::TooMany));
+        assert!(table.came(ip("2001:db8:0:2::1"), 0).is_ok());
+    }
+
+    #[test]
+    fn a_rate_allows_ten_seconds_of_it_at_once_and_then_itself() {
+        let table = table(0, 2);
+        let at_once = (0..50)
+            .filter(|_| table.came(ip("192.0.2.1"), 5_000).is_ok())
+            .count();
+        assert_eq!(at_once, 20);
+        assert_eq!(table.came(ip("192.0.2.1"), 5_000), Err(Refused::TooFast));
+        assert!(table.came(ip("192.0.2.1"), 5_500).is_ok());
+        assert_eq!(table.came(ip("192.0.2.1"), 5_500), Err(Refused::TooFast));
+    }
+
+    #[test]
+    fn an_address_is_forgotten_when_nothing_of_it_is_left() {
+        let table = table(5, 1);
+        for number in 0..100u8 {
+            let place = table.came(IpAddr::from([192, 0, 2, number]), 0).unwrap();
+            table.left(place);
+        }
+        assert_eq!(table.table().places.len(), 100, "their rate is remembered");
+        for _ in 0..60 {
+            let place = table.came(ip("198.51.100.1"), 2_000).unwrap_or_default();
+            table.left(place);
+        }
+        assert_eq!(table.table().places.len(), 1);
+        assert_eq!(table.table().entries.len(), 100, "places are used again");
+    }
+
+    #[test]
+    fn a_full_table_lets_newcomers_in_uncounted_and_still_holds_the_known_ones() {
+        let mut table = table(1, 0);
+        table.most = 2;
+        let first = table.came(ip("192.0.2.1"), 0).unwrap();
+        table.came(ip("192.0.2.2"), 0).unwrap();
+        for _ in 0..3 {
+            let place = table.came(ip("192.0.2.3"), 0).unwrap();
+            assert_eq!(place, Place::default());
+            table.left(place);
+        }
+        assert_eq!(table.uncounted.get(), 3);
+        assert_eq!(table.came(ip("192.0.2.1"), 0), Err(Refused::TooMany));
+        table.left(first);
+        assert_ne!(table.came(ip("192.0.2.3"), 0).unwrap(), Place::default());
+    }
+}
