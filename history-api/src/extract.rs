@@ -16,7 +16,7 @@ use godwit_accounts::tables::DEVICE_TOKENS;
 use godwit_accounts::tokens::device_token_hash;
 use godwit_store::{Read, ReadAnswer};
 use godwit_wire::account::{AccountAnswer, AccountCommand, IdempotencyKey, Principal, Secret};
-use godwit_wire::code::Code;
+use godwit_wire::code::{Code, Refusal};
 use godwit_wire::command::Named;
 use godwit_wire::ids::UserId;
 use godwit_wire::json;
@@ -178,13 +178,19 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             .await
             .map_err(|_| Problem::new(Code::Malformed, "the body did not arrive in time"))?
             .map_err(too_large_or_cut)?;
-        let value = json::parse(&body)?;
+        Ok(Self::read(&body)?)
+    }
+}
+
+impl<T: DeserializeOwned> Json<T> {
+    pub(crate) fn read(body: &[u8]) -> Result<Self, Refusal> {
+        let value = json::parse(body)?;
         // White space and the order of fields do not make another request.
-        let said: serde_json::Value = json::parse(&body)?;
-        let canonical = serde_json::to_vec(&said).map_err(|_| unexpected())?;
+        let said: serde_json::Value = json::parse(body)?;
+        let canonical = said.to_string();
         Ok(Self {
             value,
-            digest: first_16(&Sha256::digest(&canonical)),
+            digest: first_16(&Sha256::digest(canonical.as_bytes())),
         })
     }
 }

@@ -7,6 +7,7 @@ mod contacts;
 mod conversations;
 mod device_tokens;
 mod extract;
+mod fuzz;
 mod groups;
 mod health;
 pub mod limits;
@@ -32,6 +33,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use admin::admin_router;
+#[doc(hidden)]
+pub use fuzz::fuzz_body;
 pub use limits::Rate;
 pub use metrics::Metrics;
 pub use mqtt::{MqttUpgrade, take_apart};

@@ -84,6 +84,24 @@ impl MemStore {
         })
     }
 
+    /// How many logs of a table have a durable row with these bytes in it.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn logs_with(&self, table: u16, bytes: &[u8]) -> usize {
+        let state = self.state.lock().unwrap();
+        let has = |row: &Bytes| row.windows(bytes.len()).any(|window| window == bytes);
+        let of_table = state.logs.iter().filter(|((of, _), _)| *of == table);
+        of_table.filter(|(_, (_, rows))| rows.values().any(|(_, row)| has(row))).count()
+    }
+
+    /// How many durable rows a log has with these bytes in them.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn rows_with(&self, table: u16, id: Uuid, bytes: &[u8]) -> usize {
+        let state = self.state.lock().unwrap();
+        let has = |row: &Bytes| row.windows(bytes.len()).any(|window| window == bytes);
+        let rows = state.logs.get(&(table, id)).map(|(_, rows)| rows.values());
+        rows.map_or(0, |rows| rows.filter(|(_, row)| has(row)).count())
+    }
+
     pub(crate) fn rows_of_table(&self, table: u16) -> usize {
         let state = self.state.lock().unwrap();
         state

@@ -1,0 +1,4 @@
+//! The target `decoder` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| _ = godwit_broker::codec::fuzz_one(bytes));

@@ -1,0 +1,4 @@
+//! The target `proxy` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| godwit_fuzz::proxy(bytes));
