@@ -1,5 +1,5 @@
-//! Who may publish and subscribe to which ordinary topics: ordered rules of the configuration, the first that fits
-//! decides, nothing fits: refused. Reserved first levels are never decided here (they are refused).
+//! Who may publish and subscribe to which ordinary topics: rules of the configuration. What a rule denies is refused, what
+//! none allows too; their order says nothing. Reserved first levels are never decided here (they are refused).
 
 use godwit_wire::account::Principal;
 use godwit_wire::topic;
@@ -45,20 +45,52 @@ pub enum Who {
 }
 
 /// One rule. In the filter `%u` is the user name and `%c` the client id; a value that is empty or holds `/ + #` or
-/// U+0000 makes it match nothing.
+/// U+0000 makes it match nothing. Written `{ effect = "deny", filter = "a/#" }` or `{ deny = "a/#" }`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Written")]
 pub struct Rule {
     /// Allow or deny.
     pub effect: Effect,
     /// Publish, subscribe or both.
-    #[serde(default)]
     pub access: Access,
     /// Topic filter.
     pub filter: String,
     /// Users, anonymous clients or everyone.
-    #[serde(default)]
     pub who: Who,
+}
+
+/// A rule as people write it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    effect: Option<Effect>,
+    filter: Option<String>,
+    allow: Option<String>,
+    deny: Option<String>,
+    #[serde(default)]
+    access: Access,
+    #[serde(default)]
+    who: Who,
+}
+
+impl TryFrom<Written> for Rule {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        let Written { access, who, .. } = written;
+        let (effect, filter) = match (written.effect, written.filter, written.allow, written.deny) {
+            (Some(effect), Some(filter), None, None) => (effect, filter),
+            (None, None, Some(filter), None) => (Effect::Allow, filter),
+            (None, None, None, Some(filter)) => (Effect::Deny, filter),
+            _ => return Err("an acl rule has one of allow, deny, or effect with filter"),
+        };
+        Ok(Self {
+            effect,
+            access,
+            filter,
+            who,
+        })
+    }
 }
 
 /// The rules of an installation that says nothing: `iot/{user name}/#` is mine, an anonymous client (where they are
@@ -175,7 +207,7 @@ impl Compiled {
 }
 
 impl Acl {
-    /// Rules in the order in which they are tried.
+    /// Rules in any order.
     ///
     /// # Errors
     /// A filter that is none, or that names a reserved first level; too many rules.
@@ -189,7 +221,9 @@ impl Acl {
                 return Err(AclError::Filter { index, filter });
             }
         }
-        let rules = rules.into_iter().map(Compiled::new).collect();
+        let mut rules: Vec<Compiled> = rules.into_iter().map(Compiled::new).collect();
+        // What denies is looked at first, so that the first one that fits decides.
+        rules.sort_by_key(|compiled| compiled.rule.effect == Effect::Allow);
         Ok(Self { rules })
     }
 
@@ -218,7 +252,7 @@ impl Acl {
             match compiled.rule.effect {
                 Effect::Allow if topic::covers(&expanded, filter) => return true,
                 Effect::Allow => {}
-                // Some of what it matches is denied, unless a rule before this one has allowed all of it.
+                // Some of what it matches is denied: all of it is refused, or a client would take silence for peace.
                 Effect::Deny if overlap(&expanded, filter) => return false,
                 Effect::Deny => {}
             }
@@ -341,20 +375,26 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_that_fits_decides() {
-        let acl = Acl::new(vec![
-            rule(Effect::Allow, Access::Publish, "a/b"),
-            rule(Effect::Deny, Access::Both, "a/+"),
+    fn what_a_rule_denies_is_refused_whatever_others_allow_and_in_whatever_order() {
+        let mut rules = vec![
             rule(Effect::Allow, Access::Both, "a/#"),
-        ])
-        .unwrap();
-        let alice = user("alice");
-        assert!(acl.may_publish(&alice, "c", "a/b"));
-        assert!(!acl.may_receive(&alice, "c", "a/b"));
-        assert!(!acl.may_publish(&alice, "c", "a/c"));
-        assert!(acl.may_publish(&alice, "c", "a/c/d"));
-        assert!(!acl.may_subscribe(&alice, "c", "a/#"), "a part of it is denied");
-        assert!(acl.may_subscribe(&alice, "c", "a/+/d"));
+            rule(Effect::Deny, Access::Subscribe, "a/+"),
+            rule(Effect::Deny, Access::Both, "a/%u/%c/#"),
+        ];
+        for _ in 0..2 {
+            let (acl, alice) = (Acl::new(rules.clone()).unwrap(), user("alice"));
+            assert!(acl.may_publish(&alice, "c", "a/b") && !acl.may_receive(&alice, "c", "a/b"));
+            assert!(acl.may_publish(&alice, "c", "a/b/d") && acl.may_receive(&alice, "c", "a/b/d"));
+            assert!(!acl.may_publish(&alice, "c", "a/alice/c/x") && !acl.may_receive(&alice, "c", "a/alice/c"));
+            assert!(acl.may_publish(&alice, "d", "a/alice/c/x") && acl.may_publish(&user("bob"), "c", "a/alice/c"));
+            for partly_denied in ["a/#", "a/b", "a/+", "a/alice/#", "a/+/c/x", "a/+/+/+"] {
+                assert!(!acl.may_subscribe(&alice, "c", partly_denied), "{partly_denied}");
+            }
+            for not_denied in ["a/b/+/d", "a/b/d", "a/b/+"] {
+                assert!(acl.may_subscribe(&alice, "c", not_denied), "{not_denied}");
+            }
+            rules.reverse();
+        }
     }
 
     #[test]

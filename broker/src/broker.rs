@@ -4,10 +4,11 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use godwit_accounts::Acl;
 use godwit_cluster::{Cx, Flow, Loading, Reply, Role, Tag};
 use godwit_store::{Outcome, Read, ReadAnswer, View};
 use godwit_wire::code::Refusal;
-use godwit_wire::command::{Answer, Command};
+use godwit_wire::command::{Answer, Command, UserCommand};
 use godwit_wire::ids::Key;
 
 use crate::net::{Event, Net, NetConfig, NetMetrics};
@@ -45,6 +46,9 @@ impl Metrics {
     }
 }
 
+/// Handed to a worker: the rules of ordinary topics from now on.
+pub struct NewRules(pub Arc<Acl>);
+
 /// The broker on one worker.
 pub struct Broker {
     net: Net,
@@ -78,6 +82,7 @@ fn up(users: &mut Users) -> impl FnMut(&mut Cx<'_>, &mut Net, ConnId, Event) + '
         Event::Packet(packet) => users.packet(cx, net, conn, packet),
         Event::Closed(closed) => users.closed(cx, net, conn, closed),
         Event::Drained => users.drained(cx, net, conn),
+        Event::Renewed(principal) => users.renewed(cx, net, conn, principal),
     }
 }
 
@@ -85,6 +90,9 @@ impl Role for Broker {
     fn apply(&mut self, cx: &mut Cx<'_>, key: &Key, command: Command, reply: Reply) -> Flow {
         match (key, command) {
             (Key::User(user), Command::User(command)) => {
+                if let UserCommand::CredentialEnded { credential } = &command {
+                    self.net.credential_ended(*user, *credential);
+                }
                 self.users.apply(cx, &mut self.net, *user, command, reply)
             }
             (key, Command::Topic(command)) => self.topics.apply(cx, key, command, reply),
@@ -146,7 +154,9 @@ impl Role for Broker {
 
     fn answered(&mut self, cx: &mut Cx<'_>, tag: Tag, answer: Answer) {
         match Part::of(tag) {
-            (Part::Net, conn) => self.net.judged(cx, conn, answer),
+            (Part::Net, conn) => self
+                .net
+                .judged(cx, conn, answer, &mut up(&mut self.users)),
             (Part::Users, number) => self.users.answered(cx, &mut self.net, number, answer),
             (Part::Topics, number) => self.topics.answered(cx, number, answer),
         }
@@ -180,7 +190,10 @@ impl Role for Broker {
     }
 
     fn handed(&mut self, cx: &mut Cx<'_>, item: Box<dyn Any + Send>) {
-        self.net.handed(cx, item);
+        match item.downcast::<NewRules>() {
+            Ok(rules) => self.users.new_rules(rules.0),
+            Err(item) => self.net.handed(cx, item),
+        }
     }
 
     fn end_of_turn(&mut self, cx: &mut Cx<'_>) {

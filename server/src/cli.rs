@@ -87,7 +87,7 @@ pub struct Place {
 }
 
 /// Options of the configuration, and its file.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// Configuration file; see godwit.example.toml.
     #[arg(long, value_name = "FILE", env = "GODWIT_CONFIG")]

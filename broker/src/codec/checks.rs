@@ -1,10 +1,12 @@
 //! What the codec crate accepts and MQTT does not, on the packets that it decodes for us, and the two legal forms that
 //! it refuses, which it is given changed. Works on the raw frame.
 
+use bytes::Bytes;
+
 use super::publish::has_wildcard;
 use super::read::{Properties, Reader, Value, property};
 use super::{DecodeError, body, reason};
-use crate::packet::Version;
+use crate::packet::{Auth, Version};
 
 const CONNECT_PROPERTIES: &[u8] = &[
     property::SESSION_EXPIRY,
@@ -232,8 +234,8 @@ pub(super) fn disconnect(version: Version, frame: &[u8]) -> Result<(), DecodeErr
     )
 }
 
-/// Walks over a whole AUTH frame.
-pub(super) fn auth(frame: &[u8]) -> Result<(), DecodeError> {
+/// Reads a whole AUTH frame.
+pub(super) fn auth(frame: &[u8]) -> Result<Auth, DecodeError> {
     const PROPERTIES: &[u8] = &[
         property::AUTH_METHOD,
         property::AUTH_DATA,
@@ -241,13 +243,30 @@ pub(super) fn auth(frame: &[u8]) -> Result<(), DecodeError> {
         property::USER,
     ];
     let mut rest = Reader(body(frame));
+    let mut auth = Auth {
+        reason: 0,
+        method: "".into(),
+        data: Bytes::new(),
+    };
     if rest.0.is_empty() {
-        return Ok(());
+        return Ok(auth);
     }
-    if !matches!(rest.byte()?, 0x00 | 0x18 | 0x19) {
+    auth.reason = rest.byte()?;
+    if !matches!(auth.reason, 0x00 | 0x18 | 0x19) {
         return Err(DecodeError::malformed("an unknown reason code"));
     }
-    walk_properties(rest, PROPERTIES)
+    walk_properties(rest, PROPERTIES)?;
+    if !rest.0.is_empty() {
+        let mut given = rest.properties(PROPERTIES)?;
+        while let Some((id, value)) = given.next()? {
+            match (id, value) {
+                (property::AUTH_METHOD, Value::Text(method)) => auth.method = method.into(),
+                (property::AUTH_DATA, Value::Binary(data)) => auth.data = Bytes::copy_from_slice(data),
+                _ => {}
+            }
+        }
+    }
+    Ok(auth)
 }
 
 fn walk_properties(mut rest: Reader<'_>, allowed: &'static [u8]) -> Result<(), DecodeError> {

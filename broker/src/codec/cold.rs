@@ -76,6 +76,7 @@ fn connect_v3(mut frame: BytesMut) -> Result<Box<Connect>, DecodeError> {
         username: given.username.as_ref().map(text),
         password: given.password.as_ref().map(copy),
         authentication_method: None,
+        authentication_data: None,
     }))
 }
 
@@ -97,6 +98,7 @@ fn connect_v5(mut frame: BytesMut) -> Result<Box<Connect>, DecodeError> {
         username: given.username.as_ref().map(text),
         password: given.password.as_ref().map(copy),
         authentication_method: given.auth_method.as_ref().map(text),
+        authentication_data: given.auth_data.as_ref().map(copy),
         will: given.last_will.map(|will| Box::new(will_v5(&will))),
     }))
 }
@@ -215,9 +217,9 @@ pub(super) fn decode_disconnect(version: Version, frame: &[u8]) -> Result<Incomi
     })
 }
 
-/// Decodes a whole AUTH frame of MQTT 5. Nothing of it is used: enhanced authentication is refused at CONNECT.
+/// Decodes a whole AUTH frame of MQTT 5.
 pub(super) fn decode_auth(frame: &[u8]) -> Result<Incoming, DecodeError> {
-    checks::auth(frame).map(|()| Incoming::Auth)
+    checks::auth(frame).map(|auth| Incoming::Auth(Box::new(auth)))
 }
 
 const OTHER: DecodeError = DecodeError::malformed("a packet of another type than its header says");

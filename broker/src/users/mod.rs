@@ -25,6 +25,7 @@ mod queue;
 mod rates;
 mod receipts;
 mod request;
+mod retaining;
 mod retention;
 mod retries;
 mod returns;

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod arrivals;
+mod auth;
 mod bench;
 mod bounds;
 mod bursts;

@@ -58,6 +58,7 @@ pub(super) fn persistent(version: Version, client_id: &str) -> Connect {
         username: None,
         password: None,
         authentication_method: None,
+        authentication_data: None,
     }
 }
 

@@ -1,6 +1,8 @@
 //! The cases, by what they are about, and the list of all. A case is a function that talks to the server and says what
 //! was not as the specification wants it.
 
+pub(crate) mod alias;
+pub(crate) mod auth;
 pub(crate) mod connect;
 pub(crate) mod corners;
 pub(crate) mod format;
@@ -11,6 +13,7 @@ pub(crate) mod qos2;
 pub(crate) mod races;
 pub(crate) mod retained;
 pub(crate) mod session;
+pub(crate) mod shared;
 pub(crate) mod subscribe;
 pub(crate) mod unsubscribe;
 pub(crate) mod utf8;
@@ -67,16 +70,19 @@ pub(crate) const SKIPPED: &str = "skipped: ";
 pub(crate) fn all() -> Vec<Case> {
     [
         connect::CASES,
+        auth::CASES,
         format::CASES,
         publish::CASES,
         qos2::CASES,
         subscribe::CASES,
+        shared::CASES,
         unsubscribe::CASES,
         retained::CASES,
         wills::CASES,
         session::CASES,
         utf8::CASES,
         properties::CASES,
+        alias::CASES,
         limits::CASES,
         websocket::CASES,
         corners::CASES,

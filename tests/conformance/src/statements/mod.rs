@@ -13,8 +13,6 @@ pub(crate) enum Shown {
     By(&'static [&'static str]),
     /// Nothing can: why.
     NotApplicable(&'static str),
-    /// It is about what is not served yet, as these cases show: it is refused.
-    NotServed(&'static str, &'static [&'static str]),
 }
 
 /// One statement.
@@ -42,23 +40,7 @@ const fn not(id: &'static str, says: &'static str, why: &'static str) -> Stateme
     }
 }
 
-const fn later(
-    id: &'static str,
-    says: &'static str,
-    why: &'static str,
-    cases: &'static [&'static str],
-) -> Statement {
-    Statement {
-        id,
-        says,
-        shown: Shown::NotServed(why, cases),
-    }
-}
-
 const CLIENT: &str = "binds the client";
-const AUTH: &str = "enhanced authentication is not served yet: every method is refused";
-const SHARED: &str = "shared subscriptions are not served yet: announced so and refused";
-const ALIAS: &str = "topic aliases from clients are not served yet: announced as 0, so every one is refused";
 
 // A table that lacks a statement of the specification's Appendix B is found by its length.
 const _: () = assert!(v311::STATEMENTS.len() == v311::COUNT && v5::STATEMENTS.len() == v5::COUNT);
@@ -78,6 +60,22 @@ pub(crate) const CORNERS: &[(&str, &[&str])] = &[
         &["corners::dup_on_every_resend", "session::order_over_a_resume"],
     ),
     ("a PUBREL owed over a resume", &["qos2::out_pubrel_is_resent"]),
+    (
+        "an alias that stands for nothing, for a topic without rights, of a message repeated in full",
+        &[
+            "alias::of_nothing_is_refused",
+            "alias::of_a_topic_without_rights_is_refused",
+            "alias::repeated_in_full_is_known",
+        ],
+    ),
+    (
+        "a server's own keep-alive is told and kept",
+        &["limits::server_keep_alive_is_told_and_kept"],
+    ),
+    (
+        "a will that is not the text it says it is",
+        &["limits::will_that_is_no_text_is_refused"],
+    ),
     (
         "identifiers of resumed QoS 2 messages and new messages",
         &["corners::identifiers_of_resumed_qos_2_are_not_reused"],
@@ -134,10 +132,32 @@ pub(crate) const CORNERS: &[(&str, &[&str])] = &[
         &["retained::removed_by_an_empty_payload"],
     ),
     (
-        "$share with wildcards (not served yet: refused)",
+        "$share with wildcards, without a name, without a filter, on reserved levels",
         &[
-            "subscribe::shared_filters_are_refused",
-            "subscribe::shared_filters_are_refused_quietly",
+            "shared::wildcards_match",
+            "shared::filters_without_a_name_are_refused",
+            "shared::reserved_filters_are_refused",
+        ],
+    ),
+    (
+        "each message of a group to one member, connected ones first; two groups on one filter; a client in a group and outside",
+        &[
+            "shared::announced",
+            "shared::one_member_gets_each",
+            "shared::members_that_are_away_come_last",
+            "shared::groups_on_one_filter_are_apart",
+            "shared::in_a_group_and_outside",
+            "shared::no_retained_messages",
+            "shared::identifiers_and_codes_are_a_members_own",
+        ],
+    ),
+    (
+        "what a member of a group that goes had not acknowledged",
+        &[
+            "shared::clean_start_gives_its_work_on",
+            "shared::lost_clean_session_gives_its_work_on",
+            "shared::unsubscribed_member_gets_no_more",
+            "shared::lost_connection_keeps_its_work",
         ],
     ),
     (
@@ -272,6 +292,15 @@ pub(crate) const CORNERS: &[(&str, &[&str])] = &[
     (
         "a session expiry other than asked for is told",
         &["session::another_expiry_is_told"],
+    ),
+    (
+        "enhanced authentication: only AUTH before CONNACK, one method, traffic while it renews, nobody told apart",
+        &[
+            "auth::only_auth_before_connack",
+            "auth::method_stays_in_an_exchange",
+            "auth::messages_flow_while_it_renews",
+            "auth::scram_of_nobody_is_refused_alike",
+        ],
     ),
     (
         "one packet identifier in both directions",

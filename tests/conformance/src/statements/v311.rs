@@ -596,7 +596,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
         &[
             "subscribe::codes_are_in_order",
             "subscribe::refused_filters_do_not_stop_others",
-            "subscribe::shared_filters_are_refused_quietly",
+            "shared::filters_without_a_name_are_refused",
         ],
     ),
     by(

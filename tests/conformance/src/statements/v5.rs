@@ -1,6 +1,6 @@
 //! MQTT 5.0, Appendix B of the OASIS Standard of 7 March 2019.
 
-use super::{ALIAS, AUTH, CLIENT, SHARED, Statement, by, later, not};
+use super::{CLIENT, Statement, by, not};
 
 /// Statements in the appendix.
 pub(super) const COUNT: usize = 251;
@@ -463,25 +463,25 @@ pub(super) const STATEMENTS: &[Statement] = &[
             "connect::unknown_method_is_refused",
         ],
     ),
-    not(
+    by(
         "3.2.2-9",
-        "a server without QoS 1 or 2 announces its maximum",
-        "QoS 2 is served",
+        "a server without QoS 1 or 2 announces its maximum (so configured)",
+        &["limits::maximum_qos_is_told_and_kept"],
     ),
-    not(
+    by(
         "3.2.2-10",
         "such a server accepts subscriptions of each QoS",
-        "QoS 2 is served",
+        &["limits::maximum_qos_is_told_and_kept"],
     ),
     not(
         "3.2.2-11",
         "a client publishes with no more than the announced maximum QoS",
         CLIENT,
     ),
-    not(
+    by(
         "3.2.2-12",
         "a will QoS that is not served is refused",
-        "QoS 2 is served",
+        &["limits::will_above_the_maximum_qos_is_refused"],
     ),
     not(
         "3.2.2-13",
@@ -654,8 +654,9 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "3.3.2-7",
         "aliases do not outlive their connection",
         &[
+            "alias::ends_with_its_connection",
+            "alias::resent_messages_have_their_topic",
             "properties::no_topic_alias_is_sent_uninvited",
-            "properties::topic_alias_is_refused",
         ],
     ),
     by(
@@ -669,19 +670,28 @@ pub(super) const STATEMENTS: &[Statement] = &[
     by(
         "3.3.2-9",
         "a client sends no alias above the server's maximum (one that is gets 0x94)",
-        &["properties::topic_alias_is_refused"],
+        &[
+            "properties::topic_alias_is_refused",
+            "alias::above_the_maximum_is_refused",
+        ],
     ),
     not("3.3.2-10", "a client accepts every alias it announced", CLIENT),
     by(
         "3.3.2-11",
         "the server sends no alias above the client's maximum",
-        &["properties::no_topic_alias_is_sent"],
+        &[
+            "properties::no_topic_alias_is_sent",
+            "alias::is_sent_for_a_topic_that_repeats",
+        ],
     ),
-    later(
+    by(
         "3.3.2-12",
         "the server accepts every alias that it announced",
-        ALIAS,
-        &["properties::topic_alias_is_refused"],
+        &[
+            "alias::every_one_that_was_announced_is_taken",
+            "alias::stands_for_its_topic",
+            "alias::may_be_given_to_another_topic",
+        ],
     ),
     by(
         "3.3.2-13",
@@ -882,11 +892,10 @@ pub(super) const STATEMENTS: &[Statement] = &[
             "subscribe::no_local_keeps_own_messages_away",
         ],
     ),
-    later(
+    by(
         "3.8.3-4",
         "No Local on a shared subscription is a protocol error",
-        SHARED,
-        &["subscribe::no_local_on_a_shared_filter_is_refused"],
+        &["shared::no_local_is_a_protocol_error"],
     ),
     by(
         "3.8.3-5",
@@ -1111,26 +1120,25 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "flags of AUTH are 0",
         &["format::auth_with_flags_is_refused"],
     ),
-    later(
+    by(
         "3.15.2-1",
         "AUTH codes are those of the table",
-        AUTH,
         &[
-            "connect::unknown_method_is_refused",
+            "auth::scram_lets_in",
+            "auth::token_is_renewed",
+            "auth::scram_is_renewed",
             "connect::auth_without_method_is_refused",
         ],
     ),
-    later(
+    by(
         "3.15.2-2",
         "AUTH leaves out a reason string that would make it too large",
-        AUTH,
-        &["connect::unknown_method_is_refused"],
+        &["auth::auth_fits_a_small_client"],
     ),
-    later(
+    by(
         "3.15.2-3",
         "AUTH leaves out user properties that would make it too large",
-        AUTH,
-        &["connect::unknown_method_is_refused"],
+        &["auth::auth_fits_a_small_client"],
     ),
     by(
         "4.1.0-1",
@@ -1384,44 +1392,38 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "nothing is normalised or substituted in matching",
         &["utf8::nothing_is_normalised"],
     ),
-    later(
+    by(
         "4.8.2-1",
         "a shared filter begins with $share/ and has a name",
-        SHARED,
         &[
-            "subscribe::shared_filters_without_a_name_are_refused",
-            "subscribe::shared_filters_are_refused",
+            "shared::filters_without_a_name_are_refused",
+            "shared::one_member_gets_each",
         ],
     ),
-    later(
+    by(
         "4.8.2-2",
         "the name holds no / + # and is followed by / and a filter",
-        SHARED,
-        &["subscribe::shared_filters_without_a_name_are_refused"],
+        &["shared::filters_without_a_name_are_refused"],
     ),
-    later(
+    by(
         "4.8.2-3",
         "each member's granted QoS is respected",
-        SHARED,
-        &["subscribe::shared_filters_are_refused"],
+        &["shared::granted_qos_is_respected"],
     ),
-    later(
+    by(
         "4.8.2-4",
         "a QoS 2 delivery to a member is completed when it comes back",
-        SHARED,
-        &["subscribe::shared_filters_are_refused"],
+        &["shared::begun_qos_2_is_completed"],
     ),
-    later(
+    by(
         "4.8.2-5",
         "if its session ends first, nobody else gets that QoS 2 message",
-        SHARED,
-        &["subscribe::shared_filters_are_refused"],
+        &["shared::begun_qos_2_ends_with_its_session"],
     ),
-    later(
+    by(
         "4.8.2-6",
         "a PUBACK or PUBREC of 0x80 or more from a member discards the message",
-        SHARED,
-        &["subscribe::shared_filters_are_refused"],
+        &["shared::errors_discard_the_message"],
     ),
     by(
         "4.9.0-1",
@@ -1447,23 +1449,30 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "a method that is not served ends the connection, with CONNACK 0x8C or 0x87 at most",
         &["connect::unknown_method_is_refused"],
     ),
-    later(
+    by(
         "4.12.0-2",
         "the server's AUTH that wants more has code 0x18",
-        AUTH,
-        &["connect::unknown_method_is_refused"],
+        &["auth::scram_lets_in", "auth::scram_is_renewed"],
     ),
     not("4.12.0-3", "a client answers with AUTH 0x18", CLIENT),
     by(
         "4.12.0-4",
         "the server may refuse at any step and closes",
-        &["connect::unknown_method_is_refused"],
+        &[
+            "connect::unknown_method_is_refused",
+            "auth::scram_wrong_proof_is_refused",
+            "auth::scram_of_nobody_is_refused_alike",
+        ],
     ),
-    later(
+    by(
         "4.12.0-5",
         "the method of CONNECT is in every AUTH and in CONNACK",
-        AUTH,
-        &["connect::unknown_method_is_refused"],
+        &[
+            "auth::scram_lets_in",
+            "auth::token_lets_in",
+            "auth::token_is_renewed",
+            "auth::scram_is_renewed",
+        ],
     ),
     by(
         "4.12.0-6",
@@ -1480,11 +1489,10 @@ pub(super) const STATEMENTS: &[Statement] = &[
         "a client re-authenticates with the same method",
         CLIENT,
     ),
-    later(
+    by(
         "4.12.1-2",
         "a failed re-authentication ends the connection",
-        AUTH,
-        &["connect::auth_without_method_is_refused"],
+        &["auth::failed_renewal_ends", "auth::renewal_keeps_its_method"],
     ),
     by(
         "4.13.1-1",
