@@ -116,7 +116,8 @@ def rumqttc():
     place.mkdir(parents=True, exist_ok=True)
     done, note = fresh(place, [folder / "Cargo.toml", ROOT / "Cargo.toml", *(folder / "src").glob("*.rs")])
     if not done or not made.exists():
-        run("cargo build", ["cargo", "build", "--quiet", "-p", "godwit-interop-rumqttc"], cwd=ROOT)
+        # The whole workspace's features, as everybody else builds: nothing is compiled twice.
+        run("cargo build", ["cargo", "build", "--quiet", "--workspace", "--bin", "godwit-interop-rumqttc"], cwd=ROOT)
         note()
     return [made]
 

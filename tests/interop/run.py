@@ -35,7 +35,7 @@ LANE_SECONDS = 900
 def binary():
     if os.environ.get("GODWIT_BIN"):
         return pathlib.Path(os.environ["GODWIT_BIN"]).resolve()
-    build = ["cargo", "build", "--quiet", "-p", "godwit-server", "--bin", "godwit"]
+    build = ["cargo", "build", "--quiet", "--workspace", "--bin", "godwit"]
     if subprocess.run(build, cwd=ROOT, check=False).returncode != 0:
         raise Unjudged("the binary does not build")
     return TARGET / "debug" / "godwit"
@@ -78,8 +78,8 @@ def main():
     options.add_argument("--only", action="append", choices=[client.name for client in CLIENTS])
     options.add_argument("--plant", choices=["mosquitto", *breaks.BREAKS])
     given = options.parse_args()
-    if given.bless and (given.only or given.plant):
-        options.error("a whole run of the product is blessed, or none")
+    if given.bless and (given.only or given.plant) or given.check and given.only:
+        options.error("the page is of a whole run, of the product")
     clients = [client for client in CLIENTS if not given.only or client.name in given.only]
     PLACE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="godwit-interop-") as place:

@@ -13,6 +13,8 @@ OWED = 10
 PAYLOADS = ["one", "größer ☃ 💬", "", "0123456789abcdef" * 3840, "last"]
 # CONNACK's "bad user name or password".
 BAD_TOKEN = {"3.1.1": 4, "5.0": 0x86}
+# "Not authorized".
+NO_TOKEN = {"3.1.1": 5, "5.0": 0x87}
 ANOTHER_TOKEN = "gdt_" + "0" * 32
 
 
@@ -84,11 +86,6 @@ class Scenario:
                 raise Red(f"{topic} at QoS {qos} was granted as {granted}")
         expect(len(subscribe), len(answer["granted"]), "filters granted")
         return answer["session_present"]
-
-    def refused(self, what, answer):
-        """Without a CONNACK: the client, or the server's TLS, would not."""
-        if answer["ok"] or answer.get("code") is not None:
-            raise Red(f"{what}: {answer}")
 
     def publish(self, conn, topic, payload, qos=1, retain=False):
         answer = self.program.ask({"op": "publish", "conn": conn, "topic": topic, "payload": payload, "qos": qos, "retain": retain})
@@ -250,7 +247,9 @@ class Scenario:
     def tls(self):
         self.there_and_back("tls", 1, by="tls")
         distrusted = self.attempt("distrusting", self.ann, [(f"iot/{self.ann}/tls", 1)], by="tls", ca=str(self.server.certs / "other-ca.pem"))
-        self.refused("a server of another CA", distrusted)
+        # Without a CONNACK: it is the client that would not.
+        if distrusted["ok"] or distrusted.get("code") is not None:
+            raise Red(f"a server of another CA: {distrusted}")
 
     def mutual_tls(self):
         if not self.server.mutual:
@@ -259,9 +258,11 @@ class Scenario:
         self.there_and_back("mutual", 1, by="mutual", **self.certificate(self.ann))
         filters = [(f"iot/{self.ann}/mutual", 1)]
         stranger = self.attempt("stranger", self.ann, filters, by="mutual", **self.certificate(f"{self.ann}-of-other-ca"))
-        self.refused("a client's certificate of another CA", stranger)
+        # Some clients show only what the server asks for, and so come with none.
+        if stranger["ok"] or stranger.get("code") not in (None, NO_TOKEN[self.version]):
+            raise Red(f"a client's certificate of another CA: {stranger}")
         nobody = self.attempt("nobody", self.ann, filters, by="mutual")
-        expect(False, nobody["ok"], "connected with neither certificate nor token")
+        expect((False, NO_TOKEN[self.version]), (nobody["ok"], nobody.get("code")), f"neither certificate nor token ({nobody})")
 
     def certificate(self, name):
         place = self.server.certs

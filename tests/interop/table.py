@@ -53,7 +53,7 @@ def judge(cells, clients, steps, given):
     if given.bless:
         PAGE.write_text(page(cells, clients, steps))
         return 0
-    if given.check and not given.only:
+    if given.check:
         committed = matrix(PAGE.read_text()) if PAGE.exists() else []
         now = matrix(page(cells, clients, steps))
         changed = [line for line in now if line not in committed] + [line for line in committed if line not in now]

@@ -25,7 +25,7 @@ const PACKET_BYTES: usize = 256 << 10;
 #[derive(Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 enum Step {
-    Connect(Connect),
+    Connect(Box<Connect>),
     Publish {
         conn: String,
         topic: String,
