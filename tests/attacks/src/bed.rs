@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use godwit_e2e::binaries::Program;
 use godwit_e2e::node::Node;
 use godwit_e2e::rest::Api;
@@ -70,13 +70,25 @@ impl Bed {
         }
         node.start()?;
         let api = Api::new(&node.http());
-        let mut offenders = Vec::new();
-        for number in 0..setup.offenders {
-            offenders.push(make_user(&api, &format!("mallory{number}"))?);
-        }
+        let bystanders = ["alice".to_owned(), "bob".to_owned()];
+        let names = bystanders
+            .into_iter()
+            .chain((0..setup.offenders).map(|number| format!("mallory{number}")));
+        // At once: each hashes passwords.
+        let users = std::thread::scope(|scope| {
+            let api = &api;
+            let make = |name: String| scope.spawn(move || make_user(api, &name));
+            let made: Vec<_> = names.map(make).collect();
+            made.into_iter()
+                .map(|made| made.join().map_err(|_| anyhow!("a registration panicked"))?)
+                .collect::<Result<Vec<User>>>()
+        })?;
+        let [alice, bob, offenders @ ..] = users.as_slice() else {
+            bail!("a user is missing");
+        };
         Ok(Arc::new(Self {
-            offenders,
-            bystanders: [make_user(&api, "alice")?, make_user(&api, "bob")?],
+            offenders: offenders.to_vec(),
+            bystanders: [alice.clone(), bob.clone()],
             api,
             node,
             _folder: folder,

@@ -220,7 +220,7 @@ pub fn connections(long: bool) -> Attack {
 }
 
 fn full(name: &'static str, setup: Setup, room: usize, long: bool) -> Attack {
-    let watched = if long { 20 } else { 2 };
+    let watched = if long { 20 } else { 1 };
     let run = move |bed: Arc<Bed>| async move {
         let mut kept = Vec::new();
         let mut http = Vec::new();

@@ -5,6 +5,8 @@ pub mod doors;
 pub mod floods;
 pub mod flows;
 pub mod oversized;
+pub mod rates;
+pub mod rest;
 pub mod subscriptions;
 pub mod websocket;
 
@@ -34,5 +36,11 @@ pub const ALL: &[Make] = &[
     flows::owed_without_end,
     flows::slow_reader,
     flows::vanished,
+    rates::connections_of_an_address,
+    rates::connects_of_an_address,
+    rates::publishes_of_a_user,
+    rates::bytes_of_a_user,
+    rates::properties,
+    rest::requests,
     websocket::compression,
 ];
