@@ -15,6 +15,9 @@ use crate::wire::Version;
 /// First level of the topics that the guarded server refuses to everyone, by a rule given at its start.
 pub(crate) const DENIED: &str = "denied";
 
+/// Longest keep-alive of the limited server, seconds.
+pub(crate) const LIMITED_KEEP_ALIVE: u16 = 1;
+
 /// Numbers for names, one row for all servers.
 static NAMES: AtomicU32 = AtomicU32::new(0);
 
@@ -29,6 +32,8 @@ pub(crate) struct Server {
     pub(crate) own: bool,
     /// One more like it, with the rule for [`DENIED`].
     guarded: Option<SocketAddr>,
+    /// One more, where QoS 1 is the maximum, the longest keep-alive [`LIMITED_KEEP_ALIVE`], and a user retains 3 messages.
+    limited: Option<SocketAddr>,
     /// Kept so that it runs on; with its folder.
     _nodes: Vec<(Node, tempfile::TempDir)>,
 }
@@ -41,12 +46,23 @@ impl Server {
     pub(crate) fn start(version: Version) -> Result<Self, String> {
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let rules = format!("deny both everyone {DENIED}/#;allow both anonymous #");
-        let (plain, guarded) = thread::scope(|scope| {
-            let guarded = scope.spawn(|| node(&rules));
-            let plain = node("");
-            (plain, guarded.join().unwrap_or(Err("the start panicked".into())))
+        let keep_alive = LIMITED_KEEP_ALIVE.to_string();
+        let limits = [
+            ("GODWIT_MAX_QOS", "1"),
+            ("GODWIT_MAX_KEEP_ALIVE", &*keep_alive),
+            ("GODWIT_RETAINED_PER_USER", "3"),
+        ];
+        let (plain, guarded, limited) = thread::scope(|scope| {
+            let guarded = scope.spawn(|| node(&[("GODWIT_ACL", &*rules)]));
+            let limited = scope.spawn(|| node(&limits));
+            let panicked = || Err("the start panicked".into());
+            (
+                node(&[]),
+                guarded.join().unwrap_or_else(|_| panicked()),
+                limited.join().unwrap_or_else(|_| panicked()),
+            )
         });
-        let (plain, guarded) = (plain?, guarded?);
+        let (plain, guarded, limited) = (plain?, guarded?, limited?);
         let ports = plain.0.ports();
         Ok(Self {
             version,
@@ -54,7 +70,8 @@ impl Server {
             http: Some(at(ports.http)),
             own: true,
             guarded: Some(at(guarded.0.ports().mqtt)),
-            _nodes: vec![plain, guarded],
+            limited: Some(at(limited.0.ports().mqtt)),
+            _nodes: vec![plain, guarded, limited],
         })
     }
 
@@ -66,6 +83,7 @@ impl Server {
             http: None,
             own: false,
             guarded: None,
+            limited: None,
             _nodes: Vec::new(),
         }
     }
@@ -76,6 +94,7 @@ impl Server {
         mqtt: SocketAddr,
         http: Option<SocketAddr>,
         guarded: Option<SocketAddr>,
+        limited: Option<SocketAddr>,
     ) -> Self {
         Self {
             version: self.version,
@@ -83,6 +102,7 @@ impl Server {
             http,
             own: self.own,
             guarded,
+            limited,
             _nodes: Vec::new(),
         }
     }
@@ -100,6 +120,19 @@ impl Server {
         Ok(guarded)
     }
 
+    /// The server that serves less: see the field.
+    ///
+    /// # Errors
+    /// When there is none: the case is skipped.
+    pub(crate) fn limited(&self) -> Result<Self, String> {
+        let mqtt = self
+            .limited
+            .ok_or(format!("{SKIPPED}no server with a maximum QoS"))?;
+        let mut limited = Self::at(self.version, mqtt);
+        limited.own = self.own;
+        Ok(limited)
+    }
+
     /// A client id or topic that no other case has. It fits into 23 bytes of letters and digits.
     pub(crate) fn name(&self, what: &str) -> String {
         let number = NAMES.fetch_add(1, Ordering::Relaxed);
@@ -113,10 +146,10 @@ impl Server {
 }
 
 /// A process of the product that lets everyone in. Another process may take its ports before it does; then once more.
-fn node(rules: &str) -> Result<(Node, tempfile::TempDir), String> {
+fn node(options: &[(&str, &str)]) -> Result<(Node, tempfile::TempDir), String> {
     let mut wrong = String::new();
     for _ in 0..3 {
-        match started(rules) {
+        match started(options) {
             Ok(node) => return Ok(node),
             Err(error) => wrong = error,
         }
@@ -124,14 +157,14 @@ fn node(rules: &str) -> Result<(Node, tempfile::TempDir), String> {
     Err(format!("godwit: {wrong}"))
 }
 
-fn started(rules: &str) -> Result<(Node, tempfile::TempDir), String> {
+fn started(options: &[(&str, &str)]) -> Result<(Node, tempfile::TempDir), String> {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let start = || -> Result<Node, Box<dyn std::error::Error>> {
         let binary = Program::Godwit.path()?;
         let log = folder.path().join("godwit.log");
         let mut node = Node::new(&binary, &folder.path().join("data"), &log)?.arguments(&["--anonymous"]);
-        if !rules.is_empty() {
-            node = node.environment("GODWIT_ACL", rules);
+        for (name, value) in options {
+            node = node.environment(name, value);
         }
         node.start()?;
         // It may be another's readiness that was seen: this one must live and listen.

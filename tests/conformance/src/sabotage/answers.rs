@@ -212,6 +212,24 @@ fn subacks() -> Vec<Mutation> {
             it.kind == SUBACK
         }),
         answer(
+            "suback-id-cut",
+            "SUBACK has the low byte of its identifier only",
+            |_, it| {
+                let change = it.kind == SUBACK && it.pid > 0xFF;
+                it.pid &= 0xFF;
+                change
+            },
+        ),
+        answer(
+            "unsuback-id-cut",
+            "UNSUBACK has the low byte of its identifier only",
+            |_, it| {
+                let change = it.kind == UNSUBACK && it.pid > 0xFF;
+                it.pid &= 0xFF;
+                change
+            },
+        ),
+        answer(
             "suback-backwards",
             "the codes of SUBACK are in reverse order",
             |_, it| {

@@ -268,15 +268,22 @@ pub(crate) fn list() -> Vec<Mutation> {
             "what follows a DISCONNECT is done before it",
         )
         .from_client(|link, bytes| {
-            if bytes.first() == Some(&0xE0) && link.aside.is_empty() && bytes.len() == 2 {
-                link.aside.push(bytes.to_vec());
-                return nothing();
+            if bytes != [0xE0, 0] {
+                return Turn::Keep;
             }
-            match link.aside.pop() {
-                Some(leaving) => Turn::Instead(vec![bytes.to_vec(), leaving]),
-                None => Turn::Keep,
-            }
+            link.order(Order::LaterToServer(150, bytes.to_vec()));
+            nothing()
         }),
+        ends(
+            "long-topic-ends-all",
+            "a topic of more than 60,000 bytes ends everybody's connection",
+            |link, bytes| {
+                if bytes.len() > 60_000 && publish(link, bytes).is_some_and(|it| it.topic.len() > 60_000) {
+                    link.order(Order::CutAll);
+                }
+                false
+            },
+        ),
     ]);
     all
 }

@@ -25,6 +25,8 @@ pub(crate) enum Order {
     ToServer(Vec<u8>),
     /// To the client after so many milliseconds.
     Later(u64, Vec<u8>),
+    /// To the server after so many milliseconds.
+    LaterToServer(u64, Vec<u8>),
     /// The direction at hand waits so many milliseconds before it goes on with this packet.
     Hold(u64),
     /// Both ends are closed.
@@ -49,6 +51,8 @@ pub(crate) struct Link {
     pub(crate) connect: Option<Opening>,
     /// Kind of the client's last packet, 0 before the first.
     pub(crate) last: u8,
+    /// CONNACK let the client in.
+    pub(crate) welcome: bool,
     /// The client sent DISCONNECT.
     pub(crate) left: bool,
     /// Identifiers and QoS of what was given to the client and is not finished.
@@ -74,6 +78,7 @@ impl Link {
             version,
             connect: None,
             last: 0,
+            welcome: false,
             left: false,
             out: BTreeMap::new(),
             received: BTreeSet::new(),
@@ -151,6 +156,7 @@ impl Link {
 
     /// Learns from a server's packet, after the mutation saw it.
     pub(crate) fn note_out(&mut self, bytes: &[u8]) {
+        self.welcome |= matches!(bytes, [0x20, _, _, 0, ..]);
         if bytes
             .first()
             .is_some_and(|first| first >> 4 == PUBLISH && first & 6 != 0)

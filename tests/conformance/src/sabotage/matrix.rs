@@ -90,11 +90,12 @@ fn through(
         Some(http) => Some(Proxy::start(http, true, &work)?),
         None => None,
     };
-    let at = server.behind(
-        mqtt.at,
-        http.as_ref().map(|proxy| proxy.at),
-        guarded.as_ref().map(|proxy| proxy.at),
-    );
+    let limited = match server.limited() {
+        Ok(limited) => Some(Proxy::start(limited.mqtt, false, &work)?),
+        Err(_) => None,
+    };
+    let at = |proxy: &Option<Proxy>| proxy.as_ref().map(|proxy| proxy.at);
+    let at = server.behind(mqtt.at, at(&http), at(&guarded), at(&limited));
     let came = run::one(Arc::new(at), case, CASE);
     let fired = work.fired.load(Ordering::Relaxed);
     let events = match &work.record {
@@ -362,11 +363,12 @@ impl<'a> Seen<'a> {
         let whole = ask.case.is_empty() && ask.mutation.is_empty();
         let mut killed = if whole { Killed::default() } else { committed() };
         for ((mutation, fired), kills) in self.mutations.iter().zip(&self.fired).zip(&self.kills) {
-            let known = killed.mutations.get(&mutation.name);
-            if whole || known.is_none() {
-                killed
-                    .mutations
-                    .insert(mutation.name.clone(), (*fired, *kills, mutation.says.clone()));
+            match killed.mutations.get_mut(&mutation.name) {
+                Some((_, _, says)) => says.clone_from(&mutation.says),
+                None => {
+                    let counts = (*fired, *kills, mutation.says.clone());
+                    killed.mutations.insert(mutation.name.clone(), counts);
+                }
             }
         }
         let mut never = Vec::new();
@@ -376,7 +378,7 @@ impl<'a> Seen<'a> {
                 .filter_map(|mutation| self.mutations.get(*mutation))
                 .map(|mutation| mutation.name.clone())
                 .collect();
-            if ask.mutation.is_empty() || !names.is_empty() {
+            if ask.mutation.is_empty() {
                 killed.cases.remove(&subject.key());
             }
             if names.is_empty() {
@@ -384,8 +386,14 @@ impl<'a> Seen<'a> {
                 never.push(format!("{}: only by {blunt:?}", subject.key()));
             } else {
                 println!("{}: {} {}", subject.key(), by.len(), names.join(", "));
-                killed.counts.insert(subject.key(), by.len());
-                killed.cases.insert(subject.key(), names);
+                let known = killed.cases.entry(subject.key()).or_default();
+                let more: Vec<String> = names.into_iter().filter(|name| !known.contains(name)).collect();
+                known.extend(more);
+                let count = killed.counts.entry(subject.key()).or_default();
+                *count = known
+                    .len()
+                    .max(by.len())
+                    .max(if ask.mutation.is_empty() { 0 } else { *count });
             }
         }
         for ((mutation, fired), kills) in self.mutations.iter().zip(&self.fired).zip(&self.kills) {

@@ -9,6 +9,7 @@ mod closing;
 mod connecting;
 mod content;
 mod delivery;
+mod later;
 mod link;
 mod matrix;
 mod mending;

@@ -4,7 +4,10 @@ use std::fmt;
 
 use super::link::{Link, Turn};
 use super::sent::{Asked, Opening, Posted, built};
-use super::{acks, answers, closing, connecting, content, delivery, mending, mending_messages, publishing, subscribing, web};
+use super::{
+    acks, answers, closing, connecting, content, delivery, later, mending, mending_messages, publishing,
+    subscribing, web,
+};
 use crate::wire::Packet;
 
 type Hook = Box<dyn Fn(&mut Link, &[u8]) -> Turn + Send + Sync>;
@@ -214,6 +217,7 @@ pub(crate) fn all() -> Vec<Mutation> {
         closing::list(),
         delivery::list(),
         content::list(),
+        later::list(),
         connecting::list(),
         publishing::list(),
         subscribing::list(),

@@ -104,6 +104,13 @@ impl Work {
                         wires.to_client(&bytes);
                     });
                 }
+                Order::LaterToServer(time, bytes) => {
+                    let wires = Arc::clone(wires);
+                    thread::spawn(move || {
+                        thread::sleep(Duration::from_millis(time));
+                        wires.to_server(&bytes);
+                    });
+                }
                 Order::Hold(time) => thread::sleep(Duration::from_millis(time)),
                 Order::Cut => wires.cut(),
                 Order::CutAll => lock(&self.wires).values().for_each(|wires| wires.cut()),
