@@ -40,7 +40,12 @@ impl Client {
             properties.extend([&[0x15], &field(b"TOKEN")[..], &[0x16], &field(token.as_bytes())].concat());
         }
         let flags = if by_method { 0x80 } else { 0xc0 };
-        let mut body = [field(b"MQTT"), vec![5, flags, 0, 60, properties.len() as u8], properties].concat();
+        let mut body = [
+            field(b"MQTT"),
+            vec![5, flags, 0, 60, properties.len() as u8],
+            properties,
+        ]
+        .concat();
         body.extend([field(id.as_bytes()), field(name.as_bytes())].concat());
         if !by_method {
             body.extend(field(token.as_bytes()));
@@ -77,7 +82,9 @@ impl Client {
 
     /// SUBACK's codes.
     fn subscribe(&mut self, filters: &[&str]) -> Vec<u8> {
-        let filters = filters.iter().flat_map(|filter| [field(filter.as_bytes()), vec![1]].concat());
+        let filters = filters
+            .iter()
+            .flat_map(|filter| [field(filter.as_bytes()), vec![1]].concat());
         let body: Vec<u8> = [0, 1, 0].into_iter().chain(filters).collect();
         self.write(&packet(0x82, &body));
         let (first, body) = self.next();
@@ -144,7 +151,8 @@ fn publish(server: &Server, name: &str, token: &str, topic: &str) {
 fn metric(server: &Server, name: &str) -> u64 {
     let (_, text) = get(&format!("http://127.0.0.1:{}/metrics", server.admin)).unwrap();
     let line = text.lines().find(|line| line.starts_with(name));
-    line.and_then(|line| line.split(' ').nth(1)?.parse().ok()).unwrap_or_default()
+    line.and_then(|line| line.split(' ').nth(1)?.parse().ok())
+        .unwrap_or_default()
 }
 
 #[test]
@@ -212,7 +220,9 @@ fn changed_rules_refuse_filters_one_by_one_and_drop_what_was_owed() {
     let denied = "[[acl]]\nallow = \"news/#\"\n[[acl]]\ndeny = \"news/a\"\n[[acl]]\ndeny = \"news/%u\"\naccess = \"subscribe\"\n";
     std::fs::write(&rules, denied).unwrap();
     server.signal(rustix::process::Signal::HUP);
-    eventually("rules read again", || server.log().contains("acl rules read again").then_some(()));
+    eventually("rules read again", || {
+        server.log().contains("acl rules read again").then_some(())
+    });
     // What was owed and is denied is dropped and counted; the rest comes.
     let (mut phone, present) = Client::connect(&server, "phone", "ann", &token, false);
     assert!(present);
@@ -223,19 +233,33 @@ fn changed_rules_refuse_filters_one_by_one_and_drop_what_was_owed() {
     // So is what comes now; the connections stay.
     publish(&server, "ann", &token, "news/ann");
     publish(&server, "ann", &token, "news/c");
-    assert_eq!((phone.topics(1), tablet.topics(1)), (vec!["news/c".into()], vec!["news/c".into()]));
+    assert_eq!(
+        (phone.topics(1), tablet.topics(1)),
+        (vec!["news/c".into()], vec!["news/c".into()])
+    );
     assert_eq!(metric(&server, dropped), 4);
     // A filter is refused if it can match what is denied; others of the same SUBSCRIBE are not.
     let codes = phone.subscribe(&["news/#", "news/b", "news/ann", "news/+", "news/b/#", "other"]);
     assert_eq!(codes, [0x87, 1, 0x87, 0x87, 1, 0x87]);
     let mut old = server.mosquitto("mosquitto_sub", &["-u", "ann", "-P", &token, "-V", "mqttv311"]);
-    let output = old.args(["-t", "news/b", "-t", "news/a", "-E", "-d"]).output().unwrap();
-    assert!(support::text(&output.stdout).contains("QoS: 0, 128"), "{output:?}");
+    let output = old
+        .args(["-t", "news/b", "-t", "news/a", "-E", "-d"])
+        .output()
+        .unwrap();
+    assert!(
+        support::text(&output.stdout).contains("(mid: 1): 0, 128"),
+        "{output:?}"
+    );
 
     // Rules that cannot be read change nothing.
     std::fs::write(&rules, "[[acl]]\nallow = \"me/#\"\n").unwrap();
     server.signal(rustix::process::Signal::HUP);
-    eventually("refused rules", || server.log().contains("the acl rules stay the old ones").then_some(()));
+    eventually("refused rules", || {
+        server
+            .log()
+            .contains("the acl rules stay the old ones")
+            .then_some(())
+    });
     publish(&server, "ann", &token, "news/b");
     assert_eq!(phone.topics(1), ["news/b"]);
 }
@@ -247,18 +271,46 @@ fn what_a_member_was_owed_stays_owed_after_the_removal() {
     let ((ann, _), (_, bob)) = (server.user("ann"), server.user("bob"));
     let (_, me) = get_as(&server.api("/users/me"), Some(&bob)).unwrap();
     let me: serde_json::Value = serde_json::from_str(&me).unwrap();
-    let bob_id = me["id"].as_str().unwrap();
-    let (status, group) = post(&server.api("/groups"), Some(&ann), &json!({ "name": "g", "members": [bob_id] }));
+    let bob_id = me["user_id"].as_str().unwrap();
+    let (status, group) = post(
+        &server.api("/groups"),
+        Some(&ann),
+        &json!({ "name": "g", "members": [bob_id] }),
+    );
     assert_eq!(status, 201, "{group}");
-    let group = group["id"].as_str().unwrap();
-    let phone = ["-u", "bob", "-P", &bob, "-i", "phone", "-c", "-q", "1", "-t", "me/inbox/text"];
+    let group = group["conversation_id"].as_str().unwrap();
+    let phone = [
+        "-u",
+        "bob",
+        "-P",
+        &bob,
+        "-i",
+        "phone",
+        "-c",
+        "-q",
+        "1",
+        "-t",
+        "me/inbox/text",
+    ];
     server.subscribe(&[&phone[..], &["-E"]].concat());
     let messages = server.api(&format!("/conversations/{group}/messages"));
-    let send = |text: &str| post(&messages, Some(&ann), &json!({ "content_type": "text", "content": text }));
+    let send = |text: &str| {
+        post(
+            &messages,
+            Some(&ann),
+            &json!({ "content_type": "text", "content": text }),
+        )
+    };
     assert_eq!(send("before").0, 201);
     delete(&server.api(&format!("/groups/{group}/members/{bob_id}")), &ann);
     assert_eq!(send("after").0, 201);
-    assert_eq!(server.subscribe(&[&phone[..], &["-C", "1", "-W", "20"]].concat()), ["ann: before"]);
-    let more = server.mosquitto("mosquitto_sub", &[&phone[..], &["-W", "1"]].concat()).output().unwrap();
+    assert_eq!(
+        server.subscribe(&[&phone[..], &["-C", "1", "-W", "20"]].concat()),
+        ["ann: before"]
+    );
+    let more = server
+        .mosquitto("mosquitto_sub", &[&phone[..], &["-W", "1"]].concat())
+        .output()
+        .unwrap();
     assert_eq!(support::text(&more.stdout), "", "nothing of after the removal");
 }

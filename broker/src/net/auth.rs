@@ -99,7 +99,11 @@ impl Auth {
             Method::Scram => {
                 let first = data.and_then(|data| ClientFirst::read(&data));
                 let first = first.ok_or(reason::BAD_CREDENTIAL)?;
-                if connect.username.as_deref().is_some_and(|name| *name != *first.user) {
+                if connect
+                    .username
+                    .as_deref()
+                    .is_some_and(|name| *name != *first.user)
+                {
                     return Err(reason::BAD_CREDENTIAL);
                 }
                 connect.password = None;
@@ -252,7 +256,10 @@ impl Net {
                 let data = Some(&*packet.data).filter(|data| data.len() <= TOKEN_BYTES);
                 let token = data.and_then(|data| std::str::from_utf8(data).ok());
                 let secret = Secret(token.ok_or(reason::NOT_AUTHORIZED)?.into());
-                (Step::Judging(Bytes::new()), AccountCommand::Authenticate { secret })
+                (
+                    Step::Judging(Bytes::new()),
+                    AccountCommand::Authenticate { secret },
+                )
             }
             Method::Scram => {
                 let first = ClientFirst::read(&packet.data).filter(|first| first.user == auth.name);
@@ -334,10 +341,12 @@ impl Net {
         for index in 0..self.slots.len() {
             let Some(id) = self.in_slot(index) else { continue };
             let arrival = self.peek(id).and_then(|conn| conn.arrival.as_deref());
-            let came_by_it = arrival.filter(|arrival| arrival.user == user).is_some_and(|arrival| {
-                let who = arrival.principal.as_ref();
-                who.is_some_and(|who| who.credential == Some(credential))
-            });
+            let came_by_it = arrival
+                .filter(|arrival| arrival.user == user)
+                .is_some_and(|arrival| {
+                    let who = arrival.principal.as_ref();
+                    who.is_some_and(|who| who.credential == Some(credential))
+                });
             if came_by_it {
                 self.refuse(id, reason::BAD_CREDENTIAL);
             }

@@ -188,6 +188,17 @@ pub struct Config {
     #[config(layer_attr(arg(long, value_name = "BYTES")))]
     pub publish_bytes_per_second: u32,
 
+    /// Most retained messages of one user under all topics; 0: no limit but the topics' (50,000 under one pair of first levels).
+    /// One more is refused (0x97).
+    #[config(env = "GODWIT_RETAINED_PER_USER", default = 100_000)]
+    #[config(layer_attr(arg(long, value_name = "COUNT")))]
+    pub retained_per_user: u32,
+
+    /// And most bytes of them, with their topics, properties and what keeping each costs; 0: no limit.
+    #[config(env = "GODWIT_RETAINED_BYTES_PER_USER", default = 67_108_864)]
+    #[config(layer_attr(arg(long, value_name = "BYTES")))]
+    pub retained_bytes_per_user: u64,
+
     /// Longest keep-alive of clients of MQTT 5, seconds: who asks for more or for none is told this one in CONNACK (Server
     /// Keep Alive). 0: what clients ask for.
     #[config(env = "GODWIT_MAX_KEEP_ALIVE", default = 0)]
@@ -229,7 +240,7 @@ pub struct Config {
     /// `acl = [{ allow = "iot/%u/#" }, { deny = "iot/+/firmware", access = "publish", who = "everyone" }]`
     /// or [[acl]] tables as the last thing. Read again on SIGHUP.
     ///
-    /// Without any rule: this one, and for anonymous clients (where they are let in) the filter "#".
+    /// Without any rule: users have "iot/%u/#", and anonymous clients (where they are let in) "#".
     #[config(env = "GODWIT_ACL", parse_env = types::rules)]
     #[config(layer_attr(arg(long, value_name = "RULE", value_parser = types::rule)))]
     pub acl: Option<Vec<Rule>>,

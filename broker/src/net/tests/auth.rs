@@ -48,7 +48,9 @@ fn an_exchange_is_refused_at_the_connects_deadline_or_at_the_first_wrong_packet(
         ..NetConfig::default()
     });
     // Users of either worker, and one that is nobody.
-    let mut silent: Vec<Client> = ["alice", "bob", "nobody"].map(|user| challenged(&rig, user)).into();
+    let mut silent: Vec<Client> = ["alice", "bob", "nobody"]
+        .map(|user| challenged(&rig, user))
+        .into();
     for (wrong, code) in [
         (vec![0xc0, 0], 0x82),
         (publish("t", 1, b""), 0x82),
@@ -92,7 +94,10 @@ fn who_came_by_a_method_renews_by_it_and_a_failure_ends_the_connection_alone() {
         (auth(0x19, "SCRAM-SHA-256", b"n,,n=bob/id,r=abc"), 0x82),
         (auth(0x18, "TOKEN", b"good"), 0x82),
         (auth(0x00, "TOKEN", b""), 0x82),
-        ([auth(0x19, "TOKEN", b"slow"), auth(0x19, "TOKEN", b"good")].concat(), 0x82),
+        (
+            [auth(0x19, "TOKEN", b"slow"), auth(0x19, "TOKEN", b"good")].concat(),
+            0x82,
+        ),
     ] {
         let mut other = rig.connected(&connect_by("TOKEN", "bob", b"good"));
         other.write(&bad);

@@ -44,7 +44,9 @@ impl User {
         let (_, session) = api.post_patiently("/auth/login", None, &login).map_err(refused)?;
         let access = session["access_token"].as_str();
         let body = json!({ "name": "conformance" });
-        let (_, made) = api.post_patiently("/auth/device-tokens", access, &body).map_err(refused)?;
+        let (_, made) = api
+            .post_patiently("/auth/device-tokens", access, &body)
+            .map_err(refused)?;
         let field = |name: &str| made[name].as_str().map(str::to_owned).ok_or("no device token");
         Ok(Self {
             token: field("token")?,
@@ -73,7 +75,9 @@ impl Scram {
         let method = Mechname::parse(SCRAM.as_bytes()).map_err(|error| error.to_string())?;
         let config = SASLConfig::with_credentials(None, name.into(), password.into());
         let client = SASLClient::new(config.map_err(|error| error.to_string())?);
-        let session = client.start_suggested(&[method]).map_err(|error| error.to_string())?;
+        let session = client
+            .start_suggested(&[method])
+            .map_err(|error| error.to_string())?;
         Ok(Self(session))
     }
 
@@ -125,7 +129,11 @@ fn expect_auth(client: &mut Client, code: u8, method: &str) -> Outcome<Vec<u8>> 
     let packet = client.next()?;
     let right = packet.kind == AUTH && packet.code == code && packet.prop(0x15) == Some(&text(method));
     check(right, || {
-        format!("expected AUTH {code:#04x} {method}, got {} {:?}", packet.short(), packet.prop(0x15))
+        format!(
+            "expected AUTH {code:#04x} {method}, got {} {:?}",
+            packet.short(),
+            packet.prop(0x15)
+        )
     })?;
     Ok(data(&packet))
 }
@@ -139,7 +147,11 @@ fn let_in(client: &mut Client, method: &str) -> Outcome<Packet> {
     let packet = client.next()?;
     let right = packet.kind == CONNACK && packet.code == 0 && packet.prop(0x15) == Some(&text(method));
     check(right, || {
-        format!("expected CONNACK 0 with {method}, got {} {:?}", packet.short(), packet.prop(0x15))
+        format!(
+            "expected CONNACK 0 with {method}, got {} {:?}",
+            packet.short(),
+            packet.prop(0x15)
+        )
     })?;
     Ok(packet)
 }
@@ -190,7 +202,9 @@ fn scram_of_nobody_is_refused_alike(server: &Server) -> Outcome {
         for _ in 0..2 {
             let mut scram = Scram::new(name, "gdt_no")?;
             let first = scram.first()?;
-            let connect = Connect::new(server).with(0x15, text(SCRAM)).with(0x16, text(first));
+            let connect = Connect::new(server)
+                .with(0x15, text(SCRAM))
+                .with(0x16, text(first));
             let mut client = connect.send()?;
             let challenge = wants_more(&mut client, SCRAM)?;
             let shown = String::from_utf8_lossy(&challenge).into_owned();
@@ -199,7 +213,9 @@ fn scram_of_nobody_is_refused_alike(server: &Server) -> Outcome {
             let refused = client.next()?;
             seen.push((challenge.len(), refused.kind, refused.code, refused.props));
         }
-        check(salts.first() == salts.last(), || format!("{name}: another salt each time"))?;
+        check(salts.first() == salts.last(), || {
+            format!("{name}: another salt each time")
+        })?;
     }
     check(seen.iter().all(|one| Some(one) == seen.first()), || {
         format!("told apart: {seen:?}")
@@ -208,7 +224,10 @@ fn scram_of_nobody_is_refused_alike(server: &Server) -> Outcome {
 
 fn only_auth_before_connack(server: &Server) -> Outcome {
     let user = User::new(server)?;
-    for packet in [&wire::PINGREQ_BYTES[..], &wire::Out::new("a", "x", 0, 0).bytes(server.version)] {
+    for packet in [
+        &wire::PINGREQ_BYTES[..],
+        &wire::Out::new("a", "x", 0, 0).bytes(server.version),
+    ] {
         let (mut client, _) = user.scram()?.challenged(Connect::new(server))?;
         client.send(packet)?;
         client.refused_connect(&[0x81, 0x82], true)?;
@@ -234,10 +253,17 @@ fn token_lets_in(server: &Server) -> Outcome {
     let mut client = user.by_token(server).send()?;
     let_in(&mut client, "TOKEN")?;
     client.subscribe(&format!("iot/{}/#", user.name), 1)?;
-    let wrong = Connect::new(server).username(&user.name).with(0x15, text("TOKEN"));
+    let wrong = Connect::new(server)
+        .username(&user.name)
+        .with(0x15, text("TOKEN"));
     wrong.refused(&[0x86, 0x87], false)?;
-    wrong.clone().with(0x16, text("gdt_no")).refused(&[0x86, 0x87], false)?;
-    let nobody = Connect::new(server).with(0x15, text("TOKEN")).with(0x16, text(&user.token));
+    wrong
+        .clone()
+        .with(0x16, text("gdt_no"))
+        .refused(&[0x86, 0x87], false)?;
+    let nobody = Connect::new(server)
+        .with(0x15, text("TOKEN"))
+        .with(0x16, text(&user.token));
     nobody.refused(&[0x86, 0x87], false)
 }
 
