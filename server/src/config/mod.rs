@@ -147,8 +147,8 @@ pub struct Config {
     #[config(layer_attr(arg(long, value_name = "COUNT")))]
     pub max_connections: u32,
 
-    /// Most MQTT connections of one address (IPv6: of one /64) at a time; 0: no limit. The default is above what a machine with
-    /// the usual ports opens for a load test, and far below what a node has room for.
+    /// Most MQTT connections of one address (IPv6: of one /64) at a time; 0: no limit. With the default a machine can open 20,000
+    /// for a load test; on the internet a lower one is right, unless many users share an address.
     #[config(env = "GODWIT_CONNECTIONS_PER_ADDRESS", default = 25_000)]
     #[config(layer_attr(arg(long, value_name = "COUNT")))]
     pub connections_per_address: u32,
