@@ -5,8 +5,9 @@ mod collect;
 mod gone;
 mod groups;
 mod home;
+mod metrics;
 mod publish;
-mod retained;
+pub(crate) mod retained;
 mod shared;
 mod subscribe;
 #[cfg(test)]
@@ -15,16 +16,12 @@ mod tree;
 mod wildcards;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use godwit_cluster::{Cx, Flow, Loading, Reply};
 use godwit_store::{Outcome, Read, ReadAnswer};
 use godwit_wire::code::Refusal;
 use godwit_wire::command::{Answer, Command, Publish, Route, TopicCommand};
 use godwit_wire::ids::Key;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
 use slab::Slab;
 
 use crate::part::Part;
@@ -32,6 +29,7 @@ use collect::Collecting;
 pub(crate) use collect::{RETAINED_AT_ONCE, RETAINED_BYTES};
 pub(crate) use home::ROUTES;
 use home::TopicHome;
+pub use metrics::Metrics;
 use publish::Publishing;
 use retained::{RETAINED, clear_retained, read_retained};
 pub(crate) use retained::{RETAINED_KEYS, weight};
@@ -58,65 +56,6 @@ const BATCH_OPS: usize = 4_096;
 
 const TIMER_SWEEP: u64 = 0;
 const TIMER_WILDCARDS: u64 = 1;
-
-/// What this part counts; cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct Metrics {
-    publishes: Counter,
-    deliveries: Counter,
-    homes: Gauge,
-    wildcards: Gauge,
-    routes_gone: Counter,
-    shared: Counter,
-    retained_expired: Counter,
-    retained_refused: Counter,
-}
-
-impl Metrics {
-    /// Names them in a registry.
-    pub fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "godwit_topic_publishes",
-            "Publishes on ordinary topics",
-            self.publishes.clone(),
-        );
-        registry.register(
-            "godwit_topic_deliveries",
-            "Users that a publish was for",
-            self.deliveries.clone(),
-        );
-        registry.register(
-            "godwit_topic_keys_loaded",
-            "Topic keys in memory",
-            self.homes.clone(),
-        );
-        registry.register(
-            "godwit_wildcard_routes",
-            "Routes with early wildcards, a worker",
-            self.wildcards.clone(),
-        );
-        registry.register(
-            "godwit_routes_gone",
-            "Routes removed after their session or subscription",
-            self.routes_gone.clone(),
-        );
-        registry.register(
-            "godwit_topic_shared_deliveries",
-            "Publishes that a member of a group took",
-            self.shared.clone(),
-        );
-        registry.register(
-            "godwit_retained_expired",
-            "Retained messages removed when their time was over",
-            self.retained_expired.clone(),
-        );
-        registry.register(
-            "godwit_retained_refused",
-            "Retained publishes refused because their first levels hold too many",
-            self.retained_refused.clone(),
-        );
-    }
-}
 
 /// A step under way; the number of its read, write or ask is its place in the slab.
 #[derive(Debug)]
@@ -237,7 +176,8 @@ impl Topics {
             }
         }
         match command {
-            TopicCommand::Publish(publish) => self.publish(cx, key, publish, reply),
+            TopicCommand::Publish(publish) => self.publish(cx, key, publish, None, reply),
+            TopicCommand::Retain(publish, owner) => self.publish(cx, key, publish, Some(owner), reply),
             TopicCommand::Subscribe { route, retained } => self.subscribe(cx, key, route, retained, reply),
             TopicCommand::Unsubscribe { route } => self.unsubscribe(cx, key, &route, reply),
             TopicCommand::Prune {
@@ -296,8 +236,8 @@ impl Topics {
                     for (name, value) in rows {
                         home.listed = true;
                         match read_retained(&name, value) {
-                            Some(publish) => {
-                                home.retained.get_or_insert_default().put(Arc::new(publish));
+                            Some(kept) => {
+                                home.retained.get_or_insert_default().put(kept);
                             }
                             None => tracing::error!(key = %levels, "a retained row cannot be read"),
                         }
@@ -411,18 +351,19 @@ impl Topics {
             let Some(retained) = home.retained.as_deref_mut() else {
                 continue;
             };
-            let gone = retained.expire(now, EXPIRED_AT_ONCE - ops.len());
+            // Two writes each.
+            let gone = retained.expire(now, (EXPIRED_AT_ONCE - ops.len()) / 2);
             if gone.is_empty() {
                 continue;
             }
             let key = Key::Topic(levels.clone());
-            ops.extend(gone.iter().map(|topic| clear_retained(&key, view, topic)));
-            if ops.len() >= EXPIRED_AT_ONCE {
+            self.metrics.retained_expired.inc_by(gone.len() as u64);
+            gone.iter().for_each(|kept| clear_retained(&key, view, kept, &mut ops));
+            if ops.len() + 1 >= EXPIRED_AT_ONCE {
                 break;
             }
         }
         if !ops.is_empty() {
-            self.metrics.retained_expired.inc_by(ops.len() as u64);
             let tag = self.step(Step::Lazy);
             cx.store(tag, ops);
         }

@@ -8,7 +8,7 @@ use godwit_wire::code::Refusal;
 use godwit_wire::command::{Answer, Command, Publish, Route, Target, UserCommand};
 use godwit_wire::ids::{Key, SessionId, UserId};
 
-use super::retained::{clear_retained, put_retained, retained_slice};
+use super::retained::{Kept, clear_retained, put_retained, retained_slice};
 use super::shared::Sharing;
 use super::{EXPIRED_AT_ONCE, RETAINED_KEYS, Step, Topics, is_for};
 
@@ -41,14 +41,22 @@ impl Publishing {
 }
 
 impl Topics {
-    pub(super) fn publish(&mut self, cx: &mut Cx<'_>, key: &Key, publish: Arc<Publish>, reply: Reply) {
+    /// `owner`: as whose it counts if it is retained.
+    pub(super) fn publish(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: &Key,
+        publish: Arc<Publish>,
+        owner: Option<UserId>,
+        reply: Reply,
+    ) {
         self.metrics.publishes.inc();
         if cx.overfull() {
             // One publish may be for very many users: what waits to be given to them is bounded here.
             cx.answer(reply, Refusal::unavailable().into());
             return;
         }
-        let retained = match self.retain(cx, key, &publish) {
+        let retained = match self.retain(cx, key, &publish, owner) {
             Ok(ops) => ops,
             Err(refusal) => {
                 self.metrics.retained_refused.inc();
@@ -104,7 +112,13 @@ impl Topics {
 
     /// Sets or clears the retained message in memory, if it is one; the writes that make it durable come back. Refused
     /// where its key has too many.
-    fn retain(&mut self, cx: &mut Cx<'_>, key: &Key, publish: &Arc<Publish>) -> Result<Vec<Op>, Refusal> {
+    fn retain(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: &Key,
+        publish: &Arc<Publish>,
+        owner: Option<UserId>,
+    ) -> Result<Vec<Op>, Refusal> {
         let (view, now) = (cx.view(), cx.now().unix_ms);
         let mut ops = Vec::new();
         let Key::Topic(levels) = key else {
@@ -115,18 +129,18 @@ impl Topics {
         };
         if publish.payload.is_empty() {
             let retained = home.retained.as_deref_mut();
-            if retained.is_some_and(|retained| retained.clear(&publish.topic)) {
-                ops.push(clear_retained(key, view, &publish.topic));
+            if let Some(old) = retained.and_then(|retained| retained.clear(&publish.topic)) {
+                clear_retained(key, view, &old, &mut ops);
             }
             return Ok(ops);
         }
         let retained = home.retained.get_or_insert_default();
         let mut checked = retained.check(publish);
         if checked.is_err() {
-            // Two more rows are to follow in the batch.
-            let over = retained.expire(now, EXPIRED_AT_ONCE - 2);
+            // Two writes each, and four more are to follow in the batch.
+            let over = retained.expire(now, EXPIRED_AT_ONCE / 2 - 2);
             self.metrics.retained_expired.inc_by(over.len() as u64);
-            ops.extend(over.iter().map(|topic| clear_retained(key, view, topic)));
+            over.iter().for_each(|kept| clear_retained(key, view, kept, &mut ops));
             checked = retained.check(publish);
         }
         if let Err(refusal) = checked {
@@ -136,7 +150,16 @@ impl Topics {
             }
             return Err(refusal);
         }
-        retained.put(publish.clone());
+        let kept = Kept {
+            publish: publish.clone(),
+            owner,
+        };
+        put_retained(key, view, &kept, &mut ops);
+        if let Some(old) = retained.put(kept.clone()) {
+            old.leave_to(&kept, &mut ops);
+        } else {
+            ops.extend(kept.listed());
+        }
         if !std::mem::replace(&mut home.listed, true) {
             ops.push(Op::Insert {
                 table: RETAINED_KEYS,
@@ -145,7 +168,6 @@ impl Topics {
                 value: bytes::Bytes::new(),
             });
         }
-        ops.push(put_retained(key, view, publish));
         Ok(ops)
     }
 

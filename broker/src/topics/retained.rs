@@ -8,10 +8,11 @@ use bytes::Bytes;
 use godwit_store::{Kind, Op, Table, View};
 use godwit_wire::code::{Code, Refusal};
 use godwit_wire::command::Publish;
-use godwit_wire::ids::Key;
-use godwit_wire::proto::stored::StoredPublish;
+use godwit_wire::ids::{Key, UserId};
+use godwit_wire::proto::stored::{PublishProperties, StoredPublish};
 use godwit_wire::topic::matches;
 use prost::Message;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::home::partition;
 
@@ -26,6 +27,13 @@ pub(crate) const RETAINED_KEYS: Table = Table {
     id: 222,
     kind: Kind::Set,
     name: "retained_keys",
+};
+
+/// Whose they are: `(user; hash of the topic) → bytes`, written with the row of the message.
+pub(crate) const RETAINED_OF: Table = Table {
+    id: 223,
+    kind: Kind::Set,
+    name: "retained_of",
 };
 
 /// Slices of [`RETAINED_KEYS`]: part of the on-disk format.
@@ -43,7 +51,8 @@ pub(crate) fn retained_slice(levels: &str) -> Bytes {
     Bytes::copy_from_slice(&slice.to_be_bytes())
 }
 
-pub(crate) fn put_retained(key: &Key, view: View, publish: &Publish) -> Op {
+pub(crate) fn put_retained(key: &Key, view: View, kept: &Kept, ops: &mut Vec<Op>) {
+    let publish = &*kept.publish;
     let value = (!publish.payload.is_empty()).then(|| {
         let stored = StoredPublish {
             topic: String::new(),
@@ -52,24 +61,26 @@ pub(crate) fn put_retained(key: &Key, view: View, publish: &Publish) -> Op {
             retain: true,
             properties: publish.properties.as_deref().cloned(),
             expires_at: publish.expires_at.unwrap_or_default(),
+            owner: kept.owner.map(UserId::to_bytes).unwrap_or_default(),
             ..StoredPublish::default()
         };
         stored.encode_to_vec().into()
     });
     let name = Bytes::copy_from_slice(publish.topic.as_bytes());
-    Op::Put {
+    ops.push(Op::Put {
         table: RETAINED,
         partition: partition(key),
         name,
         view,
         value,
-    }
+    });
 }
 
 /// A retained message from its row.
-pub(crate) fn read_retained(name: &[u8], value: Bytes) -> Option<Publish> {
+pub(crate) fn read_retained(name: &[u8], value: Bytes) -> Option<Kept> {
     let stored = StoredPublish::decode(value).ok()?;
-    Some(Publish {
+    let owner = UserId::from_slice(&stored.owner);
+    let publish = Publish {
         topic: std::str::from_utf8(name).ok()?.into(),
         payload: stored.payload,
         qos: u8::try_from(stored.qos).ok()?.min(2),
@@ -78,42 +89,96 @@ pub(crate) fn read_retained(name: &[u8], value: Bytes) -> Option<Publish> {
         properties: stored.properties.map(Box::new),
         from: None,
         message_id: None,
+    };
+    Some(Kept {
+        publish: Arc::new(publish),
+        owner,
     })
 }
 
 /// About how many bytes a retained message takes in memory.
 pub(crate) fn weight(publish: &Publish) -> usize {
-    let properties = publish.properties.as_deref().map_or(0, Message::encoded_len);
-    ENTRY_BYTES + 2 * publish.topic.len() + publish.payload.len() + properties
+    weight_of(&publish.topic, publish.payload.len(), publish.properties.as_deref())
+}
+
+/// As [`weight`], of one that may become a retained message.
+pub(crate) fn weight_of(topic: &str, payload: usize, properties: Option<&PublishProperties>) -> usize {
+    ENTRY_BYTES + 2 * topic.len() + payload + properties.map_or(0, Message::encoded_len)
+}
+
+/// A topic in [`RETAINED_OF`].
+pub(crate) fn owned_element(topic: &str) -> Bytes {
+    Bytes::copy_from_slice(&xxh3_128(topic.as_bytes()).to_be_bytes())
+}
+
+/// A retained message.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Kept {
+    pub(crate) publish: Arc<Publish>,
+    /// As whose it counts.
+    pub(crate) owner: Option<UserId>,
+}
+
+impl Kept {
+    /// It counts from now on.
+    pub(crate) fn listed(&self) -> Option<Op> {
+        let bytes = u32::try_from(weight(&self.publish)).unwrap_or(u32::MAX);
+        self.owner.map(|owner| Op::Insert {
+            table: RETAINED_OF,
+            partition: owner.to_bytes(),
+            element: owned_element(&self.publish.topic),
+            value: Bytes::copy_from_slice(&bytes.to_be_bytes()),
+        })
+    }
+
+    fn unlisted(&self) -> Option<Op> {
+        self.owner.map(|owner| Op::Remove {
+            table: RETAINED_OF,
+            partition: owner.to_bytes(),
+            element: owned_element(&self.publish.topic),
+        })
+    }
+
+    /// Another takes its place.
+    pub(crate) fn leave_to(&self, next: &Self, ops: &mut Vec<Op>) {
+        if self.owner != next.owner {
+            ops.extend(self.unlisted());
+        }
+        if self.owner != next.owner || weight(&self.publish) != weight(&next.publish) {
+            ops.extend(next.listed());
+        }
+    }
 }
 
 /// Retained messages of one key.
 #[derive(Debug, Default)]
 pub(crate) struct Retained {
-    by_topic: BTreeMap<Box<str>, Arc<Publish>>,
+    by_topic: BTreeMap<Box<str>, Kept>,
     bytes: usize,
     /// No message ends before this time, milliseconds since 1970; 0: none ends.
     first_end: u64,
 }
 
 impl Retained {
-    /// Sets a message, whatever there is already.
-    pub(crate) fn put(&mut self, publish: Arc<Publish>) {
+    /// Sets a message, whatever there is already; that comes back.
+    pub(crate) fn put(&mut self, kept: Kept) -> Option<Kept> {
+        let publish = &*kept.publish;
         if let Some(end) = publish.expires_at
             && (self.first_end == 0 || end < self.first_end)
         {
             self.first_end = end;
         }
-        self.bytes += weight(&publish);
-        if let Some(old) = self.by_topic.insert(publish.topic.clone(), publish) {
-            self.bytes -= weight(&old);
-        }
+        self.bytes += weight(publish);
+        let old = self.by_topic.insert(publish.topic.clone(), kept);
+        self.bytes -= old.as_ref().map_or(0, |old| weight(&old.publish));
+        old
     }
 
     /// Whether a message may be set: `quota` beyond the bounds of the key, unless it takes the place of one that is not
     /// smaller.
     pub(crate) fn check(&self, publish: &Publish) -> Result<(), Refusal> {
-        let old = self.by_topic.get(&publish.topic).map_or(0, |old| weight(old));
+        let old = self.by_topic.get(&publish.topic);
+        let old = old.map_or(0, |old| weight(&old.publish));
         let new = weight(publish);
         let more = old == 0 && self.by_topic.len() >= KEY_MESSAGES;
         let larger = new > old && self.bytes - old + new > KEY_BYTES;
@@ -124,27 +189,27 @@ impl Retained {
         Ok(())
     }
 
-    /// Takes a message out. `false`: there was none.
-    pub(crate) fn clear(&mut self, topic: &str) -> bool {
-        let old = self.by_topic.remove(topic);
-        self.bytes -= old.as_deref().map_or(0, weight);
-        old.is_some()
+    /// Takes a message out, if there is one.
+    pub(crate) fn clear(&mut self, topic: &str) -> Option<Kept> {
+        let old = self.by_topic.remove(topic)?;
+        self.bytes -= weight(&old.publish);
+        Some(old)
     }
 
-    /// Takes out at most `limit` messages whose time is over, by topic.
-    pub(crate) fn expire(&mut self, now_ms: u64, limit: usize) -> Vec<Box<str>> {
+    /// Takes out at most `limit` messages whose time is over.
+    pub(crate) fn expire(&mut self, now_ms: u64, limit: usize) -> Vec<Kept> {
         if self.first_end == 0 || self.first_end > now_ms {
             return Vec::new();
         }
-        let over = |publish: &Publish| publish.expires_at.is_some_and(|end| end <= now_ms);
-        let all = self.by_topic.values().filter(|publish| over(publish));
-        let gone: Vec<Box<str>> = all.take(limit).map(|publish| publish.topic.clone()).collect();
-        for topic in &gone {
-            self.clear(topic);
+        let over = |kept: &&Kept| kept.publish.expires_at.is_some_and(|end| end <= now_ms);
+        let all = self.by_topic.values().filter(over);
+        let gone: Vec<Kept> = all.take(limit).cloned().collect();
+        for kept in &gone {
+            self.clear(&kept.publish.topic);
         }
         // At the limit some of those that are left are over too: the old time stands.
         if gone.len() < limit {
-            let ends = self.by_topic.values().filter_map(|publish| publish.expires_at);
+            let ends = self.by_topic.values().filter_map(|kept| kept.publish.expires_at);
             self.first_end = ends.min().unwrap_or(0);
         }
         gone
@@ -154,10 +219,10 @@ impl Retained {
     pub(crate) fn matching(&self, filter: &str, now_ms: u64) -> Vec<Arc<Publish>> {
         let alive = |publish: &&Arc<Publish>| publish.expires_at.is_none_or(|end| end > now_ms);
         if !filter.contains(['+', '#']) {
-            let one = self.by_topic.get(filter).into_iter();
+            let one = self.by_topic.get(filter).map(|kept| &kept.publish).into_iter();
             return one.filter(alive).cloned().collect();
         }
-        let all = self.by_topic.values();
+        let all = self.by_topic.values().map(|kept| &kept.publish);
         all.filter(|publish| matches(filter, &publish.topic))
             .filter(alive)
             .cloned()
@@ -165,23 +230,24 @@ impl Retained {
     }
 }
 
-/// The row that says that a topic has no retained message.
-pub(crate) fn clear_retained(key: &Key, view: View, topic: &str) -> Op {
-    Op::Put {
+/// The row that says that a topic has its retained message no longer; it counts as nobody's. Two writes at most.
+pub(crate) fn clear_retained(key: &Key, view: View, kept: &Kept, ops: &mut Vec<Op>) {
+    ops.push(Op::Put {
         table: RETAINED,
         partition: partition(key),
-        name: Bytes::copy_from_slice(topic.as_bytes()),
+        name: Bytes::copy_from_slice(kept.publish.topic.as_bytes()),
         view,
         value: None,
-    }
+    });
+    ops.extend(kept.unlisted());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn publish(topic: &str, bytes: usize, expires_at: Option<u64>) -> Arc<Publish> {
-        Arc::new(Publish {
+    fn publish(topic: &str, bytes: usize, expires_at: Option<u64>) -> Kept {
+        let publish = Arc::new(Publish {
             topic: topic.into(),
             payload: vec![b'x'; bytes].into(),
             qos: 1,
@@ -190,21 +256,67 @@ mod tests {
             properties: None,
             from: None,
             message_id: None,
-        })
+        });
+        Kept {
+            publish,
+            owner: None,
+        }
     }
 
     #[test]
     fn a_retained_message_reads_back_from_its_row() {
-        let original = publish("a/b/c", 1, Some(99));
-        let Op::Put {
-            name,
-            value: Some(value),
-            ..
-        } = put_retained(&Key::Topic("a/b".into()), 1, &original)
-        else {
-            panic!("a put")
+        for owner in [None, Some(UserId::fresh())] {
+            let original = Kept {
+                owner,
+                ..publish("a/b/c", 1, Some(99))
+            };
+            let mut ops = Vec::new();
+            put_retained(&Key::Topic("a/b".into()), 1, &original, &mut ops);
+            let Some(Op::Put {
+                name,
+                value: Some(value),
+                ..
+            }) = ops.pop()
+            else {
+                panic!("a put")
+            };
+            assert_eq!(read_retained(&name, value), Some(original));
+        }
+    }
+
+    /// As whose it counts, and what is written besides its row.
+    #[test]
+    fn a_message_counts_as_its_last_publishers_until_it_is_gone() {
+        let (alice, bob) = (UserId::fresh(), UserId::fresh());
+        let of = |owner, bytes| Kept {
+            owner: Some(owner),
+            ..publish("t", bytes, None)
         };
-        assert_eq!(read_retained(&name, value).as_ref(), Some(&*original));
+        let writes = |ops: &[Op]| {
+            let mut writes = Vec::new();
+            for op in ops {
+                match op {
+                    Op::Insert { partition, .. } => writes.push((true, partition.clone())),
+                    Op::Remove { partition, .. } => writes.push((false, partition.clone())),
+                    _ => {}
+                }
+            }
+            writes
+        };
+        let replaced = |old: Kept, new: Kept| {
+            let mut ops = Vec::new();
+            old.leave_to(&new, &mut ops);
+            writes(&ops)
+        };
+        let (a, b) = (alice.to_bytes(), bob.to_bytes());
+        assert_eq!(writes(&[of(alice, 1).listed().unwrap()]), [(true, a.clone())]);
+        assert_eq!(replaced(of(alice, 1), of(alice, 1)), []);
+        assert_eq!(replaced(of(alice, 1), of(alice, 2)), [(true, a.clone())]);
+        assert_eq!(replaced(of(alice, 1), of(bob, 1)), [(false, a.clone()), (true, b)]);
+        assert_eq!(replaced(of(alice, 1), publish("t", 1, None)), [(false, a.clone())]);
+        let mut ops = Vec::new();
+        clear_retained(&Key::Topic("t".into()), 1, &of(alice, 1), &mut ops);
+        assert_eq!(writes(&ops), [(false, a)]);
     }
 
     #[test]
@@ -212,14 +324,14 @@ mod tests {
         let mut retained = Retained::default();
         for n in 0..KEY_MESSAGES {
             let one = publish(&n.to_string(), 1, None);
-            assert!(retained.check(&one).is_ok(), "message {n}");
+            assert!(retained.check(&one.publish).is_ok(), "message {n}");
             retained.put(one);
         }
         let code = |result: Result<(), Refusal>| result.map_err(|refusal| refusal.code);
-        assert_eq!(code(retained.check(&publish("more", 1, None))), Err(Code::Quota));
-        assert!(retained.check(&publish("7", 1, None)).is_ok());
-        assert!(retained.clear("8") && !retained.clear("8"));
-        assert!(retained.check(&publish("more", 1, None)).is_ok());
+        assert_eq!(code(retained.check(&publish("more", 1, None).publish)), Err(Code::Quota));
+        assert!(retained.check(&publish("7", 1, None).publish).is_ok());
+        assert!(retained.clear("8").is_some() && retained.clear("8").is_none());
+        assert!(retained.check(&publish("more", 1, None).publish).is_ok());
 
         let mut retained = Retained::default();
         let quarter = KEY_BYTES / 4;
@@ -227,16 +339,16 @@ mod tests {
             retained.put(publish(topic, quarter, None));
         }
         assert_eq!(
-            code(retained.check(&publish("d", quarter, None))),
+            code(retained.check(&publish("d", quarter, None).publish)),
             Err(Code::Quota)
         );
         assert_eq!(
-            code(retained.check(&publish("a", quarter * 3, None))),
+            code(retained.check(&publish("a", quarter * 3, None).publish)),
             Err(Code::Quota)
         );
-        assert!(retained.check(&publish("a", quarter, None)).is_ok());
+        assert!(retained.check(&publish("a", quarter, None).publish).is_ok());
         for topic in ["a", "b", "c"] {
-            assert!(retained.clear(topic));
+            assert!(retained.clear(topic).is_some());
         }
         assert_eq!(retained.bytes, 0);
     }

@@ -39,6 +39,10 @@ pub struct UsersConfig {
     pub publishes_per_second: u32,
     /// And bytes of topic, payload and properties.
     pub publish_bytes_per_second: u32,
+    /// Most retained messages of a user under all topics; 0: no limit but the topics'. May be overrun by what was under way.
+    pub retained_messages: u32,
+    /// And most bytes of them, with their topics twice, properties, and 256 for each.
+    pub retained_bytes: u64,
     /// Longest keep-alive, seconds; 0: what clients ask for. Only clients of MQTT 5 can be told.
     pub max_keep_alive: u16,
     /// Highest QoS of what clients publish, wills too.
@@ -59,6 +63,8 @@ impl Default for UsersConfig {
             session_log_bytes: 64 * 1024 * 1024,
             publishes_per_second: 0,
             publish_bytes_per_second: 0,
+            retained_messages: 0,
+            retained_bytes: 0,
             max_keep_alive: 0,
             max_qos: 2,
         }

@@ -81,6 +81,8 @@ pub(crate) enum What {
     MailRows(SessionId, Asked, Box<Vec<(u64, MailboxEntry)>>),
     /// Read: a page of the log of a session that left work of groups.
     EstatePage(SessionId),
+    /// Read: which retained messages are the user's.
+    Retaining,
     /// Read: the user behind a name in a topic.
     Name(ConnId),
     /// Read: due rows of a shard.
@@ -324,7 +326,10 @@ impl Env<'_, '_> {
     /// Publishes on an ordinary topic.
     pub(crate) fn ask_topic(&mut self, what: What, publish: Arc<Publish>) {
         let key = Key::of_topic(&publish.topic);
-        let command = Command::Topic(TopicCommand::Publish(publish));
+        let command = Command::Topic(match publish.retain {
+            true => TopicCommand::Retain(publish, self.user),
+            false => TopicCommand::Publish(publish),
+        });
         self.ask(what, key, command);
     }
 }

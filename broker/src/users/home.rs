@@ -16,6 +16,7 @@ use super::mailbox::{self, Mailbox};
 use super::owed::Owed;
 use super::rates::Rates;
 use super::receipts::Receipts;
+use super::retaining::Retaining;
 use super::retention;
 use super::retries::{self, Previous};
 use super::rows::{
@@ -47,6 +48,7 @@ pub(crate) struct Home {
     /// Work of groups that sessions left.
     pub(crate) leaving: Option<Box<Leaving>>,
     pub(crate) rates: Option<Box<Rates>>,
+    pub(crate) retaining: Option<Box<Retaining>>,
     /// Submitted, asked or read, and not come back.
     pub(crate) outstanding: u32,
     /// When something was last done, for going idle.
@@ -256,6 +258,7 @@ impl Home {
             receipts: None,
             leaving: None,
             rates: None,
+            retaining: None,
             outstanding: 0,
             touched_ms: 0,
             idle_timer: false,

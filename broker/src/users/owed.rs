@@ -105,6 +105,7 @@ impl Owed {
                 qos: u32::from(share.qos),
                 retain: share.retain,
             }),
+            owner: Bytes::new(),
         }
         .encode_to_vec()
         .into()

@@ -13,6 +13,7 @@ use super::answer::{Done, Waits};
 use super::env::{Env, What};
 use super::home::Home;
 use super::in2::Begun;
+use super::retaining::may_retain;
 use super::retries::{self, Retry};
 use super::session::{Live, Session};
 use super::target::{Asker, Target, ask, is_implicit};
@@ -31,7 +32,8 @@ pub(crate) const QOS: u8 = 0x9B;
 
 /// Reasons of a pause.
 pub(crate) const PAUSED_FULL: u8 = 1;
-const PAUSED_NAME: u8 = 2;
+/// What a publish needs is read first.
+pub(crate) const PAUSED_NAME: u8 = 2;
 
 /// A QoS 1 or 2 publish that is not acknowledged.
 pub(crate) struct Inbound {
@@ -111,6 +113,9 @@ impl Home {
         if !self.meter(env, conn, &packet) {
             return;
         }
+        let Some(packet) = self.know_retained(env, conn, packet) else {
+            return;
+        };
         let name = match classify_publish(&packet.topic) {
             Ok(
                 PublishTopic::Send(ConversationName::With(name), _)
@@ -172,9 +177,26 @@ impl Home {
         self.take_publish(env, conn, packet, failed);
     }
 
+    /// What a parked publish waited for is known, or could not be read.
+    pub(crate) fn go_on_parked(&mut self, env: &mut Env<'_, '_>, conn: ConnId, failed: bool) {
+        let Some(live) = self
+            .session_at(conn)
+            .and_then(|session| session.live.as_deref_mut())
+        else {
+            return;
+        };
+        if let Some(packet) = live.parked.take() {
+            live.pause(env, PAUSED_NAME, false);
+            self.take_publish(env, conn, packet, failed);
+        }
+    }
+
     fn take_publish(&mut self, env: &mut Env<'_, '_>, conn: ConnId, packet: Box<PublishIn>, failed: bool) {
         let Home {
-            sessions, previous, ..
+            sessions,
+            previous,
+            retaining,
+            ..
         } = self;
         let at = |session: &Session| session.live.as_ref().is_some_and(|live| live.conn == conn);
         let Some(session) = sessions.iter_mut().find(|session| at(session)) else {
@@ -230,6 +252,7 @@ impl Home {
                 retry.as_ref(),
             ),
         };
+        let target = target.and_then(|target| may_retain(retaining, env, target));
         // Only what needs it: a send without an id of its own. Also of one that is refused now: what it was named on the
         // connection before may be stored, and the next one must find it by that name.
         let retry = retry.filter(|_| match &target {

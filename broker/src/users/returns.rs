@@ -105,6 +105,7 @@ impl Users {
             }
             What::EstatePage(session) => home.estate_page(env, session, answers),
             What::Name(conn) => home.name_read(env, conn, answers),
+            What::Retaining => home.retained_read(env, answers),
             _ => {}
         });
     }

@@ -17,6 +17,7 @@ use super::due::Look;
 use super::env::{Env, What};
 use super::home::Home;
 use super::publish_in::QOS;
+use super::retaining::count_retained;
 use super::rows::{Name, WillRow};
 use super::session::Session;
 use super::target::is_as_said;
@@ -98,6 +99,9 @@ impl Home {
     ) {
         // Looked at only by a later start of this node: this one learns of the end from its connection.
         let look_at = env.unix_ms();
+        if will.retain {
+            self.know_retained_soon(env);
+        }
         let row = WillRow {
             topic: will.topic.to_string(),
             payload: will.payload.clone(),
@@ -284,7 +288,6 @@ impl Home {
             self.end_will(env, session, number);
             return;
         }
-        will.firing = true;
         let publish = Publish {
             topic: row.topic.as_str().into(),
             payload: row.payload.clone(),
@@ -296,6 +299,14 @@ impl Home {
             // What took it before a crash, or before another refused it, takes it once.
             message_id: MessageId::from_slice(&row.message_id),
         };
+        if count_retained(&mut self.retaining, env, &publish).is_err() {
+            env.metrics().refused.inc();
+            self.end_will(env, session, number);
+            return;
+        }
+        if let Some(will) = self.will(session, number) {
+            will.firing = true;
+        }
         env.ask_topic(What::Will(session, number), Arc::new(publish));
     }
 

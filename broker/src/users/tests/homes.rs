@@ -65,7 +65,7 @@ impl Rig {
             }
             TopicCommand::Share { .. } | TopicCommand::Member { .. } => panic!("it knows no groups"),
             TopicCommand::Retained { .. } => self.answer(reply, Answer::Retained(Vec::new())),
-            TopicCommand::Publish(publish) => {
+            TopicCommand::Publish(publish) | TopicCommand::Retain(publish, _) => {
                 self.published.push(publish.clone());
                 if publish.retain {
                     self.retained.insert(publish.topic.to_string(), publish.clone());

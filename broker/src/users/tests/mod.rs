@@ -20,6 +20,7 @@ mod qos2_model;
 mod quotas;
 mod rates;
 mod retained;
+mod retaining;
 mod rig;
 mod sessions;
 pub(crate) mod store;

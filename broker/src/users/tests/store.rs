@@ -71,6 +71,13 @@ impl MemStore {
             .insert(seq, (self.view, row));
     }
 
+    /// As if it had been in the set before.
+    pub(crate) fn put_element(&self, table: u16, partition: Bytes, element: Bytes, value: Bytes) {
+        let mut state = self.state.lock().unwrap();
+        let rows = state.rows.entry((table, partition)).or_default();
+        rows.insert(element, value);
+    }
+
     pub(crate) fn put_fact(&self, table: u16, key: &str, value: Bytes) {
         let key = Bytes::copy_from_slice(key.as_bytes());
         self.state.lock().unwrap().facts.insert((table, key), value);
