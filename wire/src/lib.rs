@@ -10,6 +10,7 @@ pub mod ids;
 pub mod json;
 pub mod limits;
 pub mod topic;
+mod topic_command;
 
 /// Types generated from `proto/`.
 #[allow(missing_docs, unreachable_pub, clippy::all)]

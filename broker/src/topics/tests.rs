@@ -1,5 +1,7 @@
 //! Topics' homes by their calls, on a store in memory: bounds of what is retained, loads, routes that come and go.
 
+mod shared;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -26,6 +28,9 @@ struct Rig {
     delivered: Vec<SessionId>,
     /// Sessions that are no more.
     gone: Vec<SessionId>,
+    /// Members of groups whose client is not connected, and those whose log is full.
+    away: Vec<SessionId>,
+    full: Vec<SessionId>,
 }
 
 impl Rig {
@@ -48,6 +53,8 @@ impl Rig {
             topics: Topics::new(Metrics::default()),
             delivered: Vec::new(),
             gone: Vec::new(),
+            away: Vec::new(),
+            full: Vec::new(),
         }
     }
 
@@ -87,7 +94,7 @@ impl Rig {
                         self.harness
                             .with(RoleId::Broker, |cx| cx.answer(reply, Answer::Kept { gone }));
                     }
-                    other => panic!("{other:?}"),
+                    command => self.share(command, reply),
                 }
             }
             while let Some(tag) = self.harness.take_timer() {

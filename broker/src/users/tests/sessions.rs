@@ -102,7 +102,8 @@ fn filters_are_granted_by_form_scope_and_acl() {
         ("me/#", 0x87),
         ("me/live", 0x87),
         ("u/x/inbox", 0x87),
-        ("$share/g/iot/alice/x", 0x9E),
+        ("$share/g/iot/alice/x", 2),
+        ("$share/g/iot/bob/x", 0x87),
         ("a/#/b", 0x8F),
     ];
     for (filter, code) in expected {

@@ -135,7 +135,7 @@ fn subscription_identifier_from_a_client_is_refused(server: &Server) -> Outcome 
     told(server, &out.bytes(server.version), &[0x81, 0x82])
 }
 
-/// Not served yet: announced as 0, and one sent all the same is refused.
+/// One above the announced maximum, which may be 0.
 fn topic_alias_is_refused(server: &Server) -> Outcome {
     let client = Client::new(server)?;
     let maximum = match client.connack.prop(0x22) {
@@ -193,7 +193,7 @@ fn no_reasons_when_not_asked_for(server: &Server) -> Outcome {
     let mut bytes = subscribe(
         server.version,
         1,
-        &[("$share/g/a", 1), (&denied, 1), ("me/inbox", 1)],
+        &[("$share//a", 1), (&denied, 1), ("me/inbox", 1)],
         &[],
     );
     bytes.extend(unsubscribe(
@@ -369,7 +369,7 @@ fn payload_format_is_checked(server: &Server) -> Outcome {
     let answer = client.next()?;
     match answer.kind {
         PUBACK if answer.code == 0x99 => client.ping(),
-        PUBACK | PUBLISH if answer.code == 0 => Ok(()),
+        PUBACK | PUBLISH if answer.code == 0 && !server.own => Ok(()),
         _ => check(answer.code == 0x99, || answer.short()),
     }
 }

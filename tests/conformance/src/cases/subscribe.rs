@@ -3,7 +3,7 @@
 use super::{Case, cases, check};
 use crate::client::{Client, Connect, Outcome};
 use crate::server::{DENIED, Server};
-use crate::wire::{DISCONNECT, Out, SUBACK, Value, packet, subscribe};
+use crate::wire::{Out, SUBACK, Value, packet, subscribe};
 
 pub(crate) const CASES: &[Case] = cases!("subscribe";
     Both: suback_answers_with_the_identifier, codes_are_in_order, all_three_qos_are_granted,
@@ -12,9 +12,7 @@ pub(crate) const CASES: &[Case] = cases!("subscribe";
         misplaced_wildcards_are_refused, empty_filter_is_refused, same_filter_replaces,
         replacing_loses_nothing, many_filters_in_one, works_as_soon_as_acknowledged,
         missing_options_are_refused;
-    V311: shared_filters_are_refused_quietly;
-    V5: no_local_keeps_own_messages_away, no_local_on_a_shared_filter_is_refused,
-        shared_filters_are_refused, shared_filters_without_a_name_are_refused,
+    V5: no_local_keeps_own_messages_away,
         retain_handling_3_is_refused, identifiers_come_with_messages, identifier_value_0_is_refused,
         identifier_twice_is_refused, identifier_is_replaced, identifier_and_options_survive_a_resume;
 );
@@ -202,59 +200,6 @@ fn works_as_soon_as_acknowledged(server: &Server) -> Outcome {
         reader.take("x")?;
     }
     Ok(())
-}
-
-fn shared_filters_are_refused_quietly(server: &Server) -> Outcome {
-    let topic = server.name("t");
-    let mut client = Client::new(server)?;
-    let codes = client.subscribe_all(&[(&format!("$share/group/{topic}"), 1), (&topic, 1)], &[])?;
-    check(codes == [0x80, 1], || format!("{codes:02x?}"))
-}
-
-/// Not served yet: announced so, and refused.
-fn shared_filters_are_refused(server: &Server) -> Outcome {
-    let topic = server.name("t");
-    let mut client = Client::new(server)?;
-    check(client.connack.prop(0x2A) == Some(&Value::Byte(0)), || {
-        "CONNACK does not say that shared subscriptions are not available".into()
-    })?;
-    for filter in [
-        format!("$share/group/{topic}"),
-        "$share/group/+/#".into(),
-        "$share/g/#".into(),
-    ] {
-        let codes = client.subscribe_all(&[(&filter, 1), (&topic, 1)], &[])?;
-        check(codes == [0x9E, 1], || format!("{filter}: {codes:02x?}"))?;
-    }
-    Ok(())
-}
-
-fn shared_filters_without_a_name_are_refused(server: &Server) -> Outcome {
-    [
-        "$share//a",
-        "$share/a",
-        "$share/",
-        "$share/a+/b",
-        "$share/a#/b",
-        "$share/+/b",
-        "$share/g/",
-    ]
-    .into_iter()
-    .try_for_each(|filter| not_granted(server, filter))
-}
-
-/// A protocol error, or refused as all shared subscriptions are as long as they are not served.
-fn no_local_on_a_shared_filter_is_refused(server: &Server) -> Outcome {
-    let mut client = Client::new(server)?;
-    client.send(&subscribe(server.version, 1, &[("$share/group/a", 0x05)], &[]))?;
-    let answer = client.next()?;
-    if client.connack.prop(0x2A) == Some(&Value::Byte(0)) && answer.kind == SUBACK {
-        return check(answer.codes == [0x9E], || answer.short());
-    }
-    check(answer.kind == DISCONNECT && answer.code == 0x82, || {
-        answer.short()
-    })?;
-    client.ended()
 }
 
 fn no_local_keeps_own_messages_away(server: &Server) -> Outcome {

@@ -1,0 +1,64 @@
+//! What topics' homes count. What it means is said where it is counted.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// What this part counts; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    pub(super) publishes: Counter,
+    pub(super) deliveries: Counter,
+    pub(super) homes: Gauge,
+    pub(super) wildcards: Gauge,
+    pub(super) routes_gone: Counter,
+    pub(super) shared: Counter,
+    pub(super) retained_expired: Counter,
+    pub(super) retained_refused: Counter,
+}
+
+impl Metrics {
+    /// Names them in a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "godwit_topic_publishes",
+            "Publishes on ordinary topics",
+            self.publishes.clone(),
+        );
+        registry.register(
+            "godwit_topic_deliveries",
+            "Users that a publish was for",
+            self.deliveries.clone(),
+        );
+        registry.register(
+            "godwit_topic_keys_loaded",
+            "Topic keys in memory",
+            self.homes.clone(),
+        );
+        registry.register(
+            "godwit_wildcard_routes",
+            "Routes with early wildcards, a worker",
+            self.wildcards.clone(),
+        );
+        registry.register(
+            "godwit_routes_gone",
+            "Routes removed after their session or subscription",
+            self.routes_gone.clone(),
+        );
+        registry.register(
+            "godwit_topic_shared_deliveries",
+            "Publishes that a member of a group took",
+            self.shared.clone(),
+        );
+        registry.register(
+            "godwit_retained_expired",
+            "Retained messages removed when their time was over",
+            self.retained_expired.clone(),
+        );
+        registry.register(
+            "godwit_retained_refused",
+            "Retained publishes refused because their first levels hold too many",
+            self.retained_refused.clone(),
+        );
+    }
+}

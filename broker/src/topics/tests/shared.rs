@@ -1,0 +1,185 @@
+//! Groups by their topics' homes' calls: whom a publish is given to, and who is asked when that one cannot take it.
+
+use godwit_wire::code::Refusal;
+
+use super::*;
+
+impl Rig {
+    /// A member is asked.
+    pub(super) fn share(&mut self, command: Command, reply: Reply) {
+        let Command::User(UserCommand::Share { session, waits, .. }) = command else {
+            panic!("{command:?}")
+        };
+        let answer = if self.gone.contains(&session) {
+            Answer::Kept { gone: vec![session] }
+        } else if self.full.contains(&session) {
+            Answer::Refused(Refusal::unavailable())
+        } else if self.away.contains(&session) && !waits {
+            Answer::Away
+        } else {
+            self.delivered.push(session);
+            Answer::Kept { gone: Vec::new() }
+        };
+        self.harness.with(RoleId::Broker, |cx| cx.answer(reply, answer));
+    }
+
+    fn members(&mut self, filter: &str, count: usize) -> Vec<Route> {
+        let member = |_| Route {
+            qos: 1,
+            ..route(filter)
+        };
+        let all: Vec<Route> = (0..count).map(member).collect();
+        for one in &all {
+            assert!(matches!(self.subscribe(one), Some(Answer::Retained(_))));
+        }
+        all
+    }
+
+    /// Who got one more publish.
+    fn one(&mut self, topic: &str) -> Vec<SessionId> {
+        self.delivered.clear();
+        let answer = self.publish(not_retained(topic));
+        assert!(matches!(answer, Some(Answer::Published { .. })), "{answer:?}");
+        std::mem::take(&mut self.delivered)
+    }
+}
+
+fn not_retained(topic: &str) -> Publish {
+    Publish {
+        retain: false,
+        ..publish(topic, 1)
+    }
+}
+
+/// A filter whose routes are with its topic's key, and one of which every worker has a copy.
+const FILTERS: [&str; 2] = ["$share/g/iot/alice/+", "$share/g/+/alice/#"];
+
+#[test]
+fn a_member_that_is_away_or_full_is_passed_over_and_one_that_is_gone_loses_its_route() {
+    for filter in FILTERS {
+        let mut rig = Rig::new();
+        let all = rig.members(filter, 4);
+        rig.away.push(all[0].session);
+        rig.gone.push(all[1].session);
+        rig.full.push(all[2].session);
+        for _ in 0..8 {
+            assert_eq!(rig.one("iot/alice/1"), [all[3].session], "{filter}");
+        }
+        assert_eq!(rig.store.rows_of_table(ROUTES.id), 3);
+        // The others cannot take it now: whoever is away is given it to keep.
+        rig.gone.push(all[3].session);
+        rig.full.clear();
+        rig.gone.push(all[2].session);
+        assert_eq!(rig.one("iot/alice/1"), [all[0].session]);
+        rig.gone.push(all[0].session);
+        let answer = rig.publish(not_retained("iot/alice/1"));
+        assert!(matches!(answer, Some(Answer::Published { matched: false })));
+        assert_eq!(rig.store.rows_of_table(ROUTES.id), 0);
+        assert_eq!(rig.topics.wildcards.len(), 0);
+    }
+}
+
+#[test]
+fn a_publish_that_no_member_can_take_now_is_refused() {
+    let mut rig = Rig::new();
+    let all = rig.members(FILTERS[0], 2);
+    rig.full.extend(all.iter().map(|one| one.session));
+    let refused = rig.publish(not_retained("iot/alice/1"));
+    assert_eq!(code(refused), Some(Code::Unavailable));
+}
+
+#[test]
+fn members_are_there_after_a_start_and_nobody_is_connected_until_it_says_so() {
+    for filter in FILTERS {
+        let mut rig = Rig::new();
+        let all = rig.members(filter, 3);
+        let mut rig = Rig::on(rig.store.durable());
+        rig.away.extend(all.iter().map(|one| one.session));
+        let mut got: Vec<SessionId> = (0..3).flat_map(|_| rig.one("iot/alice/1")).collect();
+        got.sort_unstable();
+        let mut expected: Vec<SessionId> = all.iter().map(|one| one.session).collect();
+        expected.sort_unstable();
+        assert_eq!(got, expected, "each once");
+        rig.away.retain(|one| *one != all[1].session);
+        let came = |here| TopicCommand::Member {
+            filter: filter.into(),
+            session: all[1].session,
+            here,
+        };
+        rig.ask(&filter_key(filter), came(true));
+        // It is live interest: nothing in the store says that it is here.
+        rig.pass(2 * IDLE_MS);
+        for _ in 0..3 {
+            assert_eq!(rig.one("iot/alice/1"), [all[1].session]);
+        }
+        rig.ask(&filter_key(filter), came(false));
+        rig.pass(2 * IDLE_MS);
+        assert!(rig.topics.homes.is_empty());
+    }
+}
+
+#[test]
+fn what_a_member_leaves_is_given_to_another_or_to_nobody() {
+    for filter in FILTERS {
+        let mut rig = Rig::new();
+        let all = rig.members(filter, 2);
+        let share = |from: &Route| TopicCommand::Share {
+            filter: filter.into(),
+            publish: Arc::new(not_retained("iot/alice/1")),
+            from: from.session,
+        };
+        for from in [0, 1, 0, 1] {
+            let answer = rig.ask(&filter_key(filter), share(&all[from]));
+            assert!(matches!(answer, Some(Answer::Published { matched: true })));
+            assert_eq!(std::mem::take(&mut rig.delivered), [all[1 - from].session]);
+        }
+        let route = all[1].clone();
+        rig.ask(&filter_key(filter), TopicCommand::Unsubscribe { route });
+        let answer = rig.ask(&filter_key(filter), share(&all[0]));
+        assert!(matches!(answer, Some(Answer::Published { matched: false })));
+        assert!(rig.delivered.is_empty());
+    }
+}
+
+#[test]
+fn a_full_group_refuses_one_more_member() {
+    for filter in FILTERS {
+        let mut rig = Rig::new();
+        rig.members(filter, godwit_wire::limits::SHARE_MEMBERS);
+        let more = Route {
+            qos: 1,
+            ..route(filter)
+        };
+        assert!(
+            matches!(rig.subscribe(&more), Some(Answer::Refused(refusal)) if refusal.code == Code::Quota)
+        );
+        assert_eq!(rig.one("iot/alice/1").len(), 1);
+    }
+}
+
+#[test]
+fn qos_0_is_given_to_who_is_connected_and_to_nobody_else() {
+    let mut rig = Rig::new();
+    let all = rig.members(FILTERS[0], 2);
+    let qos_0 = Publish {
+        qos: 0,
+        ..not_retained("iot/alice/1")
+    };
+    rig.away.push(all[0].session);
+    let (reply, _) = Harness::reply();
+    rig.apply(
+        &Key::of_topic("iot/alice/1"),
+        TopicCommand::Publish(Arc::new(qos_0.clone())),
+        reply,
+    );
+    rig.run();
+    assert_eq!(rig.delivered, [all[1].session]);
+    rig.away.push(all[1].session);
+    rig.apply(
+        &Key::of_topic("iot/alice/1"),
+        TopicCommand::Publish(Arc::new(qos_0)),
+        Reply::nobody(),
+    );
+    rig.run();
+    assert_eq!(rig.delivered.len(), 1);
+}

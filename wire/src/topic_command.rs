@@ -1,0 +1,89 @@
+//! What a topic's home is asked to do, and a subscription as it knows it: a part of [`command`](crate::command), whose
+//! names these are.
+
+use std::sync::Arc;
+
+use crate::command::Publish;
+use crate::ids::{SessionId, UserId};
+
+/// For a topic's home in the broker.
+#[derive(Clone, Debug)]
+pub enum TopicCommand {
+    /// A publish; sets or clears the retained message if its flag says so. Answer: `Published` once every matching
+    /// persistent session has a durable entry and the retained row is durable.
+    Publish(Arc<Publish>),
+    /// The same of one that sets or clears a retained message, which counts as this user's.
+    Retain(Arc<Publish>, UserId),
+    /// Adds a route. For `Wildcards` it is live in every worker's copy before the answer. Answer: `Retained`, once the
+    /// route is live and, for a persistent session, durable.
+    Subscribe {
+        /// The route.
+        route: Route,
+        /// Whether matching retained messages are wanted.
+        retained: bool,
+    },
+    /// Removes the route of this filter and session if it still is the one of `route_id`. Answer: `Done`.
+    Unsubscribe {
+        /// As at `Subscribe`.
+        route: Route,
+    },
+    /// Removes the routes of a session that match a topic, were given their ids before `before` and are none of `keep`:
+    /// it got a publish for which it has no subscription. To the topic's key. Answer: `Done`.
+    Prune {
+        /// The session.
+        session: SessionId,
+        /// Of the publish.
+        topic: Box<str>,
+        /// Route ids of the subscriptions that it has.
+        keep: Vec<u64>,
+        /// A route id that is larger than every one that it had when this was sent.
+        before: u64,
+    },
+    /// A member of a group went for good, or left it, and had not acknowledged this: it is given to another member.
+    /// Answer: `Published` once that member has it as `Publish` would give it; `matched` says whether there is one.
+    Share {
+        /// The group: the filter with `$share/…`.
+        filter: Arc<str>,
+        /// As it was given to the member.
+        publish: Arc<Publish>,
+        /// The member.
+        from: SessionId,
+    },
+    /// The client of a group's member came (`here`), or went and its session stays. Answer: `Done`.
+    Member {
+        /// The group: the filter with `$share/…`.
+        filter: Box<str>,
+        /// The member.
+        session: SessionId,
+        /// Whether it is connected now.
+        here: bool,
+    },
+    /// Retained messages under this key that match a filter. Answer: `Retained`.
+    Retained {
+        /// The filter.
+        filter: Box<str>,
+    },
+}
+
+/// A subscription as its topic's home knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where the session lives.
+    pub user: UserId,
+    /// The session.
+    pub session: SessionId,
+    /// Fresh per SUBSCRIBE.
+    pub route_id: u64,
+    /// Topic filter.
+    pub filter: Box<str>,
+    /// Whether the session outlives its connection: its route is a row.
+    pub persistent: bool,
+    /// Granted QoS.
+    pub qos: u8,
+    /// MQTT 5 No Local.
+    pub no_local: bool,
+    /// MQTT 5 Retain As Published.
+    pub retain_as_published: bool,
+    /// MQTT 5 Subscription Identifier.
+    pub subscription_id: Option<u32>,
+}
