@@ -11,7 +11,8 @@ import subprocess
 import threading
 import venv
 
-from unjudged import Unjudged
+import processes
+from processes import Unjudged
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -159,8 +160,7 @@ class Program:
 
     def __init__(self, command, errors):
         with open(errors, "ab") as log:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+            self.process = processes.start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
 
     def ask(self, step, seconds=40):
         late = threading.Timer(seconds, self.kill)
@@ -176,9 +176,5 @@ class Program:
         return json.loads(line) if line else {"ok": False, "error": f"the program ended, or gave no answer in {seconds} s"}
 
     def kill(self):
-        """kill -9, of its children too: nobody says goodbye to the server."""
-        try:
-            os.killpg(self.process.pid, 9)
-        except ProcessLookupError:
-            pass
-        self.process.wait(20)
+        """Nobody says goodbye to the server."""
+        processes.kill_group(self.process)

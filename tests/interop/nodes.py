@@ -15,7 +15,8 @@ import time
 import urllib.error
 import urllib.request
 
-from unjudged import Unjudged
+import processes
+from processes import Unjudged
 
 PASSWORD = "correct horse battery"
 P12_PASSWORD = "keystore"
@@ -95,7 +96,7 @@ class Server:
 
     def spawn(self, command):
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = processes.start(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until = time.monotonic() + READY_SECONDS
         while time.monotonic() < until and self.process.poll() is None:
             if self.ready():

@@ -14,6 +14,7 @@ Rust; mosquitto-clients is installed with apt-get if it is missing. Exit code 0:
 import argparse
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,11 +26,11 @@ import breaks  # noqa: E402
 import table  # noqa: E402
 from clients import CLIENTS, PLACE, ROOT, TARGET  # noqa: E402
 from nodes import VERSIONS, Godwit, Mosquitto, certificates  # noqa: E402
+from processes import Unjudged, end  # noqa: E402
 from scenario import STEPS, Scenario  # noqa: E402
-from unjudged import Unjudged  # noqa: E402
 
-# What a run may take at most once everything is installed; a lane that is still at it then is a fault.
-LANE_SECONDS = 900
+# What a run may take at most, with installing; a lane that is still at it then is a fault.
+LANE_SECONDS = 600
 
 
 def binary():
@@ -92,13 +93,16 @@ def main():
             return kind(where, certs, program)
 
         lanes = [Lane(client, start_server, folder) for client in clients]
-        for lane in lanes:
-            lane.start()
-        until = time.monotonic() + LANE_SECONDS
-        for lane in lanes:
-            lane.join(max(0, until - time.monotonic()))
-            if lane.is_alive():
-                lane.failure = f"not done in {LANE_SECONDS} s"
+        try:
+            for lane in lanes:
+                lane.start()
+            until = time.monotonic() + LANE_SECONDS
+            for lane in lanes:
+                lane.join(max(0, until - time.monotonic()))
+                if lane.is_alive():
+                    lane.failure = f"not done in {LANE_SECONDS} s"
+        finally:
+            end()
         failed = [lane for lane in lanes if lane.failure]
         if failed:
             raise Unjudged("; ".join(f"{lane.client.name}: {lane.failure}" for lane in failed))
@@ -107,6 +111,7 @@ def main():
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
     try:
         sys.exit(main())
     except Unjudged as reason:
