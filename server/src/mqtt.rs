@@ -28,9 +28,13 @@ const DAY_SECONDS: u32 = 24 * 3_600;
 
 /// The broker's settings; `connections` is what the limit on open files leaves room for: more are not let in, whatever
 /// is configured, since the descriptors that are left are the store's.
-pub(crate) fn config(node: &Node, connections: u32) -> godwit_broker::Config {
+pub(crate) fn config(node: &Node, connections: u32, metrics: &Metrics) -> godwit_broker::Config {
     let settings = &node.settings;
     let options = &settings.options;
+    let limits = AddressLimits {
+        connections: options.connections_per_address,
+        per_second: options.connects_per_address,
+    };
     godwit_broker::Config {
         net: NetConfig {
             anonymous: options.anonymous,
@@ -40,11 +44,7 @@ pub(crate) fn config(node: &Node, connections: u32) -> godwit_broker::Config {
             },
             connect_seconds: options.connect_seconds,
             server_reference: options.server_reference.as_deref().map(Arc::from),
-            addresses: Arc::new(Addresses::new(AddressLimits {
-                connections: options.connections_per_address,
-                per_second: options.connects_per_address,
-            })),
-            ..NetConfig::default()
+            addresses: Arc::new(Addresses::new(limits).counted_in(&metrics.net)),
         },
         users: Arc::new(UsersConfig {
             acl: settings.acl.clone(),
@@ -52,6 +52,8 @@ pub(crate) fn config(node: &Node, connections: u32) -> godwit_broker::Config {
             session_expiry_max: options.session_days * DAY_SECONDS,
             publishes_per_second: options.publishes_per_second,
             publish_bytes_per_second: options.publish_bytes_per_second,
+            retained_messages: options.retained_per_user,
+            retained_bytes: options.retained_bytes_per_user,
             max_keep_alive: options.max_keep_alive,
             max_qos: options.max_qos,
             ..UsersConfig::default()

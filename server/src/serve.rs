@@ -211,7 +211,7 @@ fn start_workers(
         direct: node.settings.options.direct,
     };
     let tokens = node.tokens.clone();
-    let broker = mqtt::config(node, connections);
+    let broker = mqtt::config(node, connections, &metrics.broker);
     let metrics = metrics.clone();
     let make: Arc<MakeRoles> = Arc::new(move |_worker| -> [Box<dyn Role>; 3] {
         [

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use authority::{Authority, Files, Tls, self_signed};
+use authority::{Authority, Files, Tls, http_status, self_signed, web_socket};
 use rustix::process::Signal;
 use support::{Server, eventually, free_port, get_as, text};
 
@@ -201,32 +201,6 @@ fn a_certificate_lets_its_user_in_and_nobody_else() {
         stays.packet().unwrap()
     };
     assert_eq!((last_of_bob[0], last_of_bob[2]), (0xe0, 0x87));
-}
-
-/// The status of an answer; reads the head only.
-fn http_status(stream: &mut impl std::io::Read) -> u16 {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        head.push(byte[0]);
-    }
-    text(&head).split(' ').nth(1).unwrap().parse().unwrap()
-}
-
-/// Upgrades, sends a packet, gives the answer.
-fn web_socket(stream: &mut (impl std::io::Read + std::io::Write), packet: &[u8]) -> Vec<u8> {
-    let ask = "GET /mqtt HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-               Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n";
-    stream.write_all(ask.as_bytes()).unwrap();
-    assert_eq!(http_status(stream), 101);
-    let frame = [&[0x82, 0x80 | packet.len() as u8, 0, 0, 0, 0][..], packet].concat();
-    stream.write_all(&frame).unwrap();
-    let mut head = [0; 2];
-    stream.read_exact(&mut head).unwrap();
-    let mut content = vec![0; usize::from(head[1])];
-    stream.read_exact(&mut content).unwrap();
-    content
 }
 
 #[test]
@@ -442,6 +416,8 @@ fn behind_a_balancer_mqtt_and_http_want_its_header_and_the_limits_are_the_client
     assert!(matches!(first, Some((_, 0))));
     assert!(matches!(come(&header(2)), Some((_, 0))));
     assert!(come(&header(1)).is_none(), "one connection an address");
+    let (_, metrics) = get_as(&format!("http://127.0.0.1:{}/metrics", server.admin), None).unwrap();
+    assert!(metrics.contains("godwit_mqtt_addresses 2"), "{metrics}");
     assert!(come("").is_none(), "no header");
     let ask = |head: &str, rest: &str| {
         let mut socket = TcpStream::connect(("127.0.0.1", server.http)).unwrap();

@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use godwit_cluster::Cx;
 
-use super::Net;
+use super::{Net, NetMetrics};
 use crate::codec::reason;
 use crate::wire_trait::ConnId;
 
@@ -144,6 +144,14 @@ impl Addresses {
             most: ADDRESSES,
             ..Self::default()
         }
+    }
+
+    /// Shows what it counts in these metrics.
+    #[must_use]
+    pub fn counted_in(mut self, metrics: &NetMetrics) -> Self {
+        self.known = metrics.addresses.clone();
+        self.uncounted = metrics.addresses_uncounted.clone();
+        self
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

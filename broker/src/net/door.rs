@@ -1,4 +1,4 @@
-//! The door: from a new socket to a CONNECT that a user's home can answer. Who is it, where does the user live, is the
+//! The door: from the first packet to a CONNECT that a user's home can answer. Who is it, where does the user live, is the
 //! credential good. A bad credential and an unknown user get the same answer.
 
 use std::any::Any;
@@ -14,11 +14,8 @@ use godwit_wire::topic::is_user_name;
 
 use super::auth::Auth;
 use super::conn::{Arrival, Conn, Stage};
-use super::transport::{TlsStream, Transport};
-use super::websocket::{Stream, WebSocketStream};
-use super::{
-    Event, GREETING_BYTES, Listener, Net, NewConnection, NewTransport, Place, StopListening, Up, VerifyAgain,
-};
+use super::transport::Transport;
+use super::{Event, Listener, Net, NewConnection, Place, StopListening, Up, VerifyAgain};
 use crate::codec::{self, reason};
 use crate::packet::{Connack, Connect, Outgoing, Version};
 use crate::part::Part;
@@ -59,68 +56,6 @@ impl Net {
         match item.downcast::<StopListening>() {
             Ok(_) => self.listeners.clear(),
             Err(_) => tracing::error!("the broker was handed something it does not know"),
-        }
-    }
-
-    fn welcome(&mut self, cx: &mut Cx<'_>, new: NewConnection) {
-        if new.already_read.len() > GREETING_BYTES {
-            // Nobody sends that much before the upgrade is answered.
-            self.metrics.count_refused("too_large");
-            return;
-        }
-        let socket = |stream: std::net::TcpStream| {
-            stream
-                .set_nonblocking(true)
-                .and_then(|()| stream.set_nodelay(true))
-                .map(|()| mio::net::TcpStream::from_std(stream))
-        };
-        let (ahead, input) = match new.transport {
-            NewTransport::WebSocket(..) => (new.already_read, Vec::new()),
-            _ => (Vec::new(), new.already_read),
-        };
-        let made = match new.transport {
-            NewTransport::Tcp(stream) => socket(stream).map(Transport::Tcp),
-            NewTransport::Tls(stream, tls) => {
-                socket(stream).map(|socket| Transport::Tls(Box::new(TlsStream::new(socket, tls))))
-            }
-            NewTransport::WebSocket(stream, tls) => socket(stream).map(|socket| {
-                let stream = match tls {
-                    Some(tls) => Stream::Tls(TlsStream::new(socket, tls)),
-                    None => Stream::Tcp(socket),
-                };
-                Transport::WebSocket(Box::new(WebSocketStream::new(stream, ahead)))
-            }),
-        };
-        match made {
-            Ok(transport) => {
-                self.metrics.accepted.inc();
-                // Its upgrade was answered already: it is told in its CONNACK.
-                let place = self.admit(cx, new.peer.ip()).unwrap_or_else(Place::to_be_told);
-                self.greet(cx, transport, input, place);
-            }
-            Err(error) => tracing::debug!(%error, "a new connection is gone already"),
-        }
-    }
-
-    /// A new connection: its CONNECT is awaited.
-    pub(super) fn greet(&mut self, cx: &mut Cx<'_>, mut transport: Transport, input: Vec<u8>, place: Place) {
-        if self.stopping {
-            return;
-        }
-        let most = i64::from(self.config.max_connections);
-        if most > 0 && self.metrics.connections.get() >= most {
-            // Dropped, so that it learns at once; the descriptors left are the store's.
-            self.metrics.count_refused("too_many");
-            self.config.addresses.left(place);
-            return;
-        }
-        // Without it small packets wait for each other; a socket that refuses it is gone and will say so.
-        let _ = transport.socket().set_nodelay(true);
-        let until = self.now + self.config.connect_seconds + 1;
-        let conn = Box::new(Conn::new(transport, input, self.now, until));
-        if let Some(id) = self.add(cx, conn, place) {
-            self.look_at(id, until);
-            self.queue(id);
         }
     }
 

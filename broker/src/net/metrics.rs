@@ -12,6 +12,8 @@ type Reason = [(&'static str, &'static str); 1];
 pub struct NetMetrics {
     pub(super) connections: Gauge,
     pub(super) kept_bytes: Gauge,
+    pub(super) addresses: Gauge,
+    pub(super) addresses_uncounted: Counter,
     pub(super) accepted: Counter,
     pub(super) accept_failures: Counter,
     refused: Family<Reason, Counter>,
@@ -87,6 +89,11 @@ impl NetMetrics {
             "Bytes kept for clients that do not take them",
             &self.kept_bytes,
         );
+        gauge(
+            "godwit_mqtt_addresses",
+            "Addresses whose connections are counted now",
+            &self.addresses,
+        );
         let mut family = |name, help, family: &Family<Reason, Counter>| {
             registry.register(name, help, family.clone());
         };
@@ -102,6 +109,11 @@ impl NetMetrics {
                 "godwit_mqtt_accept_failures",
                 "Accepts that failed",
                 &self.accept_failures,
+            ),
+            (
+                "godwit_mqtt_addresses_uncounted",
+                "Connections let in uncounted, too many addresses being counted already",
+                &self.addresses_uncounted,
             ),
             (
                 "godwit_mqtt_protocol_errors",

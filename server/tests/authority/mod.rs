@@ -187,3 +187,34 @@ impl Tls {
         self.0.conn.peer_certificates().unwrap()[0].clone().into_owned()
     }
 }
+
+/// The status of an answer; reads the head only.
+pub fn http_status(stream: &mut impl std::io::Read) -> u16 {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    String::from_utf8_lossy(&head)
+        .split(' ')
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+/// Upgrades, sends a packet, gives the answer.
+pub fn web_socket(stream: &mut (impl std::io::Read + std::io::Write), packet: &[u8]) -> Vec<u8> {
+    let ask = "GET /mqtt HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+               Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n";
+    stream.write_all(ask.as_bytes()).unwrap();
+    assert_eq!(http_status(stream), 101);
+    let frame = [&[0x82, 0x80 | packet.len() as u8, 0, 0, 0, 0][..], packet].concat();
+    stream.write_all(&frame).unwrap();
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).unwrap();
+    let mut content = vec![0; usize::from(head[1])];
+    stream.read_exact(&mut content).unwrap();
+    content
+}
