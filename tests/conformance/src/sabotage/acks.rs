@@ -15,7 +15,7 @@ fn client(
     says: &str,
     change: impl Fn(&mut super::link::Link, u8, u16, u8) -> Option<Vec<Vec<u8>>> + Send + Sync + 'static,
 ) -> Mutation {
-    Mutation::new(name, says).from_client(move |link, bytes| {
+    Mutation::new(name, says).on_client(move |link, bytes| {
         match ack_of(bytes).and_then(|(kind, pid, code)| change(link, kind, pid, code)) {
             Some(others) => Turn::Instead(others),
             None => Turn::Keep,
@@ -69,12 +69,12 @@ fn of_the_server() -> Vec<Mutation> {
             "qos-answers-swapped",
             "QoS 1 is answered with PUBREC, QoS 2 with PUBACK",
         )
-        .from_server(|link, bytes| match link.read(bytes).map(|it| (it.kind, it.pid)) {
+        .on_server(|link, bytes| match link.read(bytes).map(|it| (it.kind, it.pid)) {
             Some((PUBACK, pid)) => instead(ack(PUBREC, pid)),
             Some((PUBREC, pid)) => instead(ack(PUBACK, pid)),
             _ => Turn::Keep,
         }),
-        Mutation::new("qos-0-answered", "a PUBLISH with QoS 0 is answered with PUBACK").from_client(
+        Mutation::new("qos-0-answered", "a PUBLISH with QoS 0 is answered with PUBACK").on_client(
             |link, bytes| {
                 if bytes
                     .first()
@@ -89,7 +89,7 @@ fn of_the_server() -> Vec<Mutation> {
             "acks-out-of-order",
             "of two PUBACKs or PUBRECs of the server the second comes first",
         )
-        .from_server(|link, bytes| {
+        .on_server(|link, bytes| {
             if !bytes
                 .first()
                 .is_some_and(|first| matches!(first >> 4, PUBACK | PUBREC))
@@ -113,7 +113,7 @@ fn of_the_server() -> Vec<Mutation> {
             "publish-after-pubrel",
             "after a resume the PUBLISH comes again though its PUBREL was sent",
         )
-        .from_server(|link, bytes| {
+        .on_server(|link, bytes| {
             let owed = link
                 .read(bytes)
                 .filter(|it| it.kind == PUBREL && !link.received.contains(&it.pid));
@@ -132,7 +132,7 @@ fn of_the_server() -> Vec<Mutation> {
             "pubrel-again-unasked",
             "a PUBREL comes again on the same connection",
         )
-        .from_server(|link, bytes| {
+        .on_server(|link, bytes| {
             if bytes.first() == Some(&0x62) {
                 link.order(Order::Later(700, bytes.to_vec()));
             }
@@ -142,7 +142,7 @@ fn of_the_server() -> Vec<Mutation> {
             "second-pubrel-unanswered",
             "a PUBREL for what is complete is not answered",
         )
-        .from_client(|link, bytes| match ack_of(bytes) {
+        .on_client(|link, bytes| match ack_of(bytes) {
             Some((PUBREL, pid, _)) if !link.inward.contains(&pid) => nothing(),
             _ => Turn::Keep,
         }),
@@ -150,7 +150,7 @@ fn of_the_server() -> Vec<Mutation> {
             "second-pubrec-unanswered",
             "a PUBREC that is repeated is not answered",
         )
-        .from_client(|link, bytes| match ack_of(bytes) {
+        .on_client(|link, bytes| match ack_of(bytes) {
             Some((PUBREC, pid, _)) if link.received.contains(&pid) => nothing(),
             _ => Turn::Keep,
         }),
@@ -161,7 +161,7 @@ fn of_the_server() -> Vec<Mutation> {
                 format!("unknown-{}-ends", lower(kind)),
                 format!("a {} for nothing ends the connection", kind_name(kind)),
             )
-            .from_client(move |link, bytes| {
+            .on_client(move |link, bytes| {
                 let unknown = match ack_of(bytes) {
                     Some((PUBREL, pid, _)) => kind == PUBREL && !link.inward.contains(&pid),
                     Some((it, pid, _)) => it == kind && !link.out.contains_key(&pid),
@@ -249,7 +249,7 @@ fn of_the_client() -> Vec<Mutation> {
             "written-is-delivered",
             "what was written to a client counts as acknowledged",
         )
-        .from_server(|link, bytes| {
+        .on_server(|link, bytes| {
             if let Some(it) = link.read(bytes).filter(|it| it.kind == 3 && it.qos() == 1) {
                 link.order(Order::ToServer(ack(PUBACK, it.pid)));
             }
@@ -259,7 +259,7 @@ fn of_the_client() -> Vec<Mutation> {
             "written-is-received",
             "what was written with QoS 2 counts as received",
         )
-        .from_server(|link, bytes| {
+        .on_server(|link, bytes| {
             if let Some(it) = link.read(bytes).filter(|it| it.kind == 3 && it.qos() == 2) {
                 link.order(Order::ToServer(ack(PUBREC, it.pid)));
             }
@@ -269,7 +269,7 @@ fn of_the_client() -> Vec<Mutation> {
             "pubrel-is-complete",
             "a PUBREL that was written counts as completed",
         )
-        .from_server(|link, bytes| {
+        .on_server(|link, bytes| {
             if let Some(it) = link.read(bytes).filter(|it| it.kind == PUBREL) {
                 link.order(Order::ToServer(ack(PUBCOMP, it.pid)));
             }
@@ -279,7 +279,7 @@ fn of_the_client() -> Vec<Mutation> {
             "one-identifier-space",
             "a client's QoS 2 message may not have an identifier of a delivery",
         )
-        .from_client(|link, bytes| match super::sent::Posted::of(link.version, bytes) {
+        .on_client(|link, bytes| match super::sent::Posted::of(link.version, bytes) {
             Some(posted) if posted.qos() == 2 && link.out.contains_key(&posted.pid) => {
                 instead(ack(PUBREC, posted.pid))
             }
@@ -289,7 +289,7 @@ fn of_the_client() -> Vec<Mutation> {
             "full-window-blocks-all",
             "with all of its window open a client gets no answers",
         )
-        .from_server(|link, bytes| {
+        .on_server(|link, bytes| {
             let window = match link.connect.as_ref().and_then(|connect| connect.prop(0x21)) {
                 Some(crate::wire::Value::Two(window)) => usize::from(*window),
                 _ => return Turn::Keep,

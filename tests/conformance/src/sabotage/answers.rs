@@ -54,7 +54,7 @@ fn connack() -> Vec<Mutation> {
         doubled("connack-doubled", "CONNACK comes twice", |_, it| {
             it.kind == CONNACK && it.code == 0
         }),
-        Mutation::new("connack-second", "CONNACK comes after the next packet").from_server(|link, bytes| {
+        Mutation::new("connack-second", "CONNACK comes after the next packet").on_server(|link, bytes| {
             if bytes.first() == Some(&0x20) {
                 link.aside.push(bytes.to_vec());
                 return nothing();
@@ -68,7 +68,7 @@ fn connack() -> Vec<Mutation> {
             "everyone-let-in",
             "a CONNECT that is refused gets CONNACK 0 and stays open",
         )
-        .from_server(|link, bytes| match link.read(bytes) {
+        .on_server(|link, bytes| match link.read(bytes) {
             Some(it) if it.kind == CONNACK && it.code != 0 => {
                 link.count = 1;
                 instead(match link.version {
@@ -100,7 +100,7 @@ fn connack() -> Vec<Mutation> {
             "level-answered-later",
             "an unknown protocol level is answered in the form of 5.0",
         )
-        .from_server(|_, bytes| {
+        .on_server(|_, bytes| {
             if bytes == [0x20, 2, 0, 1] {
                 instead(vec![0x20, 3, 0, 0x84, 0])
             } else {
@@ -289,7 +289,7 @@ fn subacks() -> Vec<Mutation> {
                 change
             },
         ),
-        Mutation::new("refused-filter-ends", "a refused filter ends the connection").from_server(
+        Mutation::new("refused-filter-ends", "a refused filter ends the connection").on_server(
             |link, bytes| {
                 if link
                     .read(bytes)
@@ -343,7 +343,7 @@ fn rest() -> Vec<Mutation> {
             "pings-answered-at-once",
             "the second of two PINGREQ is not answered",
         )
-        .from_server(|link, bytes| {
+        .on_server(|link, bytes| {
             if bytes != [0xD0, 0] {
                 return Turn::Keep;
             }
@@ -381,7 +381,7 @@ fn rest() -> Vec<Mutation> {
                 change
             },
         ),
-        Mutation::new("talks-after-disconnect", "packets follow the server's DISCONNECT").from_server(
+        Mutation::new("talks-after-disconnect", "packets follow the server's DISCONNECT").on_server(
             |_, bytes| match bytes.first() {
                 Some(0xE0) => Turn::Instead(vec![[bytes, &[0xD0, 0]].concat()]),
                 _ => Turn::Keep,
@@ -413,13 +413,13 @@ fn rest() -> Vec<Mutation> {
                 change
             },
         ),
-        Mutation::new("flags-in-acks", "the server's PUBACK has flags").from_server(|_, bytes| {
+        Mutation::new("flags-in-acks", "the server's PUBACK has flags").on_server(|_, bytes| {
             match bytes.split_first() {
                 Some((first, rest)) if first >> 4 == PUBACK => instead([&[first | 2], rest].concat()),
                 _ => Turn::Keep,
             }
         }),
-        Mutation::new("unasked-pingresp", "a PINGRESP comes unasked after each SUBACK").from_server(
+        Mutation::new("unasked-pingresp", "a PINGRESP comes unasked after each SUBACK").on_server(
             |link, bytes| {
                 if bytes.first() == Some(&0x90) {
                     link.order(Order::Later(30, vec![0xD0, 0]));

@@ -13,7 +13,7 @@ fn stays_open(kind: u8) -> Mutation {
         format!("open-after-{name}"),
         format!("a {title} that ends the connection does not"),
     )
-    .from_server(move |link, bytes| {
+    .on_server(move |link, bytes| {
         let ends = bytes.first() == Some(&0xE0) || (kind == CONNECT && refuses(bytes));
         if ends && link.last == kind {
             nothing()
@@ -42,7 +42,7 @@ fn ends(
     says: &str,
     which: impl Fn(&mut super::link::Link, &[u8]) -> bool + Send + Sync + 'static,
 ) -> Mutation {
-    Mutation::new(name, says).from_client(move |link, bytes| {
+    Mutation::new(name, says).on_client(move |link, bytes| {
         if which(link, bytes) {
             link.order(Order::Cut);
         }
@@ -74,7 +74,7 @@ pub(crate) fn list() -> Vec<Mutation> {
             },
         ),
         Mutation::new("take-over-unnoticed", "who is taken over stays connected")
-            .from_server(|_, bytes| {
+            .on_server(|_, bytes| {
                 if bytes.starts_with(&[0xE0, 2, 0x8E]) || bytes.starts_with(&[0xE0, 1, 0x8E]) {
                     nothing()
                 } else {
@@ -204,7 +204,7 @@ pub(crate) fn list() -> Vec<Mutation> {
             Turn::Keep
         }),
         // How clients leave.
-        Mutation::new("disconnect-is-loss", "DISCONNECT is taken for a lost connection").from_client(
+        Mutation::new("disconnect-is-loss", "DISCONNECT is taken for a lost connection").on_client(
             |link, bytes| {
                 if bytes.first() != Some(&0xE0) {
                     return Turn::Keep;
@@ -235,19 +235,19 @@ pub(crate) fn list() -> Vec<Mutation> {
             "leaving-unnoticed",
             "DISCONNECT is noticed only after 3 s, its end is seen at once",
         )
-        .from_client(|link, bytes| {
+        .on_client(|link, bytes| {
             if bytes.first() == Some(&0xE0) && bytes.len() < 5 {
                 link.order(Order::Hold(3_000));
             }
             Turn::Keep
         }),
-        Mutation::new("disconnect-code-ignored", "every DISCONNECT is one with code 0").from_client(
+        Mutation::new("disconnect-code-ignored", "every DISCONNECT is one with code 0").on_client(
             |link, bytes| match leaving_of(link.version, bytes) {
                 Some((code, props)) if code != 0 => instead(disconnect(link.version, 0, &props)),
                 _ => Turn::Keep,
             },
         ),
-        Mutation::new("disconnect-always-4", "every DISCONNECT wants the will").from_client(|link, bytes| {
+        Mutation::new("disconnect-always-4", "every DISCONNECT wants the will").on_client(|link, bytes| {
             match leaving_of(link.version, bytes) {
                 Some((0, props)) if link.version == Version::V5 => {
                     instead(disconnect(link.version, 4, &props))
@@ -259,7 +259,7 @@ pub(crate) fn list() -> Vec<Mutation> {
             "disconnect-expiry-ignored",
             "the session expiry of DISCONNECT is ignored",
         )
-        .from_client(|link, bytes| match leaving_of(link.version, bytes) {
+        .on_client(|link, bytes| match leaving_of(link.version, bytes) {
             Some((code, props)) if !props.is_empty() => instead(disconnect(link.version, code, &[])),
             _ => Turn::Keep,
         }),
@@ -267,7 +267,7 @@ pub(crate) fn list() -> Vec<Mutation> {
             "disconnect-is-last",
             "what follows a DISCONNECT is done before it",
         )
-        .from_client(|link, bytes| {
+        .on_client(|link, bytes| {
             if bytes != [0xE0, 0] {
                 return Turn::Keep;
             }

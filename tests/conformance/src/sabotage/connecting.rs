@@ -433,8 +433,6 @@ fn changed_client(_: &mut Link, bytes: &[u8]) -> Turn {
 
 pub(crate) fn list() -> Vec<Mutation> {
     let mut all: Vec<Mutation> = [sessions(), limits(), wills()].into_iter().flatten().collect();
-    all.push(
-        Mutation::new("served-as-3.1.1", "who speaks 5.0 is served as 3.1.1").from_client(changed_client),
-    );
+    all.push(Mutation::new("served-as-3.1.1", "who speaks 5.0 is served as 3.1.1").on_client(changed_client));
     all
 }

@@ -32,7 +32,7 @@ fn which() -> Vec<Mutation> {
                 format!("qos-{qos}-overtakes"),
                 format!("of two messages with QoS {qos} the second comes first"),
             )
-            .from_server(move |link, bytes| {
+            .on_server(move |link, bytes| {
                 if link
                     .read(bytes)
                     .is_none_or(|it| it.kind != PUBLISH || it.qos() != qos)
@@ -81,7 +81,7 @@ fn which() -> Vec<Mutation> {
             "resent-unasked",
             "what is not acknowledged is resent on the same connection after a second",
         )
-        .from_server(|link, bytes| {
+        .on_server(|link, bytes| {
             if link
                 .read(bytes)
                 .is_some_and(|it| it.kind == PUBLISH && it.qos() > 0 && !it.dup())
@@ -98,7 +98,7 @@ fn which() -> Vec<Mutation> {
             "resent-though-done",
             "after a resume comes what was acknowledged before",
         )
-        .from_server(|link, bytes| {
+        .on_server(|link, bytes| {
             let resumed = link
                 .read(bytes)
                 .is_some_and(|it| it.kind == CONNACK && it.present);
@@ -113,7 +113,7 @@ fn which() -> Vec<Mutation> {
                 None => Turn::Keep,
             }
         }),
-        Mutation::new("resent-last", "what is resent comes after what is new").from_server(|link, bytes| {
+        Mutation::new("resent-last", "what is resent comes after what is new").on_server(|link, bytes| {
             match link.read(bytes) {
                 Some(it) if it.kind == PUBLISH && it.dup() => {
                     link.order(Order::Later(300, bytes.to_vec()));
@@ -238,7 +238,7 @@ fn flags() -> Vec<Mutation> {
                 }
             },
         ),
-        Mutation::new("id-in-qos-0", "a PUBLISH with QoS 0 has an identifier").from_server(|link, bytes| {
+        Mutation::new("id-in-qos-0", "a PUBLISH with QoS 0 has an identifier").on_server(|link, bytes| {
             match link.read(bytes) {
                 Some(mut it) if it.kind == PUBLISH && it.qos() == 0 => {
                     it.payload.splice(0..0, [0, 9]);

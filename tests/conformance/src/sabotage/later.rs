@@ -321,7 +321,7 @@ fn authentication() -> Vec<Mutation> {
             "others-before-connack",
             "packets between CONNECT and CONNACK are ignored",
         )
-        .from_client(|link, bytes| {
+        .on_client(|link, bytes| {
             let waits = method(link) && !link.welcome && link.connect.is_some();
             match bytes.first() {
                 Some(first) if waits && !matches!(first >> 4, 1 | AUTH) => nothing(),
@@ -332,7 +332,7 @@ fn authentication() -> Vec<Mutation> {
             "wrong-auth-ignored",
             "an AUTH with another method or code is ignored",
         )
-        .from_client(|link, bytes| {
+        .on_client(|link, bytes| {
             let right = link.connect.as_ref().and_then(|it| it.prop(0x15)).cloned();
             let (Some((first, body)), Some(Value::Text(right))) = (body(bytes), right) else {
                 return Turn::Keep;
@@ -356,14 +356,14 @@ fn authentication() -> Vec<Mutation> {
             "renewal-blocks",
             "messages published while it is renewed are lost",
         )
-        .from_client(|link, bytes| {
+        .on_client(|link, bytes| {
             if is_auth(bytes, 0x19) {
                 link.count = 1;
             }
             let lost = link.count == 1 && bytes.first().is_some_and(|first| first >> 4 == PUBLISH);
             if lost { nothing() } else { Turn::Keep }
         })
-        .from_server(|link, bytes| {
+        .on_server(|link, bytes| {
             if is_auth(bytes, 0) {
                 link.count = 0;
             }
@@ -373,7 +373,7 @@ fn authentication() -> Vec<Mutation> {
             "renewal-fails-open",
             "a renewal that fails is answered as if it had not",
         )
-        .from_server(|link, bytes| {
+        .on_server(|link, bytes| {
             let failed = bytes.first() == Some(&0xE0) && link.last == AUTH && link.welcome;
             if failed {
                 instead(vec![0xF0, 0])

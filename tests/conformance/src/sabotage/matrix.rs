@@ -37,7 +37,9 @@ pub struct Ask {
     pub mutation: String,
     /// Only cases whose name contains this.
     pub case: String,
-    /// Whether `killed.txt` is written; with `case`, only the lines of its cases.
+    /// Only cases that have no line yet.
+    pub new: bool,
+    /// Whether `killed.txt` is written; with `case` or `new`, only the lines of those cases.
     pub write: bool,
     /// Cases at a time.
     pub at_once: usize,
@@ -73,13 +75,10 @@ impl Subject {
     }
 }
 
+type Through = (Came, usize, Vec<(u64, Event)>);
+
 /// One run of a case through proxies: what came of it, how often the mutation did something, and what passed.
-fn through(
-    server: &Server,
-    case: Case,
-    mutation: &Arc<Mutation>,
-    record: bool,
-) -> Result<(Came, usize, Vec<(u64, Event)>), String> {
+fn through(server: &Server, case: Case, mutation: &Arc<Mutation>, record: bool) -> Result<Through, String> {
     let work = Work::new(server.version, Arc::clone(mutation), record);
     let mqtt = Proxy::start(server.mqtt, false, &work)?;
     let guarded = match server.guarded() {
@@ -131,11 +130,11 @@ fn spread<T: Send>(count: usize, at_once: usize, work: impl Fn(usize) -> T + Syn
     done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs the matrix.
+/// Runs the matrix; what came of it, in lines.
 ///
 /// # Errors
 /// When the server does not start, or the file cannot be written.
-pub fn sabotage(ask: &Ask) -> Result<(), String> {
+pub fn sabotage(ask: &Ask) -> Result<String, String> {
     client::be_patient(PATIENCE);
     let mutations: Vec<Arc<Mutation>> = all()
         .into_iter()
@@ -177,9 +176,14 @@ fn undisturbed(
     nothing: &Arc<Mutation>,
 ) -> Result<Vec<Subject>, String> {
     let mut work = Vec::new();
+    let known = committed();
     for case in cases::all() {
         for server in servers {
-            if case.runs_on(server.version) && case.name.contains(&ask.case) {
+            let old = ask.new
+                && known
+                    .cases
+                    .contains_key(&format!("{} {}", server.version.name(), case.name));
+            if case.runs_on(server.version) && case.name.contains(&ask.case) && !old {
                 work.push((Arc::clone(server), case));
             }
         }
@@ -353,14 +357,31 @@ impl<'a> Seen<'a> {
                 }
             }
         }
+        // What fails now with nothing broken fails by what earlier runs left behind.
+        let Some(nothing) = self.mutations.iter().find(|it| it.name == "nothing") else {
+            return;
+        };
+        let came = spread(self.subjects.len(), ask.at_once.div_ceil(2), |at| {
+            let subject = self.subjects.get(at)?;
+            through(&subject.server, subject.case, nothing, false).ok()
+        });
+        for (at, came) in came {
+            if let (Some(subject), Some((Came::Fail(why), ..))) = (self.subjects.get(at), came) {
+                self.doubtful.push(format!("{} at the end: {why}", subject.key()));
+                if let Some(confirmed) = self.confirmed.get_mut(at) {
+                    confirmed.clear();
+                }
+            }
+        }
         for confirmed in &mut self.confirmed {
             confirmed.sort_by_key(|mutation| self.kills.get(*mutation).copied());
         }
     }
 
-    fn tell(&self, ask: &Ask) -> Result<(), String> {
+    fn tell(&self, ask: &Ask) -> Result<String, String> {
+        let mut lines = Vec::new();
         let before = committed();
-        let whole = ask.case.is_empty() && ask.mutation.is_empty();
+        let whole = ask.case.is_empty() && ask.mutation.is_empty() && !ask.new;
         let mut killed = if whole { Killed::default() } else { committed() };
         for ((mutation, fired), kills) in self.mutations.iter().zip(&self.fired).zip(&self.kills) {
             match killed.mutations.get_mut(&mutation.name) {
@@ -385,7 +406,7 @@ impl<'a> Seen<'a> {
                 let blunt: Vec<_> = by.iter().filter_map(|at| self.mutations.get(*at)).collect();
                 never.push(format!("{}: only by {blunt:?}", subject.key()));
             } else {
-                println!("{}: {} {}", subject.key(), by.len(), names.join(", "));
+                lines.push(format!("{}: {} {}", subject.key(), by.len(), names.join(", ")));
                 let known = killed.cases.entry(subject.key()).or_default();
                 let more: Vec<String> = names.into_iter().filter(|name| !known.contains(name)).collect();
                 known.extend(more);
@@ -397,25 +418,25 @@ impl<'a> Seen<'a> {
             }
         }
         for ((mutation, fired), kills) in self.mutations.iter().zip(&self.fired).zip(&self.kills) {
-            println!("mutation {}: {kills} of {fired}", mutation.name);
+            lines.push(format!("mutation {}: {kills} of {fired}", mutation.name));
         }
-        println!("never failed ({}):\n{}", never.len(), never.join("\n"));
-        println!(
+        lines.push(format!("never failed ({}):\n{}", never.len(), never.join("\n")));
+        lines.push(format!(
             "doubtful ({}):\n{}",
             self.doubtful.len(),
             self.doubtful.join("\n")
-        );
+        ));
         let lost: Vec<&String> = before
             .cases
             .keys()
             .filter(|key| !killed.cases.contains_key(*key))
             .collect();
-        println!("in the committed file and no more: {lost:?}");
+        lines.push(format!("in the committed file and no more: {lost:?}"));
         if ask.write {
             std::fs::write(workspace().join(KILLED), killed.text())
                 .map_err(|error| format!("{KILLED}: {error}"))?;
         }
-        Ok(())
+        Ok(lines.join("\n"))
     }
 }
 

@@ -14,7 +14,7 @@ pub(super) fn ignored(
     says: &str,
     which: impl Fn(&mut Link, &[u8]) -> bool + Send + Sync + 'static,
 ) -> Mutation {
-    Mutation::new(name, says).from_client(
+    Mutation::new(name, says).on_client(
         move |link, bytes| {
             if which(link, bytes) { nothing() } else { Turn::Keep }
         },
@@ -26,7 +26,7 @@ pub(super) fn kind(bytes: &[u8]) -> u8 {
 }
 
 /// Letters in place of whatever is no text; whether there was anything.
-fn mend(text: &mut Vec<u8>, nul_too: bool) -> bool {
+fn mend(text: &mut [u8], nul_too: bool) -> bool {
     let bad = match std::str::from_utf8(text) {
         Err(_) => true,
         Ok(text) => nul_too && text.contains('\0'),
@@ -102,7 +102,7 @@ fn props_of(
     says: &str,
     change: impl Fn(u8, &mut Props) -> bool + Send + Sync + 'static,
 ) -> Mutation {
-    Mutation::new(name, says).from_client(move |link, bytes| {
+    Mutation::new(name, says).on_client(move |link, bytes| {
         let version = link.version;
         maybe(match kind(bytes) {
             CONNECT => Opening::of(bytes).and_then(|mut it| {
@@ -261,7 +261,7 @@ fn connects() -> Vec<Mutation> {
                 changed
             },
         ),
-        Mutation::new("cut-connect-taken", "a CONNECT that ends too early is taken").from_client(
+        Mutation::new("cut-connect-taken", "a CONNECT that ends too early is taken").on_client(
             |link, bytes| {
                 if kind(bytes) != CONNECT || Opening::of(bytes).is_some() || length(bytes) == Some(usize::MAX)
                 {

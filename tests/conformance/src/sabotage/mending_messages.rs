@@ -13,7 +13,7 @@ fn headers() -> Vec<Mutation> {
             "flags-ignored",
             "reserved flags of packets but CONNECT and PUBLISH are ignored",
         )
-        .from_client(|_, bytes| match bytes.split_first() {
+        .on_client(|_, bytes| match bytes.split_first() {
             Some((first, rest)) => {
                 let right = match first >> 4 {
                     1 | 3 => return Turn::Keep,
@@ -28,7 +28,7 @@ fn headers() -> Vec<Mutation> {
             }
             None => Turn::Keep,
         }),
-        Mutation::new("connect-header-ignored", "flags of CONNECT's header are ignored").from_client(
+        Mutation::new("connect-header-ignored", "flags of CONNECT's header are ignored").on_client(
             |_, bytes| match bytes.split_first() {
                 Some((first @ 0x11..=0x1F, rest)) => instead([&[first & 0xF0], rest].concat()),
                 _ => Turn::Keep,
@@ -38,7 +38,7 @@ fn headers() -> Vec<Mutation> {
             "long-lengths-taken",
             "lengths that are longer than need be are taken",
         )
-        .from_client(|link, bytes| {
+        .on_client(|link, bytes| {
             let version = link.version;
             let mended = match kind(bytes) {
                 PUBLISH => Posted::of(version, bytes).map(|it| it.bytes(version)),
@@ -60,7 +60,7 @@ fn headers() -> Vec<Mutation> {
             "a remaining length of five bytes is ignored",
             |_, bytes| length(bytes) == Some(usize::MAX),
         ),
-        Mutation::new("tails-ignored", "bytes after the end of a packet are ignored").from_client(
+        Mutation::new("tails-ignored", "bytes after the end of a packet are ignored").on_client(
             |link, bytes| {
                 let whole = body(bytes).map_or(0, |(_, body)| body.len());
                 let right = match (kind(bytes), link.version) {
@@ -103,7 +103,7 @@ fn headers() -> Vec<Mutation> {
             "a second CONNECT is ignored",
             |link, bytes| link.connect.is_some() && kind(bytes) == CONNECT,
         ),
-        Mutation::new("ack-codes-ignored", "reason codes that do not exist are taken").from_client(
+        Mutation::new("ack-codes-ignored", "reason codes that do not exist are taken").on_client(
             |link, bytes| match (ack_of(bytes), leaving_of(link.version, bytes)) {
                 (Some((kind, pid, code @ 1..0x80)), _) if code != 0x10 => {
                     instead(crate::wire::ack(kind, pid))
@@ -116,7 +116,7 @@ fn headers() -> Vec<Mutation> {
             "late-expiry-taken",
             "DISCONNECT may set a session expiry where there was none",
         )
-        .from_client(|link, bytes| {
+        .on_client(|link, bytes| {
             let none = link.connect.as_ref().is_some_and(|it| it.prop(0x11).is_none());
             match leaving_of(link.version, bytes) {
                 Some((code, props)) if none && !props.is_empty() => {
@@ -130,7 +130,7 @@ fn headers() -> Vec<Mutation> {
 
 fn messages() -> Vec<Mutation> {
     vec![
-        Mutation::new("qos-3-taken", "a PUBLISH with QoS 3 is taken for one with QoS 2").from_client(
+        Mutation::new("qos-3-taken", "a PUBLISH with QoS 3 is taken for one with QoS 2").on_client(
             |_, bytes| match bytes.split_first() {
                 Some((first, rest)) if first >> 4 == PUBLISH && first & 6 == 6 => {
                     instead([&[first & !2], rest].concat())
@@ -138,12 +138,12 @@ fn messages() -> Vec<Mutation> {
                 _ => Turn::Keep,
             },
         ),
-        Mutation::new("dup-with-qos-0-taken", "DUP with QoS 0 is ignored").from_client(
-            |_, bytes| match bytes.split_first() {
-                Some((first, rest)) if first & 0xFE == 0x38 => instead([&[first & !8], rest].concat()),
-                _ => Turn::Keep,
-            },
-        ),
+        Mutation::new("dup-with-qos-0-taken", "DUP with QoS 0 is ignored").on_client(|_, bytes| match bytes
+            .split_first()
+        {
+            Some((first, rest)) if first & 0xFE == 0x38 => instead([&[first & !8], rest].concat()),
+            _ => Turn::Keep,
+        }),
         posted(
             "publish-id-0-taken",
             "a PUBLISH with identifier 0 is taken",

@@ -36,14 +36,14 @@ pub(crate) struct Mutation {
     pub(crate) says: String,
     /// Nobody may notice it.
     pub(crate) harmless: bool,
-    from_client: Option<Hook>,
-    from_server: Option<Hook>,
+    on_client: Option<Hook>,
+    on_server: Option<Hook>,
     piece: Option<Hook>,
     server_end: Option<Hook>,
     client_end: Option<Hook>,
     head: Option<Hook>,
-    frame_from_client: Option<Hook>,
-    frame_from_server: Option<Hook>,
+    frame_on_client: Option<Hook>,
+    frame_on_server: Option<Hook>,
 }
 
 impl fmt::Debug for Mutation {
@@ -76,14 +76,14 @@ impl Mutation {
     }
 
     hooks!(
-        from_client,
-        from_server,
+        on_client,
+        on_server,
         piece,
         server_end,
         client_end,
         head,
-        frame_from_client,
-        frame_from_server
+        frame_on_client,
+        frame_on_server
     );
 
     pub(crate) fn turn(&self, link: &mut Link, event: &Event) -> Turn {
@@ -92,13 +92,13 @@ impl Mutation {
         };
         match event {
             Event::FromClient(bytes) => {
-                let turn = ask(&self.from_client, link, bytes);
+                let turn = ask(&self.on_client, link, bytes);
                 link.note_in(bytes);
                 turn
             }
             Event::FromServer(bytes) if link.swallows(bytes) => Turn::Instead(Vec::new()),
             Event::FromServer(bytes) => {
-                let turn = ask(&self.from_server, link, bytes);
+                let turn = ask(&self.on_server, link, bytes);
                 link.note_out(bytes);
                 turn
             }
@@ -106,8 +106,8 @@ impl Mutation {
             Event::ServerEnd => ask(&self.server_end, link, &[]),
             Event::ClientEnd => ask(&self.client_end, link, &[]),
             Event::Head(bytes) => ask(&self.head, link, bytes),
-            Event::FrameFromClient(bytes) => ask(&self.frame_from_client, link, bytes),
-            Event::FrameFromServer(bytes) => ask(&self.frame_from_server, link, bytes),
+            Event::FrameFromClient(bytes) => ask(&self.frame_on_client, link, bytes),
+            Event::FrameFromServer(bytes) => ask(&self.frame_on_server, link, bytes),
         }
     }
 }
@@ -133,7 +133,7 @@ pub(crate) fn answer(
     says: impl Into<String>,
     change: impl Fn(&mut Link, &mut Packet) -> bool + Send + Sync + 'static,
 ) -> Mutation {
-    Mutation::new(name, says).from_server(move |link, bytes| {
+    Mutation::new(name, says).on_server(move |link, bytes| {
         let changed = link
             .read(bytes)
             .and_then(|mut packet| change(link, &mut packet).then(|| built(link.version, &packet)));
@@ -147,7 +147,7 @@ pub(crate) fn dropped(
     says: impl Into<String>,
     which: impl Fn(&mut Link, &Packet) -> bool + Send + Sync + 'static,
 ) -> Mutation {
-    Mutation::new(name, says).from_server(move |link, bytes| match link.read(bytes) {
+    Mutation::new(name, says).on_server(move |link, bytes| match link.read(bytes) {
         Some(packet) if which(link, &packet) => nothing(),
         _ => Turn::Keep,
     })
@@ -159,7 +159,7 @@ pub(crate) fn doubled(
     says: impl Into<String>,
     which: impl Fn(&mut Link, &Packet) -> bool + Send + Sync + 'static,
 ) -> Mutation {
-    Mutation::new(name, says).from_server(move |link, bytes| match link.read(bytes) {
+    Mutation::new(name, says).on_server(move |link, bytes| match link.read(bytes) {
         Some(packet) if which(link, &packet) => Turn::Instead(vec![bytes.to_vec(), bytes.to_vec()]),
         _ => Turn::Keep,
     })
@@ -171,7 +171,7 @@ pub(crate) fn opening(
     says: impl Into<String>,
     change: impl Fn(&mut Link, &mut Opening) -> bool + Send + Sync + 'static,
 ) -> Mutation {
-    Mutation::new(name, says).from_client(move |link, bytes| {
+    Mutation::new(name, says).on_client(move |link, bytes| {
         let opening = Opening::of(bytes).filter(|_| link.connect.is_none());
         maybe(opening.and_then(|mut opening| change(link, &mut opening).then(|| opening.bytes())))
     })
@@ -183,7 +183,7 @@ pub(crate) fn posted(
     says: impl Into<String>,
     change: impl Fn(&mut Link, &mut Posted) -> bool + Send + Sync + 'static,
 ) -> Mutation {
-    Mutation::new(name, says).from_client(move |link, bytes| {
+    Mutation::new(name, says).on_client(move |link, bytes| {
         let changed = Posted::of(link.version, bytes)
             .and_then(|mut posted| change(link, &mut posted).then(|| posted.bytes(link.version)));
         maybe(changed)
@@ -197,7 +197,7 @@ pub(crate) fn asked(
     says: impl Into<String>,
     change: impl Fn(&mut Link, &mut Asked) -> bool + Send + Sync + 'static,
 ) -> Mutation {
-    Mutation::new(name, says).from_client(move |link, bytes| {
+    Mutation::new(name, says).on_client(move |link, bytes| {
         let asked = Asked::of(link.version, bytes).filter(|asked| asked.first >> 4 == kind);
         maybe(asked.and_then(|mut asked| change(link, &mut asked).then(|| asked.bytes(link.version))))
     })
@@ -208,7 +208,7 @@ pub(crate) fn all() -> Vec<Mutation> {
     let mut all = vec![
         Mutation::new("nothing", "all is passed on as it is").harmless(),
         Mutation::new("server-in-pieces", "the server's packets come byte by byte")
-            .from_server(|_, bytes| Turn::Instead(bytes.iter().map(|byte| vec![*byte]).collect()))
+            .on_server(|_, bytes| Turn::Instead(bytes.iter().map(|byte| vec![*byte]).collect()))
             .harmless(),
     ];
     for list in [

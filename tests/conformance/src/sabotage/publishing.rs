@@ -25,7 +25,7 @@ fn plain(it: &Posted) -> bool {
 
 fn promises() -> Vec<Mutation> {
     vec![
-        Mutation::new("qos-1-only-acknowledged", "QoS 1 is acknowledged, and lost").from_client(
+        Mutation::new("qos-1-only-acknowledged", "QoS 1 is acknowledged, and lost").on_client(
             |link, bytes| match read(link, bytes) {
                 Some(it) if it.qos() == 1 && plain(&it) => {
                     link.order(Order::ToClient(ack(PUBACK, it.pid)));
@@ -34,7 +34,7 @@ fn promises() -> Vec<Mutation> {
                 _ => Turn::Keep,
             },
         ),
-        Mutation::new("qos-2-only-acknowledged", "QoS 2 is acknowledged, and lost").from_client(
+        Mutation::new("qos-2-only-acknowledged", "QoS 2 is acknowledged, and lost").on_client(
             |link, bytes| match (read(link, bytes), ack_of(bytes)) {
                 (Some(it), _) if it.qos() == 2 && plain(&it) => {
                     link.order(Order::ToClient(ack(PUBREC, it.pid)));
@@ -47,7 +47,7 @@ fn promises() -> Vec<Mutation> {
                 _ => Turn::Keep,
             },
         ),
-        Mutation::new("qos-0-in-lost", "QoS 0 from clients is lost").from_client(|link, bytes| {
+        Mutation::new("qos-0-in-lost", "QoS 0 from clients is lost").on_client(|link, bytes| {
             match read(link, bytes) {
                 Some(it) if it.qos() == 0 && plain(&it) => nothing(),
                 _ => Turn::Keep,
@@ -57,7 +57,7 @@ fn promises() -> Vec<Mutation> {
             "acknowledged-before-done",
             "QoS 1 is acknowledged 300 ms before it is done",
         )
-        .from_client(|link, bytes| {
+        .on_client(|link, bytes| {
             if let Some(it) = read(link, bytes).filter(|it| it.qos() == 1 && plain(it)) {
                 link.order(Order::ToClient(ack(PUBACK, it.pid)));
                 link.swallow.push((PUBACK, it.pid));
@@ -69,7 +69,7 @@ fn promises() -> Vec<Mutation> {
             "absent-get-nothing",
             "messages published within 400 ms after a connection ended are lost",
         )
-        .from_client(|link, bytes| {
+        .on_client(|link, bytes| {
             let away = link.common().seen.contains(&b"away"[..]);
             if let Some(it) = read(link, bytes).filter(|it| away && it.qos() == 1) {
                 link.order(Order::ToClient(ack(PUBACK, it.pid)));
@@ -90,7 +90,7 @@ fn promises() -> Vec<Mutation> {
             "qos-2-twice-in",
             "a QoS 2 PUBLISH that is repeated is another message",
         )
-        .from_client(|link, bytes| match read(link, bytes) {
+        .on_client(|link, bytes| match read(link, bytes) {
             Some(mut it) if it.qos() == 2 && link.inward.contains(&it.pid) => {
                 it.first = 0x30;
                 Turn::Instead(vec![it.bytes(link.version), bytes.to_vec()])
@@ -101,7 +101,7 @@ fn promises() -> Vec<Mutation> {
             "qos-2-forgotten-on-resume",
             "a QoS 2 PUBLISH that is repeated on a new connection is another one",
         )
-        .from_client(|link, bytes| match read(link, bytes) {
+        .on_client(|link, bytes| match read(link, bytes) {
             Some(mut it) if it.qos() == 2 && it.first & 8 != 0 && !link.inward.contains(&it.pid) => {
                 it.first = 0x30;
                 Turn::Instead(vec![it.bytes(link.version), bytes.to_vec()])
@@ -112,7 +112,7 @@ fn promises() -> Vec<Mutation> {
             "same-is-repeat",
             "a PUBLISH like one that was acknowledged is taken for a repeat",
         )
-        .from_client(|link, bytes| {
+        .on_client(|link, bytes| {
             let Some(it) = read(link, bytes).filter(|it| it.qos() > 0) else {
                 return match ack_of(bytes) {
                     Some((PUBREL, pid, _)) if link.common().seen.remove(&pid.to_be_bytes()[..]) => {
@@ -138,13 +138,13 @@ fn promises() -> Vec<Mutation> {
             nothing()
         }),
         Mutation::new("refused-is-open", "a refused QoS 2 PUBLISH keeps its identifier")
-            .from_server(|link, bytes| {
+            .on_server(|link, bytes| {
                 if let Some(it) = link.read(bytes).filter(|it| it.kind == PUBREC && it.code >= 0x80) {
                     link.count = it.pid.into();
                 }
                 Turn::Keep
             })
-            .from_client(|link, bytes| match (read(link, bytes), ack_of(bytes)) {
+            .on_client(|link, bytes| match (read(link, bytes), ack_of(bytes)) {
                 (Some(it), _) if it.qos() == 2 && link.count == u32::from(it.pid) => {
                     instead(ack(PUBREC, it.pid))
                 }
@@ -155,7 +155,7 @@ fn promises() -> Vec<Mutation> {
             "window-not-watched",
             "the server takes more than its receive maximum",
         )
-        .from_client(|link, bytes| match read(link, bytes) {
+        .on_client(|link, bytes| match read(link, bytes) {
             Some(it) if it.qos() == 2 && link.inward.len() > 200 => {
                 link.order(Order::ToClient(ack(PUBREC, it.pid)));
                 nothing()
@@ -166,27 +166,27 @@ fn promises() -> Vec<Mutation> {
             "large-taken",
             "a PUBLISH above the server's maximum packet size is taken",
         )
-        .from_client(|link, bytes| match read(link, bytes) {
+        .on_client(|link, bytes| match read(link, bytes) {
             Some(it) if bytes.len() > 262_144 => {
                 link.order(Order::ToClient(ack(PUBACK, it.pid)));
                 nothing()
             }
             _ => Turn::Keep,
         }),
-        Mutation::new("denied-published", "a PUBLISH to a denied topic is taken").from_client(
-            |link, bytes| match read(link, bytes) {
+        Mutation::new("denied-published", "a PUBLISH to a denied topic is taken").on_client(|link, bytes| {
+            match read(link, bytes) {
                 Some(mut it) if it.topic.starts_with(b"denied/") => {
                     it.topic.splice(0..7, *b"open/");
                     instead(it.bytes(link.version))
                 }
                 _ => Turn::Keep,
-            },
-        ),
+            }
+        }),
         Mutation::new(
             "denied-ends",
             "a PUBLISH to a denied topic ends the connection, whatever its QoS",
         )
-        .from_client(|link, bytes| {
+        .on_client(|link, bytes| {
             if read(link, bytes).is_some_and(|it| it.topic.starts_with(b"denied/") && it.qos() == 0) {
                 link.order(Order::Cut);
             }
@@ -361,7 +361,7 @@ pub(crate) fn list() -> Vec<Mutation> {
                 format!("qos-{qos}-in-twice"),
                 format!("a PUBLISH with QoS {qos} is taken twice"),
             )
-            .from_client(move |link, bytes| match read(link, bytes) {
+            .on_client(move |link, bytes| match read(link, bytes) {
                 Some(it) if it.qos() == qos && plain(&it) && it.first & 8 == 0 => {
                     let mut again = it;
                     again.first &= 0xF1;

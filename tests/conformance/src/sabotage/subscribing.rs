@@ -24,7 +24,7 @@ fn read(link: &Link, bytes: &[u8], kind: u8) -> Option<Asked> {
 
 /// Answered at once, done after a while.
 fn before_it_is_done(kind: u8, name: &str, says: &str) -> Mutation {
-    Mutation::new(name, says).from_client(move |link, bytes| {
+    Mutation::new(name, says).on_client(move |link, bytes| {
         if let Some(it) = read(link, bytes, kind) {
             link.order(Order::ToClient(answer(link, &it)));
             link.swallow
@@ -42,7 +42,7 @@ fn only_answered(
     says: &str,
     which: impl Fn(&mut Link, &Asked) -> bool + Send + Sync + 'static,
 ) -> Mutation {
-    Mutation::new(name, says).from_client(move |link, bytes| match read(link, bytes, kind) {
+    Mutation::new(name, says).on_client(move |link, bytes| match read(link, bytes, kind) {
         Some(it) if which(link, &it) => {
             link.order(Order::ToClient(answer(link, &it)));
             nothing()
@@ -102,7 +102,7 @@ fn subscribes() -> Vec<Mutation> {
             "replaced-with-a-gap",
             "replacing a subscription ends it for 60 ms",
         )
-        .from_client(|link, bytes| match read(link, bytes, SUBSCRIBE) {
+        .on_client(|link, bytes| match read(link, bytes, SUBSCRIBE) {
             Some(it) if it.filters.iter().all(|(filter, _)| link.filters.contains(filter)) => {
                 let mut ends = it.clone();
                 ends.first = 0xA2;
@@ -115,21 +115,21 @@ fn subscribes() -> Vec<Mutation> {
             }
             _ => Turn::Keep,
         }),
-        Mutation::new("subscribed-twice", "a SUBSCRIBE is done twice").from_client(|link, bytes| match read(
-            link, bytes, SUBSCRIBE,
-        ) {
-            Some(mut it) => {
-                it.pid = 64_998;
-                link.swallow.push((SUBACK, 64_998));
-                Turn::Instead(vec![bytes.to_vec(), it.bytes(link.version)])
+        Mutation::new("subscribed-twice", "a SUBSCRIBE is done twice").on_client(|link, bytes| {
+            match read(link, bytes, SUBSCRIBE) {
+                Some(mut it) => {
+                    it.pid = 64_998;
+                    link.swallow.push((SUBACK, 64_998));
+                    Turn::Instead(vec![bytes.to_vec(), it.bytes(link.version)])
+                }
+                None => Turn::Keep,
             }
-            None => Turn::Keep,
         }),
         Mutation::new(
             "first-filter-only",
             "only the first filter of a SUBSCRIBE is subscribed to",
         )
-        .from_client(|link, bytes| match read(link, bytes, SUBSCRIBE) {
+        .on_client(|link, bytes| match read(link, bytes, SUBSCRIBE) {
             Some(mut it) if it.filters.len() > 1 => {
                 link.order(Order::ToClient(answer(link, &it)));
                 link.swallow.push((SUBACK, it.pid));
@@ -312,7 +312,7 @@ fn unsubscribes() -> Vec<Mutation> {
             "first-unsubscribed-only",
             "only the first filter of an UNSUBSCRIBE is ended",
         )
-        .from_client(|link, bytes| match read(link, bytes, UNSUBSCRIBE) {
+        .on_client(|link, bytes| match read(link, bytes, UNSUBSCRIBE) {
             Some(mut it) if it.filters.len() > 1 => {
                 link.order(Order::ToClient(answer(link, &it)));
                 link.swallow.push((UNSUBACK, it.pid));
@@ -350,14 +350,14 @@ fn unsubscribes() -> Vec<Mutation> {
             },
         ),
         Mutation::new("unsubscribe-forgets", "UNSUBSCRIBE forgets what was begun")
-            .from_client(|link, bytes| {
+            .on_client(|link, bytes| {
                 if bytes.first() == Some(&0xA2) {
                     link.common().seen.insert(b"unsubscribed".to_vec());
                     link.order(Order::Hold(1));
                 }
                 Turn::Keep
             })
-            .from_server(|link, bytes| {
+            .on_server(|link, bytes| {
                 let forgotten = link.common().seen.contains(&b"unsubscribed"[..]);
                 let resent = link.read(bytes).is_some_and(|it| it.kind == 3 && it.dup());
                 if forgotten && resent {
@@ -370,7 +370,7 @@ fn unsubscribes() -> Vec<Mutation> {
             "unsubscribe-of-nothing-ends",
             "UNSUBSCRIBE of what is not there ends the connection",
         )
-        .from_client(|link, bytes| {
+        .on_client(|link, bytes| {
             let known = read(link, bytes, UNSUBSCRIBE)
                 .is_none_or(|it| it.filters.iter().any(|(filter, _)| link.filters.contains(filter)));
             if !known {

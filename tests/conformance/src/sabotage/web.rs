@@ -137,7 +137,7 @@ pub(crate) fn list() -> Vec<Mutation> {
                     .into_bytes(),
             )
         }),
-        Mutation::new("ws-text-out", "WebSocket: the server sends text frames").frame_from_server(
+        Mutation::new("ws-text-out", "WebSocket: the server sends text frames").frame_on_server(
             |_, bytes| {
                 if is(bytes, 0x82) {
                     first(bytes, 0x81)
@@ -146,7 +146,7 @@ pub(crate) fn list() -> Vec<Mutation> {
                 }
             },
         ),
-        Mutation::new("ws-text-in-taken", "WebSocket: text frames are taken as binary").frame_from_client(
+        Mutation::new("ws-text-in-taken", "WebSocket: text frames are taken as binary").frame_on_client(
             |_, bytes| {
                 if !is(bytes, 0x81) {
                     return Turn::Keep;
@@ -157,7 +157,7 @@ pub(crate) fn list() -> Vec<Mutation> {
                 first(&bytes, 0x82)
             },
         ),
-        Mutation::new("ws-text-in-ignored", "WebSocket: text frames are ignored").frame_from_client(
+        Mutation::new("ws-text-in-ignored", "WebSocket: text frames are ignored").frame_on_client(
             |_, bytes| {
                 if is(bytes, 0x81) { nothing() } else { Turn::Keep }
             },
@@ -166,7 +166,7 @@ pub(crate) fn list() -> Vec<Mutation> {
             "ws-frame-is-packet",
             "WebSocket: a frame that is no whole packet is ignored",
         )
-        .frame_from_client(|_, bytes| {
+        .frame_on_client(|_, bytes| {
             let packet = bytes.get(6..).unwrap_or_default();
             let whole = super::sent::length(packet) == Some(packet.len());
             if whole || !matches!(bytes.first(), Some(0x82 | 0x02 | 0x80 | 0)) {
@@ -179,7 +179,7 @@ pub(crate) fn list() -> Vec<Mutation> {
             "ws-fragments-refused",
             "WebSocket: a message in fragments ends the connection",
         )
-        .frame_from_client(|link, bytes| {
+        .frame_on_client(|link, bytes| {
             if is(bytes, 0x02) {
                 link.order(Order::Cut);
             }
@@ -189,10 +189,10 @@ pub(crate) fn list() -> Vec<Mutation> {
             "ws-fragment-lost",
             "WebSocket: the last fragment of a message is lost",
         )
-        .frame_from_client(|_, bytes| if is(bytes, 0x80) { nothing() } else { Turn::Keep }),
+        .frame_on_client(|_, bytes| if is(bytes, 0x80) { nothing() } else { Turn::Keep }),
         Mutation::new("ws-no-pong", "WebSocket: a ping is not answered")
-            .frame_from_server(|_, bytes| if is(bytes, 0x8A) { nothing() } else { Turn::Keep }),
-        Mutation::new("ws-empty-pong", "WebSocket: a pong has not what the ping had").frame_from_server(
+            .frame_on_server(|_, bytes| if is(bytes, 0x8A) { nothing() } else { Turn::Keep }),
+        Mutation::new("ws-empty-pong", "WebSocket: a pong has not what the ping had").frame_on_server(
             |_, bytes| {
                 if is(bytes, 0x8A) {
                     instead(vec![0x8A, 0])
@@ -201,7 +201,7 @@ pub(crate) fn list() -> Vec<Mutation> {
                 }
             },
         ),
-        Mutation::new("ws-unmasked-taken", "WebSocket: frames without a mask are taken").frame_from_client(
+        Mutation::new("ws-unmasked-taken", "WebSocket: frames without a mask are taken").frame_on_client(
             |_, bytes| match bytes {
                 [first, second, rest @ ..] if second & 0x80 == 0 => {
                     let mut masked = vec![*first, second | 0x80, 0, 0, 0, 0];
@@ -215,7 +215,7 @@ pub(crate) fn list() -> Vec<Mutation> {
             "ws-packet-in-two-frames",
             "WebSocket: a packet of the server comes in two frames",
         )
-        .frame_from_server(|_, bytes| match bytes {
+        .frame_on_server(|_, bytes| match bytes {
             [0x82, length @ 2..=125, kind, rest @ ..] => {
                 let mut second = vec![0x82, length - 1];
                 second.extend(rest);
