@@ -31,7 +31,8 @@ pub fn topics(bytes: &[u8]) {
     for (number, (first, text)) in (0_u64..).zip(&lines) {
         grammar(text);
         let (session, text) = (first >> 2 & 3, text.as_str());
-        if topic::is_filter(text) && filters.len() < COMPARED {
+        // A shared filter's key is that of the filter inside.
+        if topic::is_filter(text) && !text.starts_with("$share/") && filters.len() < COMPARED {
             filters.push(text);
         }
         if topic::is_topic_name(text) && names.len() < COMPARED {

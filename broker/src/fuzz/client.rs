@@ -217,6 +217,8 @@ impl Client {
                     self.keeps_window();
                 }
             }
+            // An answer to a PUBREC for nothing.
+            Outgoing::Pubrel(ack) if ack.reason >= 0x80 => assert!(self.lied, "a PUBREL with an error"),
             Outgoing::Pubrel(ack) => {
                 match self.held.iter_mut().find(|held| held.id == ack.packet_id) {
                     Some(held) => held.received = true,

@@ -406,10 +406,11 @@ impl World {
         self.users.quiet() && self.topics.quiet() && self.waiting.is_empty() && self.late.is_empty()
     }
 
-    /// The serial number in a payload.
+    /// The serial number in a payload. Ids and times around it may hold the mark too.
     pub(super) fn serial(payload: &Bytes) -> Option<u32> {
-        let at = payload.iter().position(|byte| *byte == b'#')?;
-        let digits = std::str::from_utf8(payload.get(at + 1..at + 9)?).ok()?;
-        u32::from_str_radix(digits, 16).ok()
+        let digit = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
+        let mut marked = payload.windows(9).filter(|window| window[0] == b'#');
+        let found = marked.find(|window| window[1..].iter().all(digit))?;
+        u32::from_str_radix(std::str::from_utf8(&found[1..]).ok()?, 16).ok()
     }
 }

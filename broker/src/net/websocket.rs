@@ -110,6 +110,8 @@ pub(crate) struct WebSocketStream {
     rest: bytes::Bytes,
     /// The frame under way: the bytes of its content, and how many of them were said to be written.
     frame: Option<(usize, usize)>,
+    /// A frame was larger than is taken. The library would go on to gather it.
+    refused: bool,
 }
 
 fn config(frame_bytes: usize) -> WebSocketConfig {
@@ -152,6 +154,7 @@ impl WebSocketStream {
             )),
             rest: bytes::Bytes::new(),
             frame: None,
+            refused: false,
         }
     }
 
@@ -190,6 +193,7 @@ impl WebSocketStream {
     /// A frame is larger than is taken. Before its client is let in, its beginning is given once, so that a CONNECT that is
     /// too large is answered.
     fn too_large(&mut self) -> io::Result<Message> {
+        self.refused = true;
         let head = self.socket.get_mut().head.take();
         match head.map(|head| head.content()) {
             Some(content) if !content.is_empty() => Ok(Message::Binary(content.into())),
@@ -229,6 +233,9 @@ impl Read for WebSocketStream {
                 let taken = self.rest.len().min(into.len());
                 into[..taken].copy_from_slice(&self.rest.split_to(taken));
                 return Ok(taken);
+            }
+            if self.refused {
+                return Err(io::ErrorKind::InvalidData.into());
             }
             let message = match self.socket.read() {
                 Err(tungstenite::Error::Capacity(_)) => self.too_large()?,
