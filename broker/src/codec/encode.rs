@@ -280,10 +280,7 @@ fn encode_connack(peer: Peer, connack: &Connack, out: &mut Vec<u8>) {
             .authentication
             .as_ref()
             .map(|(method, _)| ByteString::from_static(method)),
-        auth_data: connack
-            .authentication
-            .as_ref()
-            .and_then(|(_, data)| some(data)),
+        auth_data: connack.authentication.as_ref().and_then(|(_, data)| some(data)),
         max_qos: connack
             .maximum_qos
             .and_then(|qos| qos.try_into().ok())
@@ -292,7 +289,11 @@ fn encode_connack(peer: Peer, connack: &Connack, out: &mut Vec<u8>) {
         ..v5::ConnectAck::default()
     };
     let start = out.len();
-    if let Some(why) = connack.reason_string.or(why(connack.reason)).filter(|_| peer.problem_information) {
+    if let Some(why) = connack
+        .reason_string
+        .or(why(connack.reason))
+        .filter(|_| peer.problem_information)
+    {
         let told = v5::ConnectAck {
             reason_string: Some(ByteString::from_static(why)),
             ..given.clone()

@@ -3,10 +3,10 @@
 use super::reason;
 
 /// A sentence for people with the codes of CONNACK and DISCONNECT that a client's author can do something about. It says
-/// nothing that the code does not: a bad credential and an unknown user are told alike.
+/// nothing that the code does not: a bad credential and an unknown user are told alike. An unknown version gets none: who
+/// speaks it may read no further than the code.
 pub(super) fn why(code: u8) -> Option<&'static str> {
     Some(match code {
-        reason::UNSUPPORTED_VERSION => "MQTT 3.1.1 and 5.0 are spoken here",
         reason::CLIENT_ID => "the client id is too long or empty where it must not be",
         reason::BAD_CREDENTIAL => "user name and token do not fit; the account's password is not taken here",
         reason::SERVER_UNAVAILABLE => "not now; try again later",

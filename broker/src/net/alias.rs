@@ -207,7 +207,11 @@ mod tests {
         for alias in 1..=TOPIC_ALIASES {
             assert_eq!(resolve(&mut of, &long, alias).as_deref(), Ok(&*long));
             let kept = resolve(&mut of, "", alias).unwrap();
-            assert!((TOPIC_BYTES + 1..TOPIC_BYTES + 8).contains(&kept.len()), "{}", kept.len());
+            assert!(
+                (TOPIC_BYTES + 1..TOPIC_BYTES + 8).contains(&kept.len()),
+                "{}",
+                kept.len()
+            );
         }
         assert_eq!(of.taken.len(), usize::from(TOPIC_ALIASES));
     }

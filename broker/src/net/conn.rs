@@ -373,7 +373,11 @@ mod tests {
         let topic = "a/topic/of/20/bytes!";
         let head = 2 + 2 + 1;
         assert_eq!(send(topic, 100 - head - 20), (true, 100));
-        assert_eq!(send(topic, 100 - head - 20), (true, 100), "no room for the alias too");
+        assert_eq!(
+            send(topic, 100 - head - 20),
+            (true, 100),
+            "no room for the alias too"
+        );
         assert_eq!(send(topic, 100 - head - 20 + 1), (false, 0));
         assert_eq!(send(topic, 100 - head - 23), (true, 100), "topic and alias");
         assert_eq!(send(topic, 100 - head - 3), (true, 100), "the alias alone");

@@ -240,7 +240,10 @@ impl Net {
     /// From here on a PUBLISH has the topic that its alias stands for: rights, rewriting and repeats know no aliases.
     fn resolve(&mut self, id: ConnId, mut publish: Box<PublishIn>) -> Result<Box<PublishIn>, DecodeError> {
         if let Some(conn) = self.get(id) {
-            conn.special.get_or_insert_default().aliases.resolve(&mut publish)?;
+            conn.special
+                .get_or_insert_default()
+                .aliases
+                .resolve(&mut publish)?;
         }
         Ok(publish)
     }

@@ -140,7 +140,8 @@ impl Topics {
             // Two writes each, and four more are to follow in the batch.
             let over = retained.expire(now, EXPIRED_AT_ONCE / 2 - 2);
             self.metrics.retained_expired.inc_by(over.len() as u64);
-            over.iter().for_each(|kept| clear_retained(key, view, kept, &mut ops));
+            over.iter()
+                .for_each(|kept| clear_retained(key, view, kept, &mut ops));
             checked = retained.check(publish);
         }
         if let Err(refusal) = checked {

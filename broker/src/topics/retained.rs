@@ -98,7 +98,11 @@ pub(crate) fn read_retained(name: &[u8], value: Bytes) -> Option<Kept> {
 
 /// About how many bytes a retained message takes in memory.
 pub(crate) fn weight(publish: &Publish) -> usize {
-    weight_of(&publish.topic, publish.payload.len(), publish.properties.as_deref())
+    weight_of(
+        &publish.topic,
+        publish.payload.len(),
+        publish.properties.as_deref(),
+    )
 }
 
 /// As [`weight`], of one that may become a retained message.
@@ -257,10 +261,7 @@ mod tests {
             from: None,
             message_id: None,
         });
-        Kept {
-            publish,
-            owner: None,
-        }
+        Kept { publish, owner: None }
     }
 
     #[test]
@@ -312,8 +313,14 @@ mod tests {
         assert_eq!(writes(&[of(alice, 1).listed().unwrap()]), [(true, a.clone())]);
         assert_eq!(replaced(of(alice, 1), of(alice, 1)), []);
         assert_eq!(replaced(of(alice, 1), of(alice, 2)), [(true, a.clone())]);
-        assert_eq!(replaced(of(alice, 1), of(bob, 1)), [(false, a.clone()), (true, b)]);
-        assert_eq!(replaced(of(alice, 1), publish("t", 1, None)), [(false, a.clone())]);
+        assert_eq!(
+            replaced(of(alice, 1), of(bob, 1)),
+            [(false, a.clone()), (true, b)]
+        );
+        assert_eq!(
+            replaced(of(alice, 1), publish("t", 1, None)),
+            [(false, a.clone())]
+        );
         let mut ops = Vec::new();
         clear_retained(&Key::Topic("t".into()), 1, &of(alice, 1), &mut ops);
         assert_eq!(writes(&ops), [(false, a)]);
@@ -328,7 +335,10 @@ mod tests {
             retained.put(one);
         }
         let code = |result: Result<(), Refusal>| result.map_err(|refusal| refusal.code);
-        assert_eq!(code(retained.check(&publish("more", 1, None).publish)), Err(Code::Quota));
+        assert_eq!(
+            code(retained.check(&publish("more", 1, None).publish)),
+            Err(Code::Quota)
+        );
         assert!(retained.check(&publish("7", 1, None).publish).is_ok());
         assert!(retained.clear("8").is_some() && retained.clear("8").is_none());
         assert!(retained.check(&publish("more", 1, None).publish).is_ok());

@@ -14,9 +14,7 @@ use super::handing::{Estate, Leaving};
 use super::log::Log;
 use super::mailbox::{self, Mailbox};
 use super::owed::Owed;
-use super::rates::Rates;
 use super::receipts::Receipts;
-use super::retaining::Retaining;
 use super::retention;
 use super::retries::{self, Previous};
 use super::rows::{
@@ -47,8 +45,8 @@ pub(crate) struct Home {
     pub(crate) receipts: Option<Box<Receipts>>,
     /// Work of groups that sessions left.
     pub(crate) leaving: Option<Box<Leaving>>,
-    pub(crate) rates: Option<Box<Rates>>,
-    pub(crate) retaining: Option<Box<Retaining>>,
+    pub(crate) rates: Option<Box<super::rates::Rates>>,
+    pub(crate) retaining: Option<Box<super::retaining::Retaining>>,
     /// Submitted, asked or read, and not come back.
     pub(crate) outstanding: u32,
     /// When something was last done, for going idle.

@@ -119,7 +119,9 @@ impl Home {
     /// A connection begins: it is not read either while the others are not.
     pub(crate) fn hold_back_too(&mut self, env: &mut Env<'_, '_>, conn: ConnId) {
         if self.rates.as_ref().is_some_and(|rates| rates.held)
-            && let Some(live) = self.session_at(conn).and_then(|session| session.live.as_deref_mut())
+            && let Some(live) = self
+                .session_at(conn)
+                .and_then(|session| session.live.as_deref_mut())
         {
             live.pause(env, PAUSED_RATE, true);
         }
@@ -128,7 +130,8 @@ impl Home {
     /// Gives full buckets back.
     pub(crate) fn rest_rates(&mut self, env: &Env<'_, '_>) {
         let now = env.mono_ms() * NS;
-        let full = |rates: &Rates| !rates.held && rates.publishes.owed(now) == 0 && rates.bytes.owed(now) == 0;
+        let full =
+            |rates: &Rates| !rates.held && rates.publishes.owed(now) == 0 && rates.bytes.owed(now) == 0;
         if self.rates.as_deref().is_some_and(full) {
             self.rates = None;
         }
@@ -137,6 +140,9 @@ impl Home {
 
 /// What a PUBLISH counts in bytes: its topic, payload and properties.
 fn weight(packet: &PublishIn) -> u64 {
-    let properties = packet.properties.as_deref().map_or(0, prost::Message::encoded_len);
+    let properties = packet
+        .properties
+        .as_deref()
+        .map_or(0, prost::Message::encoded_len);
     (packet.topic.len() + packet.payload.len() + properties) as u64
 }

@@ -67,7 +67,10 @@ impl Retaining {
         }
         let bytes = in_bytes(weight(publish));
         if self.is_over(config, topic, bytes) {
-            return Err(Refusal::new(Code::Quota, "no more retained messages of this user"));
+            return Err(Refusal::new(
+                Code::Quota,
+                "no more retained messages of this user",
+            ));
         }
         self.set(topic, bytes);
         Ok(())
@@ -135,9 +138,8 @@ impl Home {
         conn: ConnId,
         packet: Box<PublishIn>,
     ) -> Option<Box<PublishIn>> {
-        let ordinary = |packet: &PublishIn| {
-            matches!(classify_publish(&packet.topic), Ok(PublishTopic::Ordinary(_)))
-        };
+        let ordinary =
+            |packet: &PublishIn| matches!(classify_publish(&packet.topic), Ok(PublishTopic::Ordinary(_)));
         if !packet.retain || !is_limited(&env.common.config) || !ordinary(&packet) {
             return Some(packet);
         }

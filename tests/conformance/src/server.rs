@@ -28,6 +28,8 @@ pub(crate) struct Server {
     pub(crate) mqtt: SocketAddr,
     /// MQTT over WebSocket, where known.
     pub(crate) http: Option<SocketAddr>,
+    /// REST of our own; nothing stands before it.
+    pub(crate) rest: Option<SocketAddr>,
     /// Whether it is the product, started by us.
     pub(crate) own: bool,
     /// One more like it, with the rule for [`DENIED`].
@@ -68,6 +70,7 @@ impl Server {
             version,
             mqtt: at(ports.mqtt),
             http: Some(at(ports.http)),
+            rest: Some(at(ports.http)),
             own: true,
             guarded: Some(at(guarded.0.ports().mqtt)),
             limited: Some(at(limited.0.ports().mqtt)),
@@ -81,6 +84,7 @@ impl Server {
             version,
             mqtt,
             http: None,
+            rest: None,
             own: false,
             guarded: None,
             limited: None,
@@ -100,6 +104,7 @@ impl Server {
             version: self.version,
             mqtt,
             http,
+            rest: self.rest,
             own: self.own,
             guarded,
             limited,

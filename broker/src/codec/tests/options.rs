@@ -45,7 +45,10 @@ fn an_alias_goes_with_its_topic_first_and_in_its_place_then() {
                 panic!("a PUBLISH")
             };
             assert_eq!((&*read.topic, read.topic_alias), (topic, number));
-            assert_eq!((&read.payload[..], read.message_expiry), (&b"payload"[..], Some(7)));
+            assert_eq!(
+                (&read.payload[..], read.message_expiry),
+                (&b"payload"[..], Some(7))
+            );
             sizes.push(out.len());
         }
         assert_eq!([sizes[1], sizes[2]], [sizes[0] + 3, sizes[0] + 3 - 10]);
@@ -56,7 +59,10 @@ fn an_alias_goes_with_its_topic_first_and_in_its_place_then() {
 fn the_size_that_a_client_takes_is_compared_with_what_is_sent() {
     let packet = publish("some/topic", 1);
     for (alias, size) in [(None, 29), (Some(true), 32), (Some(false), 22)] {
-        let alias = alias.map(|with_topic| Alias { number: 1, with_topic });
+        let alias = alias.map(|with_topic| Alias {
+            number: 1,
+            with_topic,
+        });
         for (max, taken) in [(size, true), (size - 1, false)] {
             let (peer, mut out) = (Peer { max, ..Peer::new(V5) }, vec![1]);
             assert_eq!(encode_publish(peer, &packet, alias, &mut out), taken, "{alias:?}");
@@ -75,7 +81,13 @@ fn a_reason_is_told_where_it_was_asked_for_and_has_room() {
     for packet in [disconnect, connack] {
         for (peer, told) in [
             (Peer::new(V5), true),
-            (Peer { max: 40, ..Peer::new(V5) }, false),
+            (
+                Peer {
+                    max: 40,
+                    ..Peer::new(V5)
+                },
+                false,
+            ),
             (
                 Peer {
                     problem_information: false,
@@ -113,7 +125,11 @@ fn another_server_is_named_in_mqtt_5() {
         server_reference: Some("other:1883".into()),
         ..Connack::default()
     };
-    assert!(encode(Peer::new(V5), &Outgoing::Connack(Box::new(connack)), &mut out));
+    assert!(encode(
+        Peer::new(V5),
+        &Outgoing::Connack(Box::new(connack)),
+        &mut out
+    ));
     let v5::Packet::ConnectAck(connack) = read(&out) else {
         panic!("a CONNACK")
     };
@@ -130,7 +146,11 @@ fn a_maximum_qos_below_2_is_in_the_connack() {
             },
             Vec::new(),
         );
-        assert!(encode(Peer::new(V5), &Outgoing::Connack(Box::new(connack)), &mut out));
+        assert!(encode(
+            Peer::new(V5),
+            &Outgoing::Connack(Box::new(connack)),
+            &mut out
+        ));
         let v5::Packet::ConnectAck(read) = read(&out) else {
             panic!("a CONNACK")
         };

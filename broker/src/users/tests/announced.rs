@@ -86,7 +86,11 @@ fn a_keep_alive_over_the_longest_or_none_is_answered_with_the_longest_in_mqtt_5_
             keep_alive: asked,
             ..clean(version, "c")
         };
-        assert_eq!(connack(&mut rig, connect).server_keep_alive, told, "{asked} of {most}");
+        assert_eq!(
+            connack(&mut rig, connect).server_keep_alive,
+            told,
+            "{asked} of {most}"
+        );
     }
 }
 
@@ -158,7 +162,10 @@ fn a_will_that_is_not_the_text_it_is_said_to_be_is_refused_at_connect() {
         (b"\xff", None, 0),
         (b"fine", Some(true), 0),
     ] {
-        assert_eq!(connack(&mut rig, will("iot/alice/w", 1, payload, text)).reason, reason);
+        assert_eq!(
+            connack(&mut rig, will("iot/alice/w", 1, payload, text)).reason,
+            reason
+        );
     }
 }
 
@@ -186,7 +193,11 @@ fn one_subscription_too_many_is_refused_and_counted() {
         assert_eq!(rig.subscribe(conn, &format!("iot/alice/{n}"), 1), [1]);
     }
     assert_eq!(rig.subscribe(conn, "iot/alice/more", 1), [0x97]);
-    assert_eq!(rig.subscribe(conn, "iot/alice/7", 1), [1], "one that is there is none more");
+    assert_eq!(
+        rig.subscribe(conn, "iot/alice/7", 1),
+        [1],
+        "one that is there is none more"
+    );
     assert!(!rig.is_closed(conn));
     assert_eq!(rig.metrics.limits_met("subscriptions"), 1);
 }

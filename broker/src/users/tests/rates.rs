@@ -49,7 +49,10 @@ fn a_user_may_publish_a_burst_and_then_its_rate_and_nothing_is_lost() {
         more += until_held(&mut rig, conn, "x", 1_000);
     }
     let took = rig.harness.now().mono_ms - began;
-    assert!((9_900..10_200).contains(&took), "1,000 at 100 a second took {took} ms");
+    assert!(
+        (9_900..10_200).contains(&took),
+        "1,000 at 100 a second took {took} ms"
+    );
     assert_eq!(rig.published.len() as u64, BURST + 1 + more);
     assert_eq!(pubacks(&mut rig, conn).len() as u64, BURST + 1 + more);
     assert!(rig.metrics.limits_met("publishes_per_second") > 10);
@@ -65,7 +68,10 @@ fn bytes_are_counted_apart_from_messages() {
     let alice = user("alice");
     let conn = rig.connect(&alice, clean(V5, "c"));
     let payload = "x".repeat(1_000 - "iot/alice/t".len());
-    assert_eq!(until_held(&mut rig, conn, &payload, 10_000), 20 * BURST_MS / 1_000 + 1);
+    assert_eq!(
+        until_held(&mut rig, conn, &payload, 10_000),
+        20 * BURST_MS / 1_000 + 1
+    );
     assert!(rig.metrics.limits_met("publish_bytes_per_second") == 1);
     // What one packet is over is waited for, and no more.
     rig.pass(49);
@@ -119,7 +125,10 @@ fn who_never_lets_up_is_told_and_closed_and_who_catches_up_is_not() {
         assert_eq!(rig.is_closed(conn), closed, "pause of {pause_ms} ms");
         assert_eq!(rig.metrics.limits_met("message_rate"), u64::from(closed));
         if closed {
-            assert!(matches!(rig.out(conn).last(), Some(Outgoing::Disconnect(0x96, _))));
+            assert!(matches!(
+                rig.out(conn).last(),
+                Some(Outgoing::Disconnect(0x96, _))
+            ));
         }
     }
 }

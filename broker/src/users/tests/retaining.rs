@@ -78,7 +78,11 @@ fn bytes_are_bounded_too() {
     assert_eq!(retain(&mut rig, conn, "iot/alice/2", &large), Some(QUOTA));
     assert_eq!(retain(&mut rig, conn, "iot/alice/1", "x"), Some(0x10), "smaller");
     assert_eq!(retain(&mut rig, conn, "iot/alice/2", &large), Some(0x10));
-    assert_eq!(retain(&mut rig, conn, "iot/alice/1", &large), Some(QUOTA), "larger");
+    assert_eq!(
+        retain(&mut rig, conn, "iot/alice/1", &large),
+        Some(QUOTA),
+        "larger"
+    );
 }
 
 #[test]
@@ -89,7 +93,11 @@ fn what_is_stored_counts_after_a_start_page_by_page_and_order_stays_while_it_is_
     listed(&rig, &alice, (0..5_000).map(|n| format!("iot/alice/{n}")));
     let conn = rig.connect(&alice, clean(V5, "c"));
     rig.out(conn);
-    for (topic, id, retained) in [("iot/alice/new", 1, true), ("iot/alice/t", 2, false), ("iot/alice/more", 3, true)] {
+    for (topic, id, retained) in [
+        ("iot/alice/new", 1, true),
+        ("iot/alice/t", 2, false),
+        ("iot/alice/more", 3, true),
+    ] {
         let Incoming::Publish(mut packet) = publish(topic, "x", 1, id) else {
             panic!("a PUBLISH")
         };
@@ -132,9 +140,13 @@ fn a_store_that_cannot_be_read_refuses_for_now() {
     let mut rig = Rig::new();
     set(&mut rig, 2, 0);
     let conn = rig.connect(&user("alice"), clean(V5, "c"));
-    rig.store.fail_reads.store(true, std::sync::atomic::Ordering::Relaxed);
+    rig.store
+        .fail_reads
+        .store(true, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(retain(&mut rig, conn, "iot/alice/1", "x"), Some(0x83));
-    rig.store.fail_reads.store(false, std::sync::atomic::Ordering::Relaxed);
+    rig.store
+        .fail_reads
+        .store(false, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(retain(&mut rig, conn, "iot/alice/1", "x"), Some(0x10));
 }
 

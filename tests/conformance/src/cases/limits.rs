@@ -2,7 +2,7 @@
 
 use super::{Case, SKIPPED, cases, check};
 use crate::client::{Client, Connect, Outcome, Will};
-use crate::server::{DENIED, Server};
+use crate::server::{DENIED, LIMITED_KEEP_ALIVE, Server};
 use crate::wire::{Out, PUBACK, PUBCOMP, PUBREC, PUBREL, Value, ack, subscribe, unsubscribe, user};
 
 pub(crate) const CASES: &[Case] = cases!("limits";
@@ -10,7 +10,9 @@ pub(crate) const CASES: &[Case] = cases!("limits";
         other_packets_go_on_at_a_full_window, receive_maximum_0_is_refused, maximum_packet_size_is_kept,
         too_large_counts_as_delivered, maximum_packet_size_0_is_refused, maximum_packet_size_of_the_server,
         reasons_never_exceed_the_packet_size, receive_maximum_is_kept_on_resume,
-        too_large_on_resume_is_dropped;
+        too_large_on_resume_is_dropped, server_keep_alive_is_told_and_kept, maximum_qos_is_told_and_kept,
+        will_above_the_maximum_qos_is_refused, will_that_is_no_text_is_refused,
+        retained_messages_of_a_user_are_bounded;
 );
 
 fn receive_maximum_is_kept(server: &Server) -> Outcome {
@@ -131,7 +133,14 @@ fn maximum_packet_size_of_the_server(server: &Server) -> Outcome {
         Some(Value::Four(limit)) if *limit < 10_000_000 => *limit as usize,
         _ => return Err(format!("{SKIPPED}no maximum packet size announced")),
     };
-    let out = Out::new(server.name("t"), "x".repeat(limit + 10), 1, 1);
+    let topic = server.name("t");
+    let head = Out::new(&topic, "", 1, 1).bytes(server.version).len();
+    // A longer packet has a longer length, by two bytes.
+    let fits = Out::new(&topic, "x".repeat(limit - head - 2), 1, 1).bytes(server.version);
+    check(fits.len() == limit, || format!("{} bytes are sent", fits.len()))?;
+    client.send(&fits)?;
+    client.expect(PUBACK)?;
+    let out = Out::new(&topic, "x".repeat(limit + 10), 1, 1);
     client.send_anyway(&out.bytes(server.version));
     client.refused(&[0x95])
 }
@@ -228,6 +237,109 @@ fn too_large_on_resume_is_dropped(server: &Server) -> Outcome {
         kept.open()?
             .quiet()
             .map_err(|error| format!("QoS {qos}, without a limit again: {error}"))?;
+    }
+    Ok(())
+}
+
+/// Who asks for a longer keep-alive than the server wants, or for none, is told the server's, and held to it.
+fn server_keep_alive_is_told_and_kept(server: &Server) -> Outcome {
+    let server = &server.limited()?;
+    let told = |client: &Client| client.connack.prop(0x13).cloned();
+    let same = Connect::new(server).keep_alive(LIMITED_KEEP_ALIVE).open()?;
+    check(told(&same).is_none(), || "told what it asked for".into())?;
+    for asked in [0, 600] {
+        let mut client = Connect::new(server).keep_alive(asked).open()?;
+        let expected = Some(Value::Two(LIMITED_KEEP_ALIVE));
+        check(told(&client) == expected, || client.connack.short())?;
+        for _ in 0..3 {
+            std::thread::sleep(std::time::Duration::from_millis(700));
+            client.ping()?;
+        }
+        client.told(&[0x8D])?;
+    }
+    Ok(())
+}
+
+fn maximum_qos_is_told_and_kept(server: &Server) -> Outcome {
+    let topic = server.name("t");
+    let client = Client::new(server)?;
+    check(client.connack.prop(0x24).is_none(), || {
+        "a maximum QoS where 2 is served".into()
+    })?;
+    let server = &server.limited()?;
+    let mut client = Client::new(server)?;
+    check(client.connack.prop(0x24) == Some(&Value::Byte(1)), || {
+        client.connack.short()
+    })?;
+    for qos in 0..3 {
+        let codes = client.subscribe_all(&[(&topic, qos)], &[])?;
+        check(codes.iter().all(|code| *code <= qos), || {
+            format!("QoS {qos}: {codes:02x?}")
+        })?;
+    }
+    client.publish(&topic, "one", 1)?;
+    client.take("one")?;
+    client.send(&Out::new(&topic, "two", 2, 9).bytes(server.version))?;
+    client.told(&[0x9B])
+}
+
+fn will_above_the_maximum_qos_is_refused(server: &Server) -> Outcome {
+    let server = &server.limited()?;
+    let topic = server.name("t");
+    let fits = Connect::new(server).will(Will::new(&topic, "x", 1)).open()?;
+    drop(fits);
+    Connect::new(server)
+        .will(Will::new(&topic, "x", 2))
+        .refused(&[0x9B], false)
+}
+
+fn will_that_is_no_text_is_refused(server: &Server) -> Outcome {
+    let topic = server.name("t");
+    let mut will = Will::new(&topic, "x", 1).with(0x01, Value::Byte(1));
+    Connect::new(server).will(will.clone()).open()?.disconnect()?;
+    will.payload = vec![0xFF, 0xFE];
+    Connect::new(server).will(will).refused(&[0x99], false)
+}
+
+/// Under topics of different homes; another user is not concerned, and takes one over.
+fn retained_messages_of_a_user_are_bounded(server: &Server) -> Outcome {
+    let server = &server.limited()?;
+    let topics: Vec<String> = (0..5).map(|n| format!("{}/{n}/x", server.name("t"))).collect();
+    let [one, two, three, four, five] = &*topics else {
+        return Err("five topics".into());
+    };
+    let connect = Connect::new(server);
+    let mut client = connect.open()?;
+    let refused = |client: &mut Client, topic: &str| -> Outcome {
+        client.send(&Out::new(topic, "x", 1, 9).retain().bytes(server.version))?;
+        let answer = client.expect(PUBACK)?;
+        check(answer.code == 0x97, || answer.short())
+    };
+    for topic in [one, two, three] {
+        client.retain(topic, "x", 1)?;
+    }
+    refused(&mut client, four)?;
+    client.retain(two, "another", 1)?;
+    client.retain(one, "", 1)?;
+    client.retain(four, "x", 1)?;
+    refused(&mut client, five)?;
+    // What is stored counts for a home that is in memory no longer, or for another session of the user.
+    drop(client);
+    let mut client = connect.open()?;
+    refused(&mut client, five)?;
+    let mut other = Client::new(server)?;
+    for topic in [five, four] {
+        other.retain(topic, "x", 1)?;
+    }
+    let mut reader = Client::new(server)?;
+    for (topic, payload) in [(two, "another"), (three, "x"), (four, "x"), (five, "x")] {
+        reader.subscribe(topic, 1)?;
+        reader.take(payload)?;
+    }
+    reader.subscribe(one, 1)?;
+    reader.quiet()?;
+    for topic in [two, three, four, five] {
+        client.retain(topic, "", 1)?;
     }
     Ok(())
 }
