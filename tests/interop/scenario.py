@@ -246,7 +246,8 @@ class Scenario:
 
     def tls(self):
         self.there_and_back("tls", 1, by="tls")
-        distrusted = self.attempt("distrusting", self.ann, [(f"iot/{self.ann}/tls", 1)], by="tls", ca=str(self.server.certs / "other-ca.pem"))
+        other = str(self.server.certs / "other-ca.pem")
+        distrusted = self.attempt("distrusting", self.ann, [(f"iot/{self.ann}/tls", 1)], by="tls", ca=other)
         # Without a CONNACK: it is the client that would not.
         if distrusted["ok"] or distrusted.get("code") is not None:
             raise Red(f"a server of another CA: {distrusted}")

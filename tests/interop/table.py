@@ -19,7 +19,8 @@ def page(cells, clients, steps):
     reasons = []
     lines = [HEAD]
     for version in VERSIONS:
-        lines += [f"## MQTT {version}", "", "| | " + " | ".join(client.name for client in clients) + " |", "|---" * (len(clients) + 1) + "|"]
+        names = " | ".join(client.name for client in clients)
+        lines += [f"## MQTT {version}", "", f"| | {names} |", "|---" * (len(clients) + 1) + "|"]
         for step in steps:
             row = []
             for client in clients:
