@@ -9,6 +9,11 @@ fn retained_messages_have_their_quota() {
 }
 
 #[test]
+fn a_user_has_its_quota_of_retained_messages_over_all_topics() {
+    check(&floods::retained_of_a_user(false)).unwrap_or_else(|wrong| panic!("{wrong}"));
+}
+
+#[test]
 fn wills_of_a_crowd_that_vanishes_fire_once_each() {
     check(&floods::wills(false)).unwrap_or_else(|wrong| panic!("{wrong}"));
 }

@@ -101,6 +101,51 @@ pub fn retained(long: bool) -> Attack {
     )
 }
 
+/// Retained messages of one user under more than one pair of first levels.
+pub fn retained_of_a_user(long: bool) -> Attack {
+    let rounds = if long { 50 } else { 1 };
+    let setup = Setup {
+        offenders: 2,
+        acl: "allow both users plaza/%u/#",
+        options: vec![
+            ("GODWIT_RETAINED_PER_USER", "100".into()),
+            ("GODWIT_RETAINED_BYTES_PER_USER", "500000".into()),
+        ],
+        ..Setup::default()
+    };
+    let run = move |bed: Arc<Bed>| async move {
+        let mut many = Peer::open(bed.mqtt(), 1, &bed.hello(0, "many")).await?;
+        let mut large = Peer::open(bed.mqtt(), 2, &bed.hello(1, "large")).await?;
+        let (mut refused, mut kept) = (0, 0);
+        for round in 0..rounds {
+            let topic = |number: usize| {
+                let first = if number % 2 == 0 { "iot" } else { "plaza" };
+                format!("{first}/mallory0/{number}")
+            };
+            let small = (0..150).map(|number| (topic(number), vec![b'x'; 10]));
+            let codes = burst(&mut many, small, true).await?;
+            refused = tally(&codes, 0x97);
+            ensure!(refused == 50, "{refused} of 150 refused: {codes:02x?}");
+            let bytes = (0..40).map(|number| (format!("iot/mallory1/{number}"), vec![b'y'; 20_000]));
+            let codes = burst(&mut large, bytes, true).await?;
+            kept = 40 - tally(&codes, 0x97);
+            ensure!(
+                (15..=25).contains(&kept),
+                "round {round}: {kept} of 20,000 bytes kept: {codes:02x?}"
+            );
+        }
+        let met = bed
+            .metric("godwit_mqtt_limits_met_total{limit=\"retained\"")
+            .await?;
+        ensure!(met > 0.0, "the limit was not counted");
+        Ok(vec![format!(
+            "of 150 retained messages of a user {refused} refused (0x97), its limit being 100; of 40 of 20,000 bytes {kept} kept, the limit being \
+             500,000; counted {met} times"
+        )])
+    };
+    Attack::new("retained messages of one user", setup, long, run)
+}
+
 /// Clients by the hundred whose wills are as large as they can be, and who all vanish at once.
 pub fn wills(long: bool) -> Attack {
     let count: usize = if long { 5_000 } else { 300 };

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::doors::all;
 use super::floods::burst;
 use crate::bed::{Bed, Setup};
-use crate::judge::{Attack, FLOOR, SLACK};
+use crate::judge::{Attack, SLACK, floor};
 use crate::peer::{PATIENCE, Peer};
 use crate::wire::{self, Hello, kind};
 
@@ -255,7 +255,7 @@ pub fn slow_reader(long: bool) -> Attack {
         };
         let (before, during) = (of(0..steps), of(steps..2 * steps));
         ensure!(
-            during <= before.mul_f64(1.5).max(FLOOR) * SLACK,
+            during <= before.mul_f64(1.5).max(floor(long)) * SLACK,
             "the fast readers' p99: {before:?} before, {during:?} during"
         );
         Ok(vec![

@@ -30,6 +30,7 @@ pub const ALL: &[Make] = &[
     subscriptions::million,
     subscriptions::probing,
     floods::retained,
+    floods::retained_of_a_user,
     floods::wills,
     floods::take_over,
     flows::never_completed,

@@ -74,14 +74,14 @@ fn over(api: &Api, name: &str, token: &str) -> Result<Vec<String>> {
     let many: Vec<String> = (0..513)
         .map(|number| format!("01890000-0000-7000-8000-{number:012x}"))
         .collect();
-    let members: Vec<&str> = many.iter().map(String::as_str).collect();
+    // Not by the client's way for groups, which is patient with a 429.
+    let group = |name: &str, members: &[String]| {
+        let body = json!({ "name": name, "members": members });
+        api.post("/groups", Some(token), &body)
+    };
     let mut told = vec![
-        refused("a group of 514", api.group(token, "many", &members), 429)?,
-        refused(
-            "a group's name of 129 bytes",
-            api.group(token, &"n".repeat(129), &[]),
-            413,
-        )?,
+        refused("a group of 514", group("many", &many), 429)?,
+        refused("a group's name of 129 bytes", group(&"n".repeat(129), &[]), 400)?,
         refused(
             "a body of 1 MiB",
             api.post(

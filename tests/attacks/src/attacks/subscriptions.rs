@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::task::JoinSet;
 
 use super::doors::all;
+use super::floods::burst;
 use crate::bed::{Bed, Setup};
 use crate::judge::Attack;
 use crate::peer::Peer;
@@ -18,8 +19,8 @@ const OF_SESSION: usize = 1_000;
 
 /// Filters of 64 levels of which every level is `+` or the topic's own: a publish matches along all paths at once.
 pub fn deep_wildcards(long: bool) -> Attack {
-    let clients = if long { 50 } else { 4 };
-    let publishes = if long { 200 } else { 20 };
+    let clients = if long { 50 } else { 2 };
+    let publishes = if long { 400 } else { 10 };
     let setup = Setup {
         offenders: 1,
         ..Setup::default()
@@ -49,11 +50,22 @@ pub fn deep_wildcards(long: bool) -> Attack {
         let peers = all(tasks).await?;
         let topic = format!("iot/mallory0/{}", vec!["a"; 62].join("/"));
         let mut publisher = Peer::open(bed.mqtt(), 999, &bed.hello(0, "publisher")).await?;
-        let readers: Vec<_> = peers.into_iter().map(|peer| tokio::spawn(count(peer))).collect();
+        let quiet = Duration::from_millis(if long { 5_000 } else { 500 });
+        let readers: Vec<_> = peers
+            .into_iter()
+            .map(|peer| tokio::spawn(count(peer, quiet)))
+            .collect();
         let begun = Instant::now();
-        for _ in 0..publishes {
-            let code = publisher.publish(&topic, b"x", false).await?;
-            ensure!(code < 0x80, "PUBACK {code:#04x}");
+        if long {
+            // As many under way as may be.
+            let all = (0..publishes).map(|_| (topic.clone(), b"x".to_vec()));
+            let codes = burst(&mut publisher, all, false).await?;
+            ensure!(codes.iter().all(|code| *code < 0x80), "a publish was refused");
+        } else {
+            for _ in 0..publishes {
+                let code = publisher.publish(&topic, b"x", false).await?;
+                ensure!(code < 0x80, "PUBACK {code:#04x}");
+            }
         }
         let took = begun.elapsed();
         let mut got = 0;
@@ -87,9 +99,9 @@ fn deep(number: usize) -> String {
 }
 
 /// Counts PUBLISHes until none came for a while.
-async fn count(mut peer: Peer) -> usize {
+async fn count(mut peer: Peer, quiet: Duration) -> usize {
     let mut got = 0;
-    while let Ok(Some(Some(packet))) = peer.next_within(Duration::from_millis(500)).await {
+    while let Ok(Some(Some(packet))) = peer.next_within(quiet).await {
         got += usize::from(packet.kind() == kind::PUBLISH);
     }
     got
