@@ -7,6 +7,7 @@ mod bench;
 mod bounds;
 mod bursts;
 mod door;
+mod options;
 mod proxied;
 mod rig;
 mod time;
