@@ -415,10 +415,20 @@ mod tests {
     fn rules_of_the_file_are_read() {
         let long = "[[acl]]\neffect = \"allow\"\nfilter = \"a/#\"\n[[acl]]\neffect = \"deny\"\naccess = \"publish\"\nfilter = \"b\"\n";
         let short = "[[acl]]\nallow = \"a/#\"\n[[acl]]\ndeny = \"b\"\naccess = \"publish\"\n";
-        let rules = |text| Config::load(none(), Some(file(text).path())).unwrap().acl.unwrap();
+        let rules = |text| {
+            Config::load(none(), Some(file(text).path()))
+                .unwrap()
+                .acl
+                .unwrap()
+        };
         assert_eq!(rules(long).len(), 2);
         assert_eq!(rules(long), rules(short));
-        for bad in ["allow = \"a\"\ndeny = \"b\"", "effect = \"deny\"", "access = \"both\"", "deny = \"a\"\nfilter = \"a\""] {
+        for bad in [
+            "allow = \"a\"\ndeny = \"b\"",
+            "effect = \"deny\"",
+            "access = \"both\"",
+            "deny = \"a\"\nfilter = \"a\"",
+        ] {
             let error = Config::load(none(), Some(file(&format!("[[acl]]\n{bad}\n")).path())).unwrap_err();
             assert!(error.to_string().contains("acl"), "{bad:?}: {error}");
         }
