@@ -77,7 +77,13 @@ impl Home {
         let owed = Owed::shared(publish.clone(), filter.clone(), subscription);
         let session = &mut self.sessions[index];
         let connected = session.live.is_some();
-        if !connected && !waits {
+        let acl = &env.common.config.acl;
+        let allowed = session
+            .live
+            .as_deref()
+            .is_none_or(|live| acl.may_receive(&live.principal, &session.client_id, &publish.topic));
+        // One whose right has ended would take its turns and get nothing of them (SCOPE).
+        if !(connected && allowed) && !waits {
             env.cx.answer(reply, Answer::Away);
             return;
         }
@@ -90,7 +96,7 @@ impl Home {
             env.cx.answer(reply, Answer::Refused(Refusal::unavailable()));
             return;
         }
-        if connected && waits {
+        if connected && allowed && waits {
             // That the client came was not heard.
             session.tell_groups(env, true);
         }

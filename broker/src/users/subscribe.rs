@@ -208,6 +208,7 @@ impl Home {
             return Err(QUOTA);
         }
         if old.is_none() && is_shared && shares >= USER_SHARES {
+            env.metrics().count_limit("shared_subscriptions");
             return Err(QUOTA);
         }
         if is_shared && !std::mem::replace(&mut session.shared, true) && session.is_persistent() {

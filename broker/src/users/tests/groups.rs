@@ -1,5 +1,10 @@
 //! Shared subscriptions: who of a group gets a publish, and what members are told.
 
+use std::sync::Arc;
+
+use godwit_accounts::Acl;
+use godwit_accounts::acl::{Access, Effect, Rule, Who};
+
 use super::clients::*;
 use super::rig::*;
 use crate::packet::{FilterIn, Incoming, Outgoing, PublishOut, Version};
@@ -237,4 +242,32 @@ fn a_user_has_a_most_of_shared_subscriptions() {
     assert_eq!(rig.subscribe(conn, "iot/alice/t", 1), [1]);
     let other = rig.connect(&alice, persistent(V5, "n"));
     assert_eq!(rig.subscribe(other, GROUP, 1), [0x97], "over all sessions");
+}
+
+/// Everybody may do everything under this filter.
+fn rule(filter: &str) -> Arc<Acl> {
+    let rule = Rule {
+        effect: Effect::Allow,
+        access: Access::Both,
+        filter: filter.into(),
+        who: Who::Everyone,
+    };
+    Arc::new(Acl::new(vec![rule]).unwrap())
+}
+
+#[test]
+fn a_member_whose_right_has_ended_takes_no_turns() {
+    let mut rig = Rig::with_topics();
+    rig.users.new_rules(rule("iot/#"));
+    let (alice, bob) = (user("alice"), user("bob"));
+    let first = member(&mut rig, &alice, "a", GROUP, 1);
+    let second = member(&mut rig, &bob, "b", GROUP, 1);
+    rig.users.new_rules(rule("iot/%u/#"));
+    let publisher = rig.connect(&alice, clean(V3, "pub"));
+    for n in 1..=6 {
+        rig.packet(publisher, publish(TOPIC, &n.to_string(), 1, n));
+    }
+    assert_eq!(pubacks(&mut rig, publisher).len(), 6);
+    assert!(rig.publishes(second).is_empty());
+    assert_eq!(rig.publishes(first).len(), 6);
 }

@@ -261,7 +261,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 2_048, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 2_048, ..ProptestConfig::default() })]
 
     #[test]
     fn an_acknowledged_publish_has_exactly_one_member_as_long_as_none_goes(
