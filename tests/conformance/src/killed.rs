@@ -91,7 +91,40 @@ pub(crate) fn all(killed: &str, elsewhere_text: &str) -> Killers {
 
 #[cfg(test)]
 mod tests {
+    use godwit_e2e::binaries::workspace;
+
     use super::*;
+    use crate::cases;
+    use crate::sabotage;
+    use crate::wire::Version;
+
+    #[test]
+    fn what_is_committed_names_cases_and_mutations_that_exist() {
+        let read = |name| std::fs::read_to_string(workspace().join(name)).unwrap();
+        let mut exist = BTreeSet::new();
+        for case in cases::all() {
+            for version in [Version::V311, Version::V5] {
+                if case.runs_on(version) {
+                    exist.insert(format!("{} {}", version.name(), case.name));
+                }
+            }
+        }
+        let killed = Killed::read(&read(KILLED));
+        let gone = |cases: &Killers| -> Vec<String> {
+            cases
+                .keys()
+                .filter(|case| !exist.contains(*case))
+                .cloned()
+                .collect()
+        };
+        assert!(gone(&killed.cases).is_empty(), "{:?}", gone(&killed.cases));
+        let elsewhere = elsewhere(&read(ELSEWHERE));
+        assert!(gone(&elsewhere).is_empty(), "{:?}", gone(&elsewhere));
+        let mutations: BTreeSet<String> = sabotage::all().into_iter().map(|it| it.name).collect();
+        for name in killed.cases.values().flatten() {
+            assert!(mutations.contains(name), "{name}");
+        }
+    }
 
     #[test]
     fn what_is_written_is_read() {

@@ -18,6 +18,9 @@ const AT_ONCE: usize = 40;
 /// What a case may take; its reads have deadlines of their own, so this is for one that goes round in circles.
 const CASE: Duration = Duration::from_secs(55);
 
+/// How the failure of a case begins that did not end in time.
+pub(crate) const NO_END: &str = "no end after";
+
 /// Another server, `host:port`; its results are printed, not compared.
 const TARGET: &str = "GODWIT_CONFORMANCE_TARGET";
 /// Only cases whose name contains this; their results are printed, not compared.
@@ -127,7 +130,7 @@ pub(crate) fn one(server: Arc<Server>, case: Case, deadline: Duration) -> Came {
             Some(why) => Came::Skipped(why.to_owned()),
             None => Came::Fail(why),
         },
-        Err(mpsc::RecvTimeoutError::Timeout) => Came::Fail(format!("no end after {deadline:?}")),
+        Err(mpsc::RecvTimeoutError::Timeout) => Came::Fail(format!("{NO_END} {deadline:?}")),
         Err(mpsc::RecvTimeoutError::Disconnected) => Came::Fail("the case itself panicked".into()),
     };
     if began.elapsed() > Duration::from_secs(45) {

@@ -297,7 +297,7 @@ impl<'a> Seen<'a> {
             }
             return;
         };
-        if fired == 0 || mutation.harmless {
+        if fired == 0 || mutation.harmless || why.starts_with(run::NO_END) {
             self.doubtful
                 .push(format!("{} under {}: {why}", subject.key(), mutation.name));
             return;
@@ -350,7 +350,8 @@ impl<'a> Seen<'a> {
                 through(&subject.server, subject.case, mutation, false).ok()
             });
             for (at, came) in came {
-                if let (Some(job), Some((Came::Fail(_), 1.., _))) = (jobs.get(at), came)
+                if let (Some(job), Some((Came::Fail(why), 1.., _))) = (jobs.get(at), came)
+                    && !why.starts_with(run::NO_END)
                     && let Some(confirmed) = self.confirmed.get_mut(job.case)
                 {
                     confirmed.push(job.mutation);
@@ -392,6 +393,10 @@ impl<'a> Seen<'a> {
                 }
             }
         }
+        let all = cases::all();
+        killed
+            .cases
+            .retain(|key, _| all.iter().any(|case| key.ends_with(&format!(" {}", case.name))));
         let mut never = Vec::new();
         for ((subject, confirmed), by) in self.subjects.iter().zip(&self.confirmed).zip(&self.by) {
             let names: Vec<String> = confirmed

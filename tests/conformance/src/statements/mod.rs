@@ -73,6 +73,10 @@ pub(crate) const CORNERS: &[(&str, &[&str])] = &[
         &["limits::server_keep_alive_is_told_and_kept"],
     ),
     (
+        "retained messages of one user are bounded",
+        &["limits::retained_messages_of_a_user_are_bounded"],
+    ),
+    (
         "a will that is not the text it says it is",
         &["limits::will_that_is_no_text_is_refused"],
     ),
