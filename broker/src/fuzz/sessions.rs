@@ -75,6 +75,8 @@ pub(super) struct Play {
     pub(super) clients: Vec<Client>,
     next_serial: u32,
     next_id: u16,
+    /// When clients looked last: what ended since ended then at the earliest.
+    looked_ms: u64,
 }
 
 fn user(number: usize) -> Principal {
@@ -105,6 +107,7 @@ impl Play {
             clients: (0..USERS * CLIENTS).map(|_| Client::default()).collect(),
             next_serial: 1,
             next_id: TRACKED_FROM,
+            looked_ms: 0,
         }
     }
 
@@ -289,10 +292,10 @@ impl Play {
             let no_local = if filter.starts_with("$share/") {
                 0
             } else {
-                byte >> 4 & 4
+                (byte >> 4) & 4
             };
-            let handling = (byte >> 4 & 3).min(2) << 4;
-            (byte >> 4) % 3 | no_local | handling
+            let handling = ((byte >> 4) & 3).min(2) << 4;
+            ((byte >> 4) % 3) | no_local | handling
         };
         let filter = |byte: u8| {
             let filter = FILTERS[usize::from(byte) % FILTERS.len()];
@@ -423,10 +426,11 @@ impl Play {
                 self.acknowledged(&tracked);
             }
             if closed {
-                self.clients[at].ended(self.world.now_ms());
+                self.clients[at].ended(self.looked_ms);
             }
         }
         let now_ms = self.world.now_ms();
+        self.looked_ms = now_ms;
         for client in &mut self.clients {
             client.now(now_ms);
         }

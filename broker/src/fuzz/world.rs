@@ -241,6 +241,7 @@ impl World {
         }
     }
 
+    #[allow(clippy::result_large_err, reason = "what it does not take is given back")]
     fn command(&mut self, key: Key, command: Command, reply: Reply) {
         let (users, topics, lines) = (&mut self.users, &mut self.topics, &mut self.lines);
         let flow = self.harness.with(RoleId::Broker, |cx| match (&key, command) {
