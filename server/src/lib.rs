@@ -8,6 +8,8 @@ pub mod config;
 mod data;
 mod doors;
 mod http;
+#[cfg(test)]
+mod limits;
 pub mod logs;
 mod metrics;
 mod mqtt;

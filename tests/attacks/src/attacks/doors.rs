@@ -15,7 +15,7 @@ use crate::wire::{self, Hello};
 const GREETING: Duration = Duration::from_secs(5);
 const CLOSED: Duration = Duration::from_secs(6);
 /// What a loaded machine may add.
-const SLACK: Duration = Duration::from_secs(2);
+const SLACK: Duration = Duration::from_secs(4);
 
 /// Waits for all; gives what each gave, or the first error.
 pub(super) async fn all<T: 'static>(mut tasks: JoinSet<Result<T>>) -> Result<Vec<T>> {
@@ -92,7 +92,7 @@ pub fn silent(long: bool) -> Attack {
             tasks.spawn(async move {
                 let begun = Instant::now();
                 let mut peer = Peer::bare(bed.mqtt(), number).await?;
-                let code = peer.ended(CLOSED + 5 * SLACK).await.context("silent")?;
+                let code = peer.ended(CLOSED + 3 * SLACK).await.context("silent")?;
                 ensure!(code.is_none(), "it was told {code:?}");
                 Ok(begun.elapsed())
             });

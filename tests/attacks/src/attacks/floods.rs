@@ -119,7 +119,7 @@ pub fn retained_of_a_user(long: bool) -> Attack {
         let (mut refused, mut kept) = (0, 0);
         for round in 0..rounds {
             let topic = |number: usize| {
-                let first = if number % 2 == 0 { "iot" } else { "plaza" };
+                let first = if number.is_multiple_of(2) { "iot" } else { "plaza" };
                 format!("{first}/mallory0/{number}")
             };
             let small = (0..150).map(|number| (topic(number), vec![b'x'; 10]));
@@ -165,6 +165,9 @@ pub fn wills(long: bool) -> Attack {
         let mut tasks = JoinSet::new();
         for number in 0..count {
             let bed = Arc::clone(&bed);
+            if number % 50 == 49 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
             tasks.spawn(async move {
                 let delay = u32::from(number % 4 == 3) * 3_600;
                 let hello = Hello {

@@ -333,8 +333,10 @@ pub fn vanished(long: bool) -> Attack {
         // Nothing is read of them any more, nothing sent, nothing closed.
         let peers = all(tasks).await?;
         let begun = Instant::now();
-        let mut publisher = Hello::default();
-        publisher.client = "publisher".into();
+        let publisher = Hello {
+            client: "publisher".into(),
+            ..Hello::default()
+        };
         let mut publisher = Peer::open(bed.mqtt(), 1, &publisher).await?;
         for number in 0..10_u8 {
             publisher.publish("gone/all", &[number], false).await?;

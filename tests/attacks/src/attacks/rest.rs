@@ -15,7 +15,10 @@ use crate::judge::Attack;
 /// A request's refusal must have this status.
 fn refused<T: std::fmt::Debug>(what: &str, answer: Result<T, Refused>, status: u16) -> Result<String> {
     match answer {
-        Err(refused) if refused.status == status => Ok(format!("{what}: {status} {}", refused.code)),
+        // A body that is too large may not be taken to its end, and then a client that goes on sending sees the connection closed.
+        Err(refused) if refused.status == status || (status == 413 && refused.status == 0) => {
+            Ok(format!("{what}: {status} {}", refused.code))
+        }
         other => bail!("{what}: {other:?} where {status} is due"),
     }
 }

@@ -1,0 +1,345 @@
+//! The list of limits, in the order of the page: what one is, and those of doors and packets. What is kept for a client is
+//! in `kept`, conversations, HTTP and accounts in `chat`. A line is added with the limit; its test must exist.
+
+mod chat;
+mod kept;
+
+use godwit_wire::limits as wire;
+
+/// Where a limit is set, and what its value is.
+pub(super) enum At {
+    /// An option, and the unit of its value.
+    Option(&'static str, &'static str),
+    /// A constant that counts.
+    Count(&'static str, u64),
+    /// One of bytes.
+    Bytes(&'static str, u64),
+    /// One of milliseconds.
+    Millis(&'static str, u64),
+    /// A private constant: file, name, unit.
+    Source(&'static str, &'static str, &'static str),
+}
+
+/// A line of the page.
+pub(super) struct Limit {
+    pub(super) name: &'static str,
+    pub(super) at: At,
+    /// What happens to who meets it.
+    pub(super) effect: &'static str,
+    /// Reason codes and HTTP status.
+    pub(super) v5: &'static str,
+    pub(super) v311: &'static str,
+    pub(super) http: &'static str,
+    pub(super) metric: &'static str,
+    /// `FILE::NAME` of those that reach it.
+    pub(super) tests: &'static [&'static str],
+}
+
+impl Limit {
+    fn new(name: &'static str, at: At, effect: &'static str, tests: &'static [&'static str]) -> Self {
+        Self {
+            name,
+            at,
+            effect,
+            v5: "",
+            v311: "",
+            http: "",
+            metric: "",
+            tests,
+        }
+    }
+
+    /// What is told in MQTT 5 and in 3.1.1.
+    fn told(mut self, v5: &'static str, v311: &'static str) -> Self {
+        (self.v5, self.v311) = (v5, v311);
+        self
+    }
+
+    fn http(mut self, status: &'static str) -> Self {
+        self.http = status;
+        self
+    }
+
+    fn counted(mut self, metric: &'static str) -> Self {
+        self.metric = metric;
+        self
+    }
+}
+
+/// Headings with their limits.
+pub(super) const LIMITS: &[(&str, fn() -> Vec<Limit>)] = &[
+    ("Doors", doors),
+    ("Packets", packets),
+    ("Sessions and subscriptions", kept::sessions),
+    ("What is under way and owed", kept::owed),
+    ("Retained messages", kept::retained),
+    ("Conversations", chat::conversations),
+    ("HTTP and accounts", chat::http),
+];
+
+const NET: &str = "broker/src/net/mod.rs";
+
+fn count(number: impl TryInto<u64>) -> u64 {
+    number.try_into().unwrap_or(u64::MAX)
+}
+
+fn doors() -> Vec<Limit> {
+    vec![
+        Limit::new(
+            "time to a whole CONNECT",
+            At::Option("connect_seconds", "s"),
+            "closed within a second more, without a word",
+            &[
+                "tests/attacks/tests/doors.rs::a_connect_that_dribbles_is_closed_in_time",
+                "tests/attacks/tests/doors.rs::thousands_that_never_speak_are_closed_in_time",
+                "server/tests/doors.rs::what_dribbles_is_closed_at_the_connect_time_out_at_every_door",
+            ],
+        )
+        .told("closed; under judgement CONNACK 0x88", "closed; under judgement CONNACK 3")
+        .http("closed")
+        .counted("godwit_mqtt_greeting_timeouts"),
+        Limit::new(
+            "bytes before authentication",
+            At::Source(NET, "GREETING_BYTES", "bytes"),
+            "a larger CONNECT is refused by its header; memory grows only as bytes arrive",
+            &[
+                "tests/attacks/tests/oversized.rs::what_is_too_large_is_refused_by_its_header_within_ten_milliseconds",
+                "tests/attacks/tests/oversized.rs::before_authentication_a_connection_holds_sixteen_kib_at_most",
+            ],
+        )
+        .told("CONNACK 0x95", "closed")
+        .counted("godwit_mqtt_refused{reason=\"too_large\"}"),
+        Limit::new(
+            "MQTT connections of the node",
+            At::Option("max_connections", ""),
+            "further ones are closed at once; 0: what the limit on open files leaves beside an eighth for HTTP and 512 for the store",
+            &[
+                "tests/attacks/tests/doors.rs::who_comes_above_the_limit_on_connections_is_turned_away_at_little_cost",
+                "tests/attacks/tests/doors.rs::clients_cannot_take_the_descriptors_that_the_store_needs",
+            ],
+        )
+        .told("closed", "closed")
+        .counted("godwit_mqtt_refused{reason=\"too_many\"}"),
+        Limit::new(
+            "MQTT connections of an address (IPv6: of a /64)",
+            At::Option("connections_per_address", ""),
+            "further ones are closed at once, over WebSocket after an answer to their CONNECT; 0: no limit",
+            &[
+                "tests/attacks/tests/rates.rs::an_address_has_its_limit_of_connections",
+                "broker/src/net/tests/addresses.rs::a_web_socket_beyond_a_limit_is_told_in_its_connack",
+            ],
+        )
+        .told("closed; WebSocket: CONNACK 0x97", "closed; WebSocket: CONNACK 3")
+        .counted("godwit_mqtt_refused{reason=\"address_connections\"}"),
+        Limit::new(
+            "new MQTT connections of an address",
+            At::Option("connects_per_address", "a second, beside ten seconds' worth at once"),
+            "the same",
+            &["tests/attacks/tests/rates.rs::an_address_has_its_limit_of_connects_a_second"],
+        )
+        .told("closed; WebSocket: CONNACK 0x9F", "closed; WebSocket: CONNACK 3")
+        .counted("godwit_mqtt_refused{reason=\"address_rate\"}"),
+        Limit::new(
+            "addresses that are counted",
+            At::Source("broker/src/net/addresses.rs", "ADDRESSES", ""),
+            "further ones are let in uncounted: the node's own limit holds them",
+            &["broker/src/net/addresses.rs::a_full_table_lets_newcomers_in_uncounted_and_still_holds_the_known_ones"],
+        )
+        .counted("godwit_mqtt_addresses"),
+        Limit::new(
+            "a header of the PROXY protocol, version 1",
+            At::Source("broker/src/net/proxy.rs", "PROXY_V1_BYTES", "bytes"),
+            "closed",
+            &["broker/src/net/tests/proxied.rs::what_is_no_header_is_closed_at_once_and_counted"],
+        )
+        .told("closed", "closed")
+        .http("closed")
+        .counted("godwit_mqtt_refused{reason=\"proxy_header\"}"),
+        Limit::new(
+            "the same, version 2",
+            At::Source("broker/src/net/proxy.rs", "PROXY_V2_BYTES", "bytes"),
+            "closed",
+            &["broker/src/net/tests/proxied.rs::what_is_no_header_is_closed_at_once_and_counted"],
+        )
+        .told("closed", "closed")
+        .http("closed")
+        .counted("godwit_mqtt_refused{reason=\"proxy_header\"}"),
+        Limit::new(
+            "who may send such a header",
+            At::Option("proxy_from", ""),
+            "connections from elsewhere are closed where the protocol is on",
+            &["broker/src/net/tests/proxied.rs::a_header_from_elsewhere_is_not_believed"],
+        )
+        .told("closed", "closed")
+        .http("closed")
+        .counted("godwit_mqtt_refused{reason=\"proxy_from\"}"),
+        Limit::new(
+            "a message of SCRAM",
+            At::Source("accounts/src/scram.rs", "MESSAGE_BYTES", "bytes"),
+            "refused; two messages of a client are an exchange, a third breaks the protocol",
+            &["accounts/src/scram.rs::other_forms_of_the_first_message_are_refused_and_never_reach_the_library"],
+        )
+        .told("CONNACK 0x86, in a renewal DISCONNECT 0x87", "")
+        .counted("godwit_mqtt_refused{reason=\"credential\"}"),
+        Limit::new(
+            "a token in a renewal",
+            At::Source("broker/src/net/auth.rs", "TOKEN_BYTES", "bytes"),
+            "the connection ends, the session stays",
+            &["tests/conformance/src/cases/auth.rs::failed_renewal_ends"],
+        )
+        .told("DISCONNECT 0x87", "")
+        .counted("godwit_mqtt_closed{reason=\"protocol\"}"),
+        Limit::new(
+            "time of a renewal",
+            At::Source("broker/src/net/auth.rs", "RENEWAL_SECONDS", "s"),
+            "the same",
+            &["broker/src/net/tests/auth.rs::who_came_by_a_method_renews_by_it_and_a_failure_ends_the_connection_alone"],
+        )
+        .told("DISCONNECT 0x87", "")
+        .counted("godwit_mqtt_closed{reason=\"protocol\"}"),
+        Limit::new(
+            "rules about topics",
+            At::Count("MAX_RULES", count(godwit_accounts::acl::MAX_RULES)),
+            "refused at the start and when they are read again",
+            &[],
+        ),
+        Limit::new(
+            "bytes kept for a connection that takes too little",
+            At::Source(NET, "ROOM", "bytes"),
+            "it is given no more PUBLISHes and not read until it has taken some; QoS 0 is dropped and counted, QoS 1 and 2 wait in its log",
+            &["tests/attacks/tests/flows.rs::a_slow_reader_costs_its_cap_and_gets_everything_when_it_reads"],
+        )
+        .counted("godwit_mqtt_kept_bytes"),
+        Limit::new(
+            "bytes kept at which it is closed",
+            At::Source(NET, "KEPT_MOST", "bytes"),
+            "closed: answers to what was under way came on top",
+            &["broker/src/net/tests/bounds.rs::a_client_that_takes_nothing_is_not_read_for_ever"],
+        )
+        .told("closed", "closed"),
+        Limit::new(
+            "a WebSocket frame",
+            At::Source("broker/src/net/websocket.rs", "FRAME_BYTES", "bytes"),
+            "closed by its header; no compression is negotiated, so what arrives is what is held",
+            &["tests/attacks/tests/websocket.rs::no_compression_is_negotiated_and_huge_frames_end_the_connection"],
+        )
+        .told("closed", "closed"),
+        Limit::new(
+            "silence",
+            At::Option("max_keep_alive", "s"),
+            "a client that was silent for one and a half keep-alives is closed within a second more; its entries stay owed. 0: the client's own keep-alive",
+            &["tests/attacks/tests/flows.rs::peers_that_vanish_are_found_by_their_keep_alive_and_stay_owed"],
+        )
+        .told("DISCONNECT 0x8D", "closed")
+        .counted("godwit_mqtt_keep_alive_timeouts"),
+    ]
+}
+
+fn packets() -> Vec<Limit> {
+    const LARGE: &[&str] = &[
+        "tests/attacks/tests/oversized.rs::what_is_too_large_is_refused_by_its_header_within_ten_milliseconds",
+    ];
+    vec![
+        Limit::new(
+            "a packet",
+            At::Bytes("PACKET_BYTES", count(wire::PACKET_BYTES)),
+            "refused by its header; announced in CONNACK (Maximum Packet Size)",
+            LARGE,
+        )
+        .told("DISCONNECT 0x95", "closed")
+        .counted("godwit_mqtt_protocol_errors"),
+        Limit::new(
+            "a topic name or filter",
+            At::Bytes("TOPIC_BYTES", count(wire::TOPIC_BYTES)),
+            "refused; QoS 0 is dropped",
+            LARGE,
+        )
+        .told("PUBACK 0x90, SUBACK 0x8F", "closed, SUBACK 0x80")
+        .counted("godwit_mqtt_publishes_refused"),
+        Limit::new(
+            "levels of a topic name or filter",
+            At::Count("TOPIC_LEVELS", count(wire::TOPIC_LEVELS)),
+            "the same",
+            LARGE,
+        )
+        .told("PUBACK 0x90, SUBACK 0x8F", "closed, SUBACK 0x80")
+        .counted("godwit_mqtt_publishes_refused"),
+        Limit::new(
+            "filters of one SUBSCRIBE",
+            At::Count("SESSION_SUBSCRIPTIONS", count(wire::SESSION_SUBSCRIPTIONS)),
+            "the connection ends, nothing of the packet is done",
+            LARGE,
+        )
+        .told("DISCONNECT 0x97", "closed")
+        .counted("godwit_mqtt_limits_met{limit=\"subscriptions\"}"),
+        Limit::new(
+            "SUBSCRIBEs of a connection that are not answered",
+            At::Source("broker/src/users/subscribe.rs", "REQUESTS", ""),
+            "the connection ends",
+            &["broker/src/users/tests/subscribing.rs::a_subscribe_that_is_one_too_many_changes_nothing"],
+        )
+        .told("DISCONNECT 0x97", "closed")
+        .counted("godwit_mqtt_limits_met{limit=\"subscriptions\"}"),
+        Limit::new(
+            "a client id",
+            At::Bytes("CLIENT_ID_BYTES", count(wire::CLIENT_ID_BYTES)),
+            "refused",
+            &["tests/attacks/tests/oversized.rs::what_is_over_a_limit_of_its_own_is_refused_by_every_door"],
+        )
+        .told("CONNACK 0x85", "CONNACK 2"),
+        Limit::new(
+            "user properties of a packet, and of its will",
+            At::Count("USER_PROPERTIES", count(wire::USER_PROPERTIES)),
+            "the connection ends",
+            &["tests/attacks/tests/rates.rs::one_user_property_too_many_ends_the_connection"],
+        )
+        .told("DISCONNECT 0x97", "")
+        .counted("godwit_mqtt_protocol_errors"),
+        Limit::new(
+            "topic aliases of a connection",
+            At::Count("TOPIC_ALIASES", count(wire::TOPIC_ALIASES)),
+            "announced in CONNACK; a higher one ends the connection",
+            &["tests/conformance/src/cases/alias.rs::above_the_maximum_is_refused"],
+        )
+        .told("DISCONNECT 0x94", "")
+        .counted("godwit_mqtt_protocol_errors"),
+        Limit::new(
+            "QoS of publishes and wills",
+            At::Option("max_qos", ""),
+            "announced in CONNACK; a publish above it ends the connection, a will is refused at CONNECT",
+            &[
+                "broker/src/users/tests/announced.rs::a_maximum_qos_is_announced_and_what_is_above_it_ends_the_connection_and_no_subscription",
+                "broker/src/users/tests/announced.rs::a_will_above_the_maximum_qos_is_refused_at_connect",
+            ],
+        )
+        .told("DISCONNECT 0x9B, CONNACK 0x9B", "closed, CONNACK 5")
+        .counted("godwit_mqtt_limits_met{limit=\"max_qos\"}"),
+        Limit::new(
+            "publishes of a client that are not acknowledged",
+            At::Count("RECEIVE_MAXIMUM", count(wire::RECEIVE_MAXIMUM)),
+            "announced in CONNACK; a 3.1.1 client is paused there and closed at four times as many that it does not complete",
+            &["tests/attacks/tests/flows.rs::packet_identifiers_that_are_never_given_back_end_their_owner_only"],
+        )
+        .told("DISCONNECT 0x93", "not read, closed at 1,024")
+        .counted("godwit_mqtt_limits_met{limit=\"receive_maximum\"}"),
+        Limit::new(
+            "publishes of a user",
+            At::Option("publishes_per_second", "a second, beside five seconds' worth at once"),
+            "its clients are not read for a while, which loses nothing; who keeps at it for 5 minutes is disconnected",
+            &[
+                "tests/attacks/tests/rates.rs::a_user_who_publishes_too_fast_is_slowed_down_and_loses_nothing",
+                "broker/src/users/tests/rates.rs::who_never_lets_up_is_told_and_closed_and_who_catches_up_is_not",
+            ],
+        )
+        .told("not read; DISCONNECT 0x96", "not read; closed")
+        .counted("godwit_mqtt_limits_met{limit=\"publishes_per_second\"}"),
+        Limit::new(
+            "bytes of them",
+            At::Option("publish_bytes_per_second", "bytes a second, beside five seconds' worth at once"),
+            "the same",
+            &["tests/attacks/tests/rates.rs::a_user_who_publishes_too_many_bytes_is_slowed_down_and_loses_nothing"],
+        )
+        .told("not read; DISCONNECT 0x96", "not read; closed")
+        .counted("godwit_mqtt_limits_met{limit=\"publish_bytes_per_second\"}"),
+    ]
+}

@@ -1,0 +1,146 @@
+//! Limits of conversations, of HTTP and of accounts.
+
+use godwit_accounts::config as accounts;
+use godwit_wire::limits as wire;
+
+use super::{At, Limit, count};
+
+pub(super) fn conversations() -> Vec<Limit> {
+    vec![
+        Limit::new(
+            "content of a message",
+            At::Bytes("MESSAGE_BYTES", count(wire::MESSAGE_BYTES)),
+            "refused",
+            &["tests/attacks/tests/oversized.rs::what_is_over_a_limit_of_its_own_is_refused_by_every_door"],
+        )
+        .told("PUBACK 0x83", "acknowledged when an entry `refused` is durable")
+        .http("413"),
+        Limit::new(
+            "groups of a user",
+            At::Count("USER_GROUPS", count(wire::USER_GROUPS)),
+            "it is taken into no more",
+            &["accounts/tests/people.rs::conversations_come_in_pages_and_groups_have_a_limit"],
+        )
+        .http("429"),
+        Limit::new(
+            "members of a group",
+            At::Count("GROUP_MEMBERS", count(wire::GROUP_MEMBERS)),
+            "refused",
+            REST,
+        )
+        .http("429"),
+        Limit::new(
+            "a page of history",
+            At::Count("PAGE", u64::from(wire::PAGE)),
+            "no more entries are given, `has_more` says so",
+            &["history-api/tests/messaging.rs::history_comes_in_pages_by_number_and_by_id"],
+        ),
+    ]
+}
+
+const REST: &[&str] = &["tests/attacks/tests/rest.rs::requests_over_the_limits_of_rest_are_refused"];
+
+pub(super) fn http() -> Vec<Limit> {
+    vec![
+        Limit::new(
+            "requests under way in the node",
+            At::Count("REQUESTS", count(godwit_history_api::REQUESTS)),
+            "refused, with Retry-After",
+            &[],
+        )
+        .http("503")
+        .counted("godwit_http_requests_in_flight"),
+        Limit::new(
+            "requests of a user",
+            At::Count(
+                "per_user",
+                u64::from(godwit_history_api::Config::default().per_user.burst),
+            ),
+            "at once, then 500 a second; refused, with Retry-After",
+            REST,
+        )
+        .http("429"),
+        Limit::new(
+            "requests of an address",
+            At::Count(
+                "per_address",
+                u64::from(godwit_history_api::Config::default().per_address.burst),
+            ),
+            "at once, then 5,000 a second; refused, with Retry-After",
+            &["history-api/tests/auth.rs::requests_of_a_user_and_of_an_address_are_limited"],
+        )
+        .http("429"),
+        Limit::new(
+            "device tokens of a user",
+            At::Count("DEVICE_TOKENS", count(accounts::DEVICE_TOKENS)),
+            "refused",
+            REST,
+        )
+        .http("429"),
+        Limit::new(
+            "login sessions of a user",
+            At::Count("LOGIN_SESSIONS", count(accounts::LOGIN_SESSIONS)),
+            "the one that was not used for longest ends",
+            &[],
+        ),
+        Limit::new(
+            "contacts of a user, requests among them",
+            At::Count("CONTACTS", count(accounts::CONTACTS)),
+            "refused",
+            &[],
+        )
+        .http("429"),
+        Limit::new(
+            "idempotency keys of a user",
+            At::Count("IDEMPOTENCY_KEYS", count(accounts::IDEMPOTENCY_KEYS)),
+            "refused until one is a day old",
+            &[],
+        )
+        .http("429"),
+        Limit::new(
+            "characters of a search",
+            At::Count("MAX_QUERY_CHARS", count(godwit_search::MAX_QUERY_CHARS)),
+            "refused",
+            &["history-api/tests/search.rs::results_come_in_pages_and_wrong_questions_are_refused"],
+        )
+        .http("400"),
+        Limit::new(
+            "a body",
+            At::Bytes("BODY_BYTES", count(godwit_history_api::BODY_BYTES)),
+            "refused by its header or when so much has come",
+            &["history-api/tests/problems.rs::the_frameworks_own_refusals_have_the_form_of_ours"],
+        )
+        .http("413"),
+        Limit::new(
+            "registrations from one address",
+            At::Option("registrations_per_second", "a second, beside 1,000 at once"),
+            "refused, with Retry-After",
+            &["history-api/tests/auth.rs::registrations_from_one_address_are_limited"],
+        )
+        .http("429"),
+        Limit::new(
+            "failed logins of one user name",
+            At::Source(
+                "history-api/src/limits.rs",
+                "FAILED_OF_NAME.burst",
+                "at once, then one in 10 s",
+            ),
+            "refused, whether the password is right or not, with Retry-After",
+            &["history-api/tests/auth.rs::failed_logins_are_limited_and_tell_nothing_of_users"],
+        )
+        .http("429")
+        .counted("godwit_http_logins_limited"),
+        Limit::new(
+            "failed logins from one address",
+            At::Source(
+                "history-api/src/limits.rs",
+                "FAILED_OF_ADDRESS.burst",
+                "at once, then one a second",
+            ),
+            "the same",
+            &["history-api/tests/auth.rs::failed_logins_are_limited_and_tell_nothing_of_users"],
+        )
+        .http("429")
+        .counted("godwit_http_logins_limited"),
+    ]
+}

@@ -1,0 +1,203 @@
+//! Limits of what is kept for a client: sessions, subscriptions, what is owed, retained messages.
+
+use godwit_broker::UsersConfig;
+use godwit_wire::limits as wire;
+
+use super::{At, Limit, count};
+
+pub(super) fn sessions() -> Vec<Limit> {
+    const MILLION: &[&str] = &[
+        "tests/attacks/tests/subscriptions.rs::of_a_million_subscriptions_a_session_and_a_user_get_their_quota",
+    ];
+    vec![
+        Limit::new(
+            "sessions of a user",
+            At::Count("USER_SESSIONS", count(wire::USER_SESSIONS)),
+            "a CONNECT with a further client id is refused",
+            MILLION,
+        )
+        .told("CONNACK 0x97", "CONNACK 3")
+        .counted("godwit_mqtt_limits_met{limit=\"sessions\"}"),
+        Limit::new(
+            "subscriptions of a session",
+            At::Count("SESSION_SUBSCRIPTIONS", count(wire::SESSION_SUBSCRIPTIONS)),
+            "each further filter is refused",
+            &[
+                "tests/attacks/tests/subscriptions.rs::filters_that_match_along_every_path_cost_their_owner_only",
+                "tests/attacks/tests/subscriptions.rs::of_a_million_subscriptions_a_session_and_a_user_get_their_quota",
+            ],
+        )
+        .told("SUBACK 0x97", "SUBACK 0x80")
+        .counted("godwit_mqtt_limits_met{limit=\"subscriptions\"}"),
+        Limit::new(
+            "filters of a user with a wildcard in the first two levels",
+            At::Source("broker/src/topics/wildcards.rs", "USER_WILDCARD_FILTERS", ""),
+            "each further one is refused",
+            MILLION,
+        )
+        .told("SUBACK 0x97", "SUBACK 0x80")
+        .counted("godwit_wildcard_routes"),
+        Limit::new(
+            "shared subscriptions of a user",
+            At::Count("USER_SHARES", count(wire::USER_SHARES)),
+            "each further one is refused",
+            &["broker/src/users/tests/groups.rs::a_user_has_a_most_of_shared_subscriptions"],
+        )
+        .told("SUBACK 0x97", "SUBACK 0x80"),
+        Limit::new(
+            "members of a shared subscription's group",
+            At::Count("SHARE_MEMBERS", count(wire::SHARE_MEMBERS)),
+            "a further one is refused",
+            &["broker/src/topics/groups.rs::a_group_has_a_most_of_members_and_who_is_in_may_subscribe_again"],
+        )
+        .told("SUBACK 0x97", "SUBACK 0x80"),
+        Limit::new(
+            "the name of such a group",
+            At::Bytes("SHARE_NAME_BYTES", count(wire::SHARE_NAME_BYTES)),
+            "refused",
+            &["wire/tests/topics.rs::a_shared_filter_has_a_name_without_wildcards_and_lives_where_its_inner_filter_does"],
+        )
+        .told("SUBACK 0x8F", "SUBACK 0x80"),
+        Limit::new(
+            "such filters of the node",
+            At::Count("WILDCARD_FILTERS", count(wire::WILDCARD_FILTERS)),
+            "the same",
+            &["broker/src/topics/wildcards.rs::a_user_takes_only_a_part_of_the_room_and_may_always_subscribe_again"],
+        )
+        .told("SUBACK 0x97", "SUBACK 0x80")
+        .counted("godwit_wildcard_routes"),
+        Limit::new(
+            "time to a SUBACK",
+            At::Source("broker/src/users/subscribe.rs", "WAIT_MS", "ms"),
+            "what is not granted by then is refused, filter by filter",
+            &["broker/src/users/tests/sessions.rs::a_subscribe_whose_route_does_not_come_is_refused_after_five_seconds"],
+        )
+        .told("SUBACK 0x80", "SUBACK 0x80"),
+        Limit::new(
+            "session expiry",
+            At::Option("session_days", "days"),
+            "a longer one is shortened to it, and told",
+            &["broker/src/users/tests/ends.rs::a_longer_expiry_than_allowed_is_told"],
+        )
+        .told("in CONNACK", "as if it had asked for it"),
+        Limit::new(
+            "a second connection with the same client id",
+            At::Count("one", 1),
+            "the first one is closed, the session and what it is owed go on",
+            &["tests/attacks/tests/floods.rs::of_many_that_fight_for_one_client_id_one_lives_and_nothing_is_lost"],
+        )
+        .told("DISCONNECT 0x8E", "closed")
+        .counted("godwit_mqtt_sessions_live"),
+    ]
+}
+
+pub(super) fn owed() -> Vec<Limit> {
+    let users = UsersConfig::default();
+    const OWED: &[&str] =
+        &["tests/attacks/tests/flows.rs::what_is_owed_to_who_never_acknowledges_has_a_bound"];
+    vec![
+        Limit::new(
+            "time of a PUBLISH to its acknowledgement",
+            At::Millis("ACK_TIMEOUT_MS", wire::ACK_TIMEOUT_MS),
+            "not acknowledged, which is not \"not stored\": the append goes on",
+            &["broker/src/users/tests/ordinary.rs::an_unanswered_publish_is_told_unavailable_after_ten_seconds_and_closes_a_3_1_1_connection"],
+        )
+        .told("PUBACK 0x83", "closed")
+        .http("503")
+        .counted("godwit_mqtt_publishes_refused"),
+        Limit::new(
+            "entries owed to a persistent session by ordinary topics",
+            At::Count("session_log_entries", users.session_log_entries),
+            "the oldest go, a sixteenth at a time; a connected client is disconnected",
+            &["broker/src/users/tests/quotas.rs::the_log_of_a_session_that_never_returns_is_bounded_in_entries_and_the_newest_are_kept_in_order"],
+        )
+        .told("DISCONNECT 0x97", "closed")
+        .counted("godwit_owed_over_quota"),
+        Limit::new(
+            "bytes of them",
+            At::Bytes("session_log_bytes", users.session_log_bytes),
+            "the same",
+            OWED,
+        )
+        .told("DISCONNECT 0x97", "closed")
+        .counted("godwit_owed_over_quota"),
+        Limit::new(
+            "entries waiting for a clean session",
+            At::Source("broker/src/users/deliver.rs", "MEMORY_QUEUE", ""),
+            "disconnected: they are in memory only",
+            &["tests/attacks/tests/flows.rs::packet_identifiers_that_are_never_given_back_end_their_owner_only"],
+        )
+        .told("DISCONNECT 0x97", "closed"),
+        Limit::new(
+            "bytes of them",
+            At::Source("broker/src/users/deliver.rs", "MEMORY_BYTES", "bytes"),
+            "the same",
+            &["broker/src/users/tests/sessions.rs::a_client_that_takes_too_little_of_an_in_memory_queue_is_closed"],
+        )
+        .told("DISCONNECT 0x97", "closed"),
+        Limit::new(
+            "entries of a mailbox",
+            At::Count("mailbox_entries", users.mailbox_entries),
+            "the oldest go, a sixteenth at a time; sessions that did not have them are told of a `gap`",
+            &["broker/src/users/tests/quotas.rs::a_mailbox_holds_no_more_entries_than_its_quota_and_the_gap_is_told"],
+        )
+        .told("`gap` in me/inbox", "`gap` in me/inbox")
+        .counted("godwit_owed_over_quota"),
+        Limit::new(
+            "bytes of refused sends in a mailbox",
+            At::Bytes("mailbox_bytes", users.mailbox_bytes),
+            "the same",
+            &["broker/src/users/tests/quotas.rs::refused_sends_fill_a_mailbox_only_to_its_quota_and_the_gap_is_told"],
+        )
+        .told("", "`gap` in me/inbox")
+        .counted("godwit_owed_over_quota"),
+        Limit::new(
+            "age of a mailbox's entries",
+            At::Option("mailbox_days", "days"),
+            "older ones go; the same",
+            &["broker/src/users/tests/ends.rs::mailbox_entries_over_their_time_go_and_a_session_that_did_not_have_them_is_told_of_the_gap"],
+        )
+        .told("`gap` in me/inbox", "`gap` in me/inbox"),
+    ]
+}
+
+pub(super) fn retained() -> Vec<Limit> {
+    const FLOOD: &[&str] = &["tests/attacks/tests/floods.rs::retained_messages_have_their_quota"];
+    vec![
+        Limit::new(
+            "retained messages of a user",
+            At::Option("retained_per_user", ""),
+            "a publish that would be one more is refused whole, a will is not published; what replaces or clears is let in",
+            &[
+                "tests/attacks/tests/floods.rs::a_user_has_its_quota_of_retained_messages_over_all_topics",
+                "broker/src/users/tests/retaining.rs::a_will_that_would_be_one_too_many_is_not_published",
+            ],
+        )
+        .told("PUBACK 0x97", "closed")
+        .counted("godwit_mqtt_limits_met{limit=\"retained\"}"),
+        Limit::new(
+            "bytes of them",
+            At::Option("retained_bytes_per_user", "bytes"),
+            "the same",
+            &["tests/attacks/tests/floods.rs::a_user_has_its_quota_of_retained_messages_over_all_topics"],
+        )
+        .told("PUBACK 0x97", "closed")
+        .counted("godwit_mqtt_limits_met{limit=\"retained\"}"),
+        Limit::new(
+            "retained messages under one pair of first levels",
+            At::Source("broker/src/topics/retained.rs", "KEY_MESSAGES", ""),
+            "a publish that would be one more is refused whole; one that replaces or clears is not",
+            &["broker/src/topics/tests.rs::a_retained_publish_over_the_quota_of_its_key_is_refused_whole_until_there_is_room"],
+        )
+        .told("PUBACK 0x97", "closed")
+        .counted("godwit_retained_refused"),
+        Limit::new(
+            "bytes of them",
+            At::Source("broker/src/topics/retained.rs", "KEY_BYTES", "bytes"),
+            "the same",
+            FLOOD,
+        )
+        .told("PUBACK 0x97", "closed")
+        .counted("godwit_retained_refused"),
+    ]
+}
