@@ -1,7 +1,5 @@
 //! What one match costs among N subscriptions. `tests/match_cost` runs it under callgrind, which counts only what
-//! `measured` does:
-//!
-//! `valgrind --tool=callgrind --toggle-collect='*measured*' target/release/examples/match_cost 1000000`
+//! `measured` does, from the moment on that a line comes on standard input: until then valgrind need not count.
 
 use godwit_broker::TopicTree;
 use godwit_wire::command::Route;
@@ -51,6 +49,8 @@ fn main() {
     let topics: Vec<String> = (0..MATCHES)
         .map(|n| format!("plant/{}/line/{}", (n * 7_919) % (count / 10).max(1), 2 + n % 8))
         .collect();
+    eprintln!("ready");
+    let _ = std::io::stdin().read_line(&mut String::new());
     let found = measured(&tree, &topics);
     assert!(found >= MATCHES, "every topic has a subscriber");
     eprintln!("{count} subscriptions, {MATCHES} matches, {found} found");

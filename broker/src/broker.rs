@@ -154,9 +154,7 @@ impl Role for Broker {
 
     fn answered(&mut self, cx: &mut Cx<'_>, tag: Tag, answer: Answer) {
         match Part::of(tag) {
-            (Part::Net, conn) => self
-                .net
-                .judged(cx, conn, answer, &mut up(&mut self.users)),
+            (Part::Net, conn) => self.net.judged(cx, conn, answer, &mut up(&mut self.users)),
             (Part::Users, number) => self.users.answered(cx, &mut self.net, number, answer),
             (Part::Topics, number) => self.topics.answered(cx, number, answer),
         }

@@ -5,6 +5,14 @@ pub mod codec;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzz;
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "tests and fuzzers each use a part"
+)]
+mod memory_store;
 mod net;
 pub mod packet;
 mod part;
@@ -15,8 +23,8 @@ mod wire_trait;
 
 pub use broker::{Broker, Config, Metrics, NewRules};
 pub use net::{
-    AddressLimits, Addresses, Announced, Listener, NetConfig, NetMetrics, NewConnection, NewTransport, PROXY_V2_BYTES,
-    Proxies, StopListening, TlsSettings, VerifyAgain, announced,
+    AddressLimits, Addresses, Announced, Listener, NetConfig, NetMetrics, NewConnection, NewTransport,
+    PROXY_V2_BYTES, Proxies, StopListening, TlsSettings, VerifyAgain, announced,
 };
 pub use topics::{Metrics as TopicMetrics, TopicTree};
 pub use users::{UsersConfig, UsersMetrics};

@@ -39,7 +39,7 @@ fn expr(value: &Expr) -> String {
             .to_string()
             .parse()
             .map_or_else(|_| number.to_string(), grouped),
-        Expr::Array(items) if items.is_empty() => "none".to_owned(),
+        Expr::Array([]) => "none".to_owned(),
         other => format!("{other:?}"),
     }
 }

@@ -118,7 +118,7 @@ impl Client {
     }
 
     /// DISCONNECT with this code and the end, within `most`.
-    fn is_cut(mut self, code: u8, most: Duration) {
+    fn await_cut(mut self, code: u8, most: Duration) {
         let since = Instant::now();
         let (first, body) = self.next();
         assert_eq!((first, body[0]), (0xe0, code));
@@ -165,7 +165,7 @@ fn a_connection_ends_with_its_token_and_the_session_stays_with_what_it_is_owed()
     let (short, _) = device_token(&server, &access, Some(2));
     let (mut phone, _) = Client::connect(&server, "phone", "ann", &short, false);
     assert_eq!(phone.subscribe(&["iot/ann/#"]), [1]);
-    phone.is_cut(0xa0, Duration::from_secs(2) + CUT);
+    phone.await_cut(0xa0, Duration::from_secs(2) + CUT);
     publish(&server, "ann", &long, "iot/ann/1");
     let (mut phone, present) = Client::connect(&server, "phone", "ann", &long, false);
     assert!(present, "the session stays");
@@ -177,7 +177,7 @@ fn a_connection_ends_with_its_token_and_the_session_stays_with_what_it_is_owed()
     let (phone, _) = Client::connect(&server, "phone", "ann", &token, true);
     let (mut other, _) = Client::connect(&server, "other", "ann", &long, false);
     delete(&server.api(&format!("/auth/device-tokens/{id}")), &access);
-    phone.is_cut(0x87, CUT);
+    phone.await_cut(0x87, CUT);
     other.ping();
     publish(&server, "ann", &long, "iot/ann/2");
     let (mut phone, present) = Client::connect(&server, "phone", "ann", &long, false);
@@ -197,7 +197,7 @@ fn a_connection_ends_with_its_token_and_the_session_stays_with_what_it_is_owed()
     phone.ping();
     assert_eq!(metric(&server, "godwit_mqtt_reauthentications"), 1);
     delete(&server.api(&format!("/auth/device-tokens/{next_id}")), &access);
-    phone.is_cut(0x87, CUT);
+    phone.await_cut(0x87, CUT);
 }
 
 #[test]

@@ -22,6 +22,9 @@ pub const TOPIC_BYTES: usize = 4 * 1024;
 pub const TOPIC_LEVELS: usize = 64;
 /// Subscriptions of one session.
 pub const SESSION_SUBSCRIPTIONS: usize = 1_000;
+/// Subscriptions of one user, over all sessions: a publish that all of them match costs its worker some 3 ms, which others
+/// wait for.
+pub const USER_SUBSCRIPTIONS: usize = 10_000;
 /// Longest name of a shared subscription's group, bytes: as long as names that people give, and a part of every shared
 /// entry's row.
 pub const SHARE_NAME_BYTES: usize = 128;

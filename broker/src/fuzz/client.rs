@@ -59,8 +59,14 @@ pub(super) struct Client {
     pub(super) owed: HashSet<u32>,
     /// Its session exists for certain until this time, milliseconds; it was told so.
     pub(super) exists_until: Option<u64>,
+    /// And until this time also if a crash takes what nobody acknowledged: a DISCONNECT that lengthens it.
+    survives_until: u64,
+    /// Seconds, as the last CONNACK confirmed.
+    confirmed_expiry: u32,
     /// What it is owed after it said things that it should not have said is not followed.
     pub(super) lied: bool,
+    /// Identifiers of its PUBRECs for nothing on this connection: in 3.1.1 their PUBRELs look like right ones.
+    for_nothing: Vec<u16>,
     /// Acknowledgements that it may get on this connection, by first byte and identifier.
     awaited: HashMap<(u8, u16), u32>,
     asked: HashMap<u16, VecDeque<Vec<Asked>>>,
@@ -94,12 +100,26 @@ impl Client {
         self.held.clear();
         self.awaited.clear();
         self.asked.clear();
-        match self.hello {
-            Some(hello) if hello.expiry > 0 && self.exists_until.is_some() => {
-                self.exists_until = Some(now_ms.saturating_add(u64::from(hello.expiry) * 1_000));
+        self.for_nothing.clear();
+        let until = |expiry: u32| now_ms.saturating_add(u64::from(expiry) * 1_000);
+        match (self.hello, self.exists_until) {
+            (Some(hello), Some(before)) if hello.expiry > 0 => {
+                // A CONNECT without its CONNACK may have shortened the time that it was told before, and lengthens nothing.
+                let told = before.min(until(hello.expiry));
+                self.exists_until = Some(told);
+                self.survives_until = told.min(until(self.confirmed_expiry));
             }
             _ => self.forget(),
         }
+    }
+
+    /// The server has crashed.
+    pub(super) fn crashed(&mut self, now_ms: u64) {
+        if self.conn.is_some() {
+            self.ended(now_ms);
+        }
+        self.exists_until = self.exists_until.map(|until| until.min(self.survives_until));
+        self.now(now_ms);
     }
 
     /// Time has passed.
@@ -135,6 +155,9 @@ impl Client {
                 self.lied |= !right;
             }
             Incoming::Pubrec(id, reason) => {
+                if !self.held.iter().any(|held| held.id == *id) {
+                    self.for_nothing.push(*id);
+                }
                 if *reason >= 0x80 {
                     self.held.retain(|held| held.id != *id);
                 } else if let Some(held) = self.held.iter_mut().find(|held| held.id == *id) {
@@ -200,6 +223,7 @@ impl Client {
                     self.forget();
                 }
                 self.exists_until = Some(u64::MAX);
+                self.confirmed_expiry = hello.expiry;
             }
             Outgoing::Publish(publish) => {
                 if let Some(serial) = World::serial(&publish.payload) {
@@ -218,10 +242,14 @@ impl Client {
                 }
             }
             // An answer to a PUBREC for nothing.
-            Outgoing::Pubrel(ack) if ack.reason >= 0x80 => assert!(self.lied, "a PUBREL with an error"),
+            Outgoing::Pubrel(ack) if ack.reason >= 0x80 => {
+                assert!(self.lied || self.for_nothing.contains(&ack.packet_id), "a PUBREL with an error");
+            }
             Outgoing::Pubrel(ack) => {
+                let nothing = self.for_nothing.iter().position(|id| *id == ack.packet_id);
                 match self.held.iter_mut().find(|held| held.id == ack.packet_id) {
                     Some(held) => held.received = true,
+                    None if let Some(at) = nothing => _ = self.for_nothing.swap_remove(at),
                     None => self.held.push(Held {
                         id: ack.packet_id,
                         qos: 2,

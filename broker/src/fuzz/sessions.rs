@@ -404,8 +404,8 @@ impl Play {
         self.look();
         self.world.crash();
         let now_ms = self.world.now_ms();
-        for client in self.clients.iter_mut().filter(|client| client.conn.is_some()) {
-            client.ended(now_ms);
+        for client in &mut self.clients {
+            client.crashed(now_ms);
         }
     }
 

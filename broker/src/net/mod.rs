@@ -412,7 +412,9 @@ impl Net {
             let Some(id) = self.in_slot(index) else { continue };
             match self.peek(id).map(|conn| (conn.stage, conn.owned)) {
                 Some((Stage::Greeting, _)) => self.drop_silently(id, "stopping"),
-                Some((Stage::Judging | Stage::Exchange, false)) => self.refuse(id, reason::SERVER_UNAVAILABLE),
+                Some((Stage::Judging | Stage::Exchange, false)) => {
+                    self.refuse(id, reason::SERVER_UNAVAILABLE)
+                }
                 _ => {}
             }
         }

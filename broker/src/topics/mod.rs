@@ -358,7 +358,8 @@ impl Topics {
             }
             let key = Key::Topic(levels.clone());
             self.metrics.retained_expired.inc_by(gone.len() as u64);
-            gone.iter().for_each(|kept| clear_retained(&key, view, kept, &mut ops));
+            gone.iter()
+                .for_each(|kept| clear_retained(&key, view, kept, &mut ops));
             if ops.len() + 1 >= EXPIRED_AT_ONCE {
                 break;
             }

@@ -17,8 +17,8 @@ use godwit_wire::topic::filter_key;
 use super::retained::{KEY_BYTES, RETAINED};
 use super::tree::tests::route;
 use super::{IDLE_MS, Metrics, PAGE, ROUTES, SWEEP_MS, Topics, home};
+use crate::memory_store::{MemStore, State};
 use crate::part::Part;
-use crate::users::tests::store::{MemStore, State};
 
 struct Rig {
     store: Arc<MemStore>,

@@ -99,7 +99,9 @@ impl Home {
         let Some(live) = self.sessions[index].live.as_deref() else {
             return;
         };
-        let unwritten = env.wire.close(live.conn, Some(disconnect(TAKEN_OVER)));
+        // Before its CONNACK nothing else may be said (MQTT-3.14.0-1).
+        let told = live.ready.then(|| disconnect(TAKEN_OVER));
+        let unwritten = env.wire.close(live.conn, told);
         self.detach(env, index, Leave::TakenOver { clean_start }, unwritten);
     }
 
@@ -202,7 +204,11 @@ impl Home {
 /// 3.1.1 cannot be told another.
 fn keep_alive(connect: &Connect, most: u16) -> u16 {
     let over = connect.keep_alive == 0 || connect.keep_alive > most;
-    if connect.version == Version::V5 && over { most } else { 0 }
+    if connect.version == Version::V5 && over {
+        most
+    } else {
+        0
+    }
 }
 
 /// The last word to a client. It is nothing in 3.1.1, but still one: closing without would reset the connection if the

@@ -83,7 +83,7 @@ impl Home {
             .as_deref()
             .is_none_or(|live| acl.may_receive(&live.principal, &session.client_id, &publish.topic));
         // One whose right has ended would take its turns and get nothing of them (SCOPE).
-        if !(connected && allowed) && !waits {
+        if !(waits || connected && allowed) {
             env.cx.answer(reply, Answer::Away);
             return;
         }

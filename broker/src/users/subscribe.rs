@@ -5,7 +5,7 @@ use godwit_store::Op;
 use godwit_wire::code::Code;
 use godwit_wire::command::{Answer, Command, Route, TopicCommand};
 use godwit_wire::ids::SessionId;
-use godwit_wire::limits::{SESSION_SUBSCRIPTIONS, USER_SHARES};
+use godwit_wire::limits::{SESSION_SUBSCRIPTIONS, USER_SHARES, USER_SUBSCRIPTIONS};
 use godwit_wire::topic::{
     Encoding, FilterTopic, TopicRefusal, classify_filter, filter_key, inner_filter, shared,
 };
@@ -189,6 +189,7 @@ impl Home {
     ) -> Result<(Route, bool, Kind), u8> {
         let (user, view, route_id) = (env.user, env.view(), env.fresh_number());
         let shares = self.shares();
+        let all: usize = self.sessions.iter().map(|one| one.subscriptions.len()).sum();
         let session = self.session_at(conn).ok_or(UNSPECIFIED)?;
         let live = session.live.as_deref().ok_or(UNSPECIFIED)?;
         if !env.common.config.acl.may_subscribe(
@@ -205,6 +206,10 @@ impl Home {
             .position(|old| *old.filter == *filter.filter);
         if old.is_none() && session.subscriptions.len() >= SESSION_SUBSCRIPTIONS {
             env.metrics().count_limit("subscriptions");
+            return Err(QUOTA);
+        }
+        if old.is_none() && all >= USER_SUBSCRIPTIONS {
+            env.metrics().count_limit("user_subscriptions");
             return Err(QUOTA);
         }
         if old.is_none() && is_shared && shares >= USER_SHARES {

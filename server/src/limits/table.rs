@@ -66,8 +66,11 @@ impl Limit {
     }
 }
 
-/// Headings with their limits.
-pub(super) const LIMITS: &[(&str, fn() -> Vec<Limit>)] = &[
+/// A heading, and what gives its limits.
+pub(super) type Section = (&'static str, fn() -> Vec<Limit>);
+
+/// All of them, in the order of the page.
+pub(super) const LIMITS: &[Section] = &[
     ("Doors", doors),
     ("Packets", packets),
     ("Sessions and subscriptions", kept::sessions),

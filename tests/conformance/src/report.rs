@@ -144,9 +144,8 @@ fn table(lines: &Committed, killers: &Killers) -> String {
          ([killed.txt](../tests/conformance/killed.txt) says what each does), by a broken build or another broker\n\
          ([elsewhere.txt](../tests/conformance/elsewhere.txt)).\n",
     );
-    let mut sums = String::from(
-        "\n| version | statements | pass | fail | not applicable |\n|---|---|---|---|---|\n",
-    );
+    let mut sums =
+        String::from("\n| version | statements | pass | fail | not applicable |\n|---|---|---|---|---|\n");
     let mut body = String::new();
     for version in BOTH {
         let (mut pass, mut fail, mut not) = (0, 0, 0);
@@ -181,11 +180,7 @@ fn table(lines: &Committed, killers: &Killers) -> String {
             let _ = writeln!(body, "| MQTT-{id} | {says} | {cases} | {result} | {failing} |");
         }
         let all = statements::of(version).len();
-        let _ = writeln!(
-            sums,
-            "| {} | {all} | {pass} | {fail} | {not} |",
-            version.name()
-        );
+        let _ = writeln!(sums, "| {} | {all} | {pass} | {fail} | {not} |", version.name());
     }
     text.push_str(&sums);
     text.push_str(&body);

@@ -344,7 +344,9 @@ fn packets_without_a_body_have_none_and_unknown_ones_do_not_exist() {
             "{version:?} {first:#x} {body:?}"
         );
     }
-    assert!(matches!(decode(V5, &[0xf0, 0]), Ok(Incoming::Auth(auth)) if auth.reason == 0 && auth.method.is_empty()));
+    assert!(
+        matches!(decode(V5, &[0xf0, 0]), Ok(Incoming::Auth(auth)) if auth.reason == 0 && auth.method.is_empty())
+    );
     assert!(matches!(decode(V3, &[0xc0, 0]), Ok(Incoming::Pingreq)));
     let ended = decode(V5, &whole(0xe0, &[4, 5, 0x11, 0, 0, 0, 7]));
     assert!(matches!(

@@ -187,7 +187,16 @@ impl Bench {
     }
 
     pub(super) fn listen(&mut self, socket: TcpListener) {
-        self.with(|cx, net| net.listen(cx, crate::net::Listener { socket, tls: None, proxies: None }));
+        self.with(|cx, net| {
+            net.listen(
+                cx,
+                crate::net::Listener {
+                    socket,
+                    tls: None,
+                    proxies: None,
+                },
+            )
+        });
     }
 
     pub(super) fn accept_again(&mut self) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use godwit_wire::limits::{SESSION_SUBSCRIPTIONS, TOPIC_ALIASES, USER_SESSIONS};
+use godwit_wire::limits::{SESSION_SUBSCRIPTIONS, TOPIC_ALIASES, USER_SESSIONS, USER_SUBSCRIPTIONS};
 use godwit_wire::proto::stored::PublishProperties;
 
 use super::super::config::UsersConfig;
@@ -200,4 +200,28 @@ fn one_subscription_too_many_is_refused_and_counted() {
     );
     assert!(!rig.is_closed(conn));
     assert_eq!(rig.metrics.limits_met("subscriptions"), 1);
+}
+
+#[test]
+fn a_user_has_as_many_subscriptions_over_all_sessions_as_it_may() {
+    let mut rig = Rig::new();
+    let sessions = USER_SUBSCRIPTIONS / SESSION_SUBSCRIPTIONS;
+    for session in 0..=sessions {
+        let conn = rig.connect(&user("alice"), clean(V5, &format!("c{session}")));
+        let expected = if session < sessions { 1 } else { 0x97 };
+        for n in 0..SESSION_SUBSCRIPTIONS {
+            assert_eq!(
+                rig.subscribe(conn, &format!("iot/alice/{n}"), 1),
+                [expected],
+                "session {session}, filter {n}"
+            );
+        }
+    }
+    assert_eq!(
+        rig.metrics.limits_met("user_subscriptions"),
+        SESSION_SUBSCRIPTIONS as u64
+    );
+    // Others have their own.
+    let other = rig.connect(&user("bob"), clean(V5, "c"));
+    assert_eq!(rig.subscribe(other, "iot/bob/x", 1), [1]);
 }

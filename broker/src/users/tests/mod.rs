@@ -23,6 +23,7 @@ mod retained;
 mod retaining;
 mod rig;
 mod sessions;
-pub(crate) mod store;
 mod subscribing;
 mod unreadable;
+
+use crate::memory_store as store;

@@ -23,6 +23,21 @@ fn connack_waits_until_the_session_is_durable() {
 }
 
 #[test]
+fn who_is_taken_over_before_the_connack_is_closed_without_a_word() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    rig.hold(true);
+    let first = rig.connect(&alice, persistent(V5, "c"));
+    let second = rig.connect(&alice, persistent(V5, "c"));
+    assert!(rig.out(first).is_empty(), "MQTT-3.14.0-1");
+    assert!(rig.is_closed(first));
+    rig.hold(false);
+    rig.run();
+    assert!(!rig.is_closed(second));
+    assert!(matches!(rig.out(second)[..], [Outgoing::Connack(_)]));
+}
+
+#[test]
 fn suback_waits_for_rows_and_routes_and_the_subscription_survives_a_crash() {
     let mut rig = Rig::new();
     let alice = user("alice");

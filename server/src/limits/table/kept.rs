@@ -30,6 +30,14 @@ pub(super) fn sessions() -> Vec<Limit> {
         .told("SUBACK 0x97", "SUBACK 0x80")
         .counted("godwit_mqtt_limits_met{limit=\"subscriptions\"}"),
         Limit::new(
+            "subscriptions of a user, over all sessions",
+            At::Count("USER_SUBSCRIPTIONS", count(wire::USER_SUBSCRIPTIONS)),
+            "each further filter is refused",
+            &["broker/src/users/tests/announced.rs::a_user_has_as_many_subscriptions_over_all_sessions_as_it_may"],
+        )
+        .told("SUBACK 0x97", "SUBACK 0x80")
+        .counted("godwit_mqtt_limits_met{limit=\"user_subscriptions\"}"),
+        Limit::new(
             "filters of a user with a wildcard in the first two levels",
             At::Source("broker/src/topics/wildcards.rs", "USER_WILDCARD_FILTERS", ""),
             "each further one is refused",

@@ -19,7 +19,7 @@ const OF_SESSION: usize = 1_000;
 
 /// Filters of 64 levels of which every level is `+` or the topic's own: a publish matches along all paths at once.
 pub fn deep_wildcards(long: bool) -> Attack {
-    let clients = if long { 50 } else { 2 };
+    let clients = if long { 10 } else { 2 };
     let publishes = if long { 400 } else { 10 };
     let setup = Setup {
         offenders: 1,

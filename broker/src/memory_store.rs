@@ -97,7 +97,9 @@ impl MemStore {
         let state = self.state.lock().unwrap();
         let has = |row: &Bytes| row.windows(bytes.len()).any(|window| window == bytes);
         let of_table = state.logs.iter().filter(|((of, _), _)| *of == table);
-        of_table.filter(|(_, (_, rows))| rows.values().any(|(_, row)| has(row))).count()
+        of_table
+            .filter(|(_, (_, rows))| rows.values().any(|(_, row)| has(row)))
+            .count()
     }
 
     /// How many durable rows a log has with these bytes in them.
