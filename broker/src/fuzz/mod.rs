@@ -10,11 +10,10 @@ mod input;
 mod lines;
 mod packets;
 mod sessions;
-#[allow(dead_code, unreachable_pub)]
-#[path = "../users/tests/store.rs"]
-mod store;
 mod websocket;
 mod world;
+
+use crate::memory_store as store;
 
 pub use sessions::sessions;
 pub use websocket::websocket;
