@@ -205,9 +205,10 @@ fn one_subscription_too_many_is_refused_and_counted() {
 #[test]
 fn a_user_has_as_many_subscriptions_over_all_sessions_as_it_may() {
     let mut rig = Rig::new();
+    let alice = user("alice");
     let sessions = USER_SUBSCRIPTIONS / SESSION_SUBSCRIPTIONS;
     for session in 0..=sessions {
-        let conn = rig.connect(&user("alice"), clean(V5, &format!("c{session}")));
+        let conn = rig.connect(&alice, clean(V5, &format!("c{session}")));
         let expected = if session < sessions { 1 } else { 0x97 };
         for n in 0..SESSION_SUBSCRIPTIONS {
             assert_eq!(
