@@ -156,8 +156,14 @@ fn a_broker_that_keeps_everything_over_orderly_stops_is_green() {
 
 #[test]
 fn a_broker_that_forgets_at_kill_9_what_it_acknowledged_is_red() {
-    let (verdict, problems) = run("-KILL", 2);
-    assert_eq!(verdict.exit, 1, "{:?}\n{}", verdict.counts, verdict.examples);
-    assert!(verdict.names("TOPIC_LOSS"), "{:?}", verdict.broken);
-    assert!(!problems.is_empty(), "sessions were forgotten and nobody noticed");
+    // A kill may come when everything acknowledged has just been delivered: then nothing is lost with it.
+    for _ in 0..8 {
+        let (verdict, problems) = run("-KILL", 3);
+        assert!(!problems.is_empty(), "sessions were forgotten and nobody noticed");
+        if verdict.exit == 1 && verdict.names("TOPIC_LOSS") {
+            return;
+        }
+        assert!(verdict.exit < 2, "{:?}\n{}", verdict.counts, verdict.examples);
+    }
+    panic!("what was acknowledged and forgotten was never missed");
 }

@@ -204,9 +204,18 @@ pub(crate) fn names(world: &World) -> Vec<Names> {
         (Wildcard, "+/+".into()),
         (Wildcard, "/#".into()),
     ]);
-    // A wildcard below what is mine is mine.
-    ordinary.filters.retain(|(_, name)| name != "iot/alice/+");
-    ordinary.filters.push((Mine, "iot/alice/+".into()));
+    // A wildcard below what is mine is mine, and a group on what is mine is as good as what it is on.
+    let mine = ["iot/alice/+", "$share/g/iot/alice/a"];
+    ordinary
+        .filters
+        .retain(|(_, name)| !mine.contains(&name.as_str()));
+    ordinary.filters.extend(mine.map(|name| (Mine, name.into())));
+    ordinary.filters.extend([
+        (Mine, "$share/g/iot/alice/#".into()),
+        (Others, "$share/g/iot/carol/a".into()),
+        (Absent, "$share/g/somewhere/else".into()),
+        (Wildcard, "$share/g/#".into()),
+    ]);
     let presence = &[
         (Mine, format!("p/{alice}")),
         (Others, format!("p/{carol}")),

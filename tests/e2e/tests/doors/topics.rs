@@ -92,7 +92,16 @@ fn is_reserved(topic: &str) -> bool {
     ["c", "p", "u", "me"].contains(&first) || first.starts_with('$')
 }
 
+/// What a filter is about: that of a shared subscription, if it is an ordinary one, is what comes behind the group's name.
+fn about(door: Door, topic: &str) -> &str {
+    let inner = topic
+        .strip_prefix("$share/g/")
+        .filter(|_| matches!(door, Door::Subscribe(_)));
+    inner.filter(|inner| !is_reserved(inner)).unwrap_or(topic)
+}
+
 fn may(line: &Line, who: Who, door: Door, column: Column, topic: &str) -> bool {
+    let topic = about(door, topic);
     let ordinary = !is_reserved(topic);
     let wildcard = topic.contains(['+', '#']);
     if ordinary {
@@ -136,12 +145,9 @@ fn expected(who: Who, version: Version, door: Door, topic: &str, granted: bool) 
             Answer::Ack(0, Vec::new())
         }
         (Door::Publish(_) | Door::Retained(_), false) => Answer::Closed(None),
-        (Door::Subscribe(qos), true) => Answer::Suback(if is_reserved(topic) { qos.min(1) } else { qos }),
-        (Door::Subscribe(_), false) if !five => Answer::Suback(0x80),
-        (Door::Subscribe(_), false) => match topic.strip_prefix("$share/g/") {
-            Some(shared) if !is_reserved(shared) => Answer::Suback(0x9e),
-            _ => Answer::Suback(0x87),
-        },
+        (Door::Subscribe(qos), true) if is_reserved(about(door, topic)) => Answer::Suback(qos.min(1)),
+        (Door::Subscribe(qos), true) => Answer::Suback(qos),
+        (Door::Subscribe(_), false) => Answer::Suback(if five { 0x87 } else { 0x80 }),
         (Door::Will(_), true) => Answer::Connack(0),
         (Door::Will(_), false) => Answer::Connack(if five { 0x87 } else { 5 }),
     }
