@@ -61,7 +61,8 @@ pub(super) struct Client {
     pub(super) exists_until: Option<u64>,
     /// And until this time also if a crash takes what nobody acknowledged: a DISCONNECT that lengthens it.
     survives_until: u64,
-    /// Seconds, as the last CONNACK confirmed.
+    /// Seconds, as the last CONNECT said, and as the last CONNACK confirmed.
+    asked_expiry: u32,
     confirmed_expiry: u32,
     /// What it is owed after it said things that it should not have said is not followed.
     pub(super) lied: bool,
@@ -91,6 +92,7 @@ impl Client {
             self.forget();
         }
         self.conn = Some(conn);
+        self.asked_expiry = hello.expiry;
         self.hello = Some(hello);
     }
 
@@ -107,7 +109,7 @@ impl Client {
                 // A CONNECT without its CONNACK may have shortened the time that it was told before, and lengthens nothing.
                 let told = before.min(until(hello.expiry));
                 self.exists_until = Some(told);
-                self.survives_until = told.min(until(self.confirmed_expiry));
+                self.survives_until = self.survives_until.min(told).min(until(self.confirmed_expiry));
             }
             _ => self.forget(),
         }
@@ -155,7 +157,7 @@ impl Client {
                 self.lied |= !right;
             }
             Incoming::Pubrec(id, reason) => {
-                if !self.held.iter().any(|held| held.id == *id) {
+                if !right {
                     self.for_nothing.push(*id);
                 }
                 if *reason >= 0x80 {
@@ -223,7 +225,8 @@ impl Client {
                     self.forget();
                 }
                 self.exists_until = Some(u64::MAX);
-                self.confirmed_expiry = hello.expiry;
+                self.survives_until = u64::MAX;
+                self.confirmed_expiry = self.asked_expiry;
             }
             Outgoing::Publish(publish) => {
                 if let Some(serial) = World::serial(&publish.payload) {
@@ -243,14 +246,20 @@ impl Client {
             }
             // An answer to a PUBREC for nothing.
             Outgoing::Pubrel(ack) if ack.reason >= 0x80 => {
-                assert!(self.lied || self.for_nothing.contains(&ack.packet_id), "a PUBREL with an error");
+                assert!(
+                    self.lied || self.for_nothing.contains(&ack.packet_id),
+                    "a PUBREL with an error"
+                );
             }
             Outgoing::Pubrel(ack) => {
                 let nothing = self.for_nothing.iter().position(|id| *id == ack.packet_id);
-                match self.held.iter_mut().find(|held| held.id == ack.packet_id) {
-                    Some(held) => held.received = true,
-                    None if let Some(at) = nothing => _ = self.for_nothing.swap_remove(at),
-                    None => self.held.push(Held {
+                match (
+                    self.held.iter_mut().find(|held| held.id == ack.packet_id),
+                    nothing,
+                ) {
+                    (Some(held), _) => held.received = true,
+                    (None, Some(at)) => _ = self.for_nothing.swap_remove(at),
+                    (None, None) => self.held.push(Held {
                         id: ack.packet_id,
                         qos: 2,
                         received: true,
