@@ -250,7 +250,9 @@ impl Play {
         let packet = packets::publish(version, (&topic, &payload), qos, id, flags);
         let chat = which >= 0xc0;
         let targets = self.targets(at, &topic, chat);
-        if self.say(at, packet, true) && follow && qos > 0 {
+        // A retained send is refused, and 3.1.1 cannot say so.
+        let refused = chat && flags.1;
+        if self.say(at, packet, true) && follow && qos > 0 && !refused {
             let tracked = Tracked {
                 serial,
                 chat,
