@@ -238,7 +238,7 @@ pub struct Config {
     /// deny; ACCESS publish, subscribe or both; WHO users, anonymous or everyone; in FILTER %u is the user name and %c the
     /// client id. In this file a list, where access is both and who is users if left out:
     /// `acl = [{ allow = "iot/%u/#" }, { deny = "iot/+/firmware", access = "publish", who = "everyone" }]`
-    /// or [[acl]] tables as the last thing. Read again on SIGHUP.
+    /// or `[[acl]]` tables as the last thing. Read again on SIGHUP.
     ///
     /// Without any rule: users have "iot/%u/#", and anonymous clients (where they are let in) "#".
     #[config(env = "GODWIT_ACL", parse_env = types::rules)]
