@@ -62,7 +62,7 @@ pub struct Broker {
 /// in all.
 const DRAIN_MS: u64 = 2_000;
 /// The timer of its end: the tag of no connection.
-const TIMER_DRAINED: u64 = (1 << 54) - 4;
+const TIMER_DRAINED: u64 = (1 << 54) - 5;
 
 impl Broker {
     /// A broker without connections; homes are loaded as they are spoken to.

@@ -271,6 +271,9 @@ fn one_certificate_serves_https_and_a_new_one_is_taken_up_by_sighup() {
     std::fs::write(&cert, "broken").unwrap();
     server.signal(Signal::HUP);
     eventually("the broken one is told", || {
-        server.log().contains("certificates stay the old ones").then_some(())
+        server
+            .log()
+            .contains("certificates stay the old ones")
+            .then_some(())
     });
 }

@@ -154,7 +154,12 @@ impl Net {
             );
             return;
         };
-        if let Ok(user) = name.parse::<UserId>() {
+        // The made-up ids of those who are not there are nobody's (version 8; users' are version 7).
+        if let Some(user) = name
+            .parse::<UserId>()
+            .ok()
+            .filter(|user| user.0.get_version_num() != 8)
+        {
             self.bring_home(
                 cx,
                 id,

@@ -206,7 +206,7 @@ impl Home {
     /// A session's end is durable.
     pub(crate) fn session_ended(&mut self, env: &mut Env<'_, '_>, ended: EndedSession) {
         unroute(env, ended.routes);
-        for waiter in ended.waiters {
+        for waiter in ended.waiters.into_iter().flat_map(Waiter::each) {
             match waiter {
                 Waiter::Reply(reply) => env.cx.answer(reply, Answer::Kept { gone: vec![ended.id] }),
                 other => self.kept(env, other),

@@ -183,7 +183,7 @@ fn push(session: &mut Session, mailbox: &Mailbox, env: &mut Env<'_, '_>) -> u64 
     loop {
         let in_flight = session.in_flight();
         let (Some(live), Some(inbox)) = (
-            session.live.as_deref().filter(|live| live.ready),
+            session.live.as_deref().filter(|live| live.takes_mail()),
             &mut session.inbox,
         ) else {
             return settled;
@@ -243,7 +243,7 @@ fn push(session: &mut Session, mailbox: &Mailbox, env: &mut Env<'_, '_>) -> u64 
 
 /// To a connection that is not owed it: dropped, and counted, if it has no room.
 fn give_live(session: &mut Session, env: &mut Env<'_, '_>, mail: &Mail, number: u64, form: InboxForm) {
-    let Some(live) = session.live.as_deref().filter(|live| live.ready) else {
+    let Some(live) = session.live.as_deref().filter(|live| live.takes_mail()) else {
         return;
     };
     if form.no_local && mail.is_mine(env.user) {

@@ -95,6 +95,14 @@ pub(crate) struct Live {
     pub(crate) requests: Vec<Request>,
 }
 
+impl Live {
+    /// Whether the mailbox may speak to this connection: it has its CONNACK, and its credential's scopes have the chat,
+    /// whoever subscribed (SCOPE). What it may not have stays owed.
+    pub(crate) fn takes_mail(&self) -> bool {
+        self.ready && self.principal.scopes.chat && !self.principal.is_anonymous()
+    }
+}
+
 /// A subscription to ordinary topics.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Subscription {

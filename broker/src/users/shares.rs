@@ -88,8 +88,13 @@ impl Home {
             return;
         }
         if owed.qos == 0 {
-            deliver::give_now(session, env, &owed);
-            env.cx.answer(reply, Answer::Kept { gone: Vec::new() });
+            // Before its CONNACK it can take nothing, and nothing is kept for it.
+            if session.live.as_deref().is_some_and(|live| live.ready) {
+                deliver::give_now(session, env, &owed);
+                env.cx.answer(reply, Answer::Kept { gone: Vec::new() });
+            } else {
+                env.cx.answer(reply, Answer::Away);
+            }
             return;
         }
         if session.is_persistent() && !session.log.has_room() {

@@ -57,6 +57,14 @@ impl Waiter {
         }
     }
 
+    /// Those that it stands for, one by one.
+    pub(crate) fn each(self) -> Vec<Self> {
+        match self {
+            Self::Many(many) => many.into_iter().flat_map(Self::each).collect(),
+            one => vec![one],
+        }
+    }
+
     /// The entry is durable. `publish` is told of a publish of one's own.
     pub(crate) fn kept(self, cx: &mut Cx<'_>, publish: &mut Vec<(ConnId, u32)>) {
         match self {

@@ -216,3 +216,24 @@ fn sessions_of_a_revoked_credential_are_closed_and_stay() {
     let conn = rig.connect(&alice, persistent(V5, "a"));
     assert!(matches!(&rig.out(conn)[..], [Outgoing::Connack(c)] if c.session_present));
 }
+
+#[test]
+fn a_credential_without_the_chat_gets_nothing_of_the_mailbox_that_its_session_has() {
+    let mut rig = Rig::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let conversation = rig.make_conversation(&[alice.user, bob.user]);
+    let a = rig.connect(&alice, clean(V5, "a"));
+    let phone = rig.connect(&bob, persistent(V5, "phone"));
+    rig.subscribe(phone, "me/inbox", 1);
+    rig.vanish(phone);
+    rig.packet(a, send(conversation, "one", 1));
+    let mut topics_only = bob.clone();
+    topics_only.scopes.chat = false;
+    let other = rig.connect(&topics_only, persistent(V5, "phone"));
+    rig.packet(a, send(conversation, "two", 2));
+    rig.pass(3_000);
+    assert!(rig.publishes(other).is_empty());
+    // The same client with the right, in place: what is owed comes.
+    rig.renew(other, &bob);
+    assert_eq!(seqs(&rig.publishes(other)), [1, 2]);
+}

@@ -386,6 +386,14 @@ impl Rig {
         self.run();
     }
 
+    /// The client has authenticated anew.
+    pub(super) fn renew(&mut self, conn: ConnId, who: &Principal) {
+        let (users, wire, who) = (&mut self.users, &mut self.wire, who.clone());
+        self.harness
+            .with(RoleId::Broker, |cx| users.renewed(cx, wire, conn, who));
+        self.run();
+    }
+
     pub(super) fn drained(&mut self, conn: ConnId) {
         self.wire.lines.entry(conn).or_default().full = false;
         let (users, wire) = (&mut self.users, &mut self.wire);
