@@ -106,7 +106,9 @@ impl Estate {
     fn is_free(&self, position: u64, owed: &Owed) -> bool {
         !self.in_hand.contains(&position)
             && self.row.settled.binary_search(&position).is_err()
-            && (owed.qos < 2 || position > self.row.given)
+            && (owed.qos < 2
+                || position > self.row.given
+                || self.row.leaving.binary_search(&position).is_ok())
     }
 }
 
@@ -131,15 +133,19 @@ impl Session {
         let cursor = &self.feed.cursor;
         let mut settled: Vec<u64> = cursor.settled().chain(cursor.received()).collect();
         settled.sort_unstable();
+        let mut leaving: Vec<u64> = cursor.leaving().collect();
+        leaving.sort_unstable();
         Some(Estate {
             id: self.id,
-            in_hand: cursor.leaving().collect(),
+            in_hand: leaving.clone(),
             row: EstateRow {
                 passed,
                 up_to,
                 given: cursor.given_to(),
                 settled,
-                due_at: now_ms + 1,
+                leaving,
+                // Not the session's own look, which goes with it.
+                due_at: now_ms + 1 + u64::from(self.due_at == now_ms + 1),
             },
             read_to: passed,
             ready: false,
@@ -348,10 +354,18 @@ impl Home {
             let cursor = &mut session.feed.cursor;
             if cursor.state(position) == Some(State::Leaving) {
                 let settled = cursor.ack(position, false).count() as u64;
+                // Behind an open one it is to be known after the home was out of memory, too.
+                session.out_dirty = true;
                 self.settled(env, id, settled);
             }
         } else if let Some(estate) = self.estate(id) {
             estate.in_hand.retain(|at| *at != position);
+            // One that its session had asked for is not in the page that was read, and is not to be given again with its own.
+            if position > estate.read_to
+                && let Err(at) = estate.row.settled.binary_search(&position)
+            {
+                estate.row.settled.insert(at, position);
+            }
             self.go_on(env);
         }
     }
@@ -374,4 +388,54 @@ pub(crate) fn hand(env: &mut Env<'_, '_>, handing: Box<Handing>) {
         from: handing.from,
     };
     env.ask(What::Handed(handing), key, Command::Topic(command));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use godwit_wire::command::Publish;
+
+    use super::*;
+
+    fn owed(qos: u8) -> Owed {
+        let publish = Publish {
+            topic: "iot/a/b".into(),
+            payload: bytes::Bytes::from_static(b"x"),
+            qos,
+            retain: false,
+            expires_at: None,
+            properties: None,
+            from: None,
+            message_id: None,
+        };
+        Owed {
+            publish: Arc::new(publish),
+            qos,
+            retain: false,
+            subscription_ids: Vec::new(),
+            share: None,
+        }
+    }
+
+    #[test]
+    fn of_qos_2_what_was_on_its_way_to_another_member_is_free_and_what_may_have_been_sent_is_not() {
+        let row = EstateRow {
+            passed: 2,
+            up_to: 9,
+            given: 7,
+            settled: vec![4],
+            due_at: 1,
+            leaving: vec![6, 7],
+        };
+        let estate = Estate::restored(SessionId::fresh(), row);
+        let free = |qos: u8| -> Vec<u64> {
+            let owed = owed(qos);
+            (3..=9)
+                .filter(|position| estate.is_free(*position, &owed))
+                .collect()
+        };
+        assert_eq!(free(2), [6, 7, 8, 9]);
+        assert_eq!(free(1), [3, 5, 6, 7, 8, 9]);
+    }
 }

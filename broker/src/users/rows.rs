@@ -169,6 +169,9 @@ pub(crate) struct EstateRow {
     /// Where its due row stands, milliseconds since 1970.
     #[prost(uint64, tag = "5")]
     pub(crate) due_at: u64,
+    /// Positions that were on their way to another member, never sent to this one; in order.
+    #[prost(uint64, repeated, tag = "6")]
+    pub(crate) leaving: Vec<u64>,
 }
 
 /// A subscription to ordinary topics.

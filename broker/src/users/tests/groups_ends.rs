@@ -177,6 +177,30 @@ fn after_an_unsubscribe_what_was_sent_is_still_the_clients_and_the_rest_anothers
 }
 
 #[test]
+fn what_was_on_its_way_to_another_member_when_its_session_ended_is_given_once() {
+    let mut two = two(durable, 1, 300);
+    let second = two.second();
+    let sent = two.rig.publishes(two.first);
+    assert_eq!(sent.len(), 256);
+    let unsubscribe = Incoming::Unsubscribe {
+        packet_id: 3,
+        filters: vec![GROUP.into()],
+    };
+    two.rig.packet(two.first, unsubscribe);
+    two.rig.hold(true);
+    for one in &sent {
+        two.rig.packet(two.first, Incoming::Puback(one.packet_id, 0));
+    }
+    let first = two.rig.connect(&two.alice, clean(V5, "first"));
+    two.rig.hold(false);
+    two.rig.run();
+    two.rig.pass(3_000);
+    assert!(!connack_of(&mut two.rig, first));
+    assert_eq!(two.numbers(second), (257..=300).collect::<Vec<_>>());
+    assert!(two.rig.users.homes.values().all(|home| home.leaving.is_none()));
+}
+
+#[test]
 fn a_qos_2_message_that_was_sent_is_never_anothers_and_one_that_was_not_is() {
     let mut two = two(durable, 2, 300);
     assert_eq!(two.rig.publishes(two.first).len(), 256);
