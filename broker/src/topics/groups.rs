@@ -14,6 +14,9 @@ use uuid::Uuid;
 
 use super::tree::TopicTree;
 
+/// Members that would not take a publish until one is to take it if it may.
+const PASSED: usize = 32;
+
 /// Members in the order of their turns.
 #[derive(Debug, Default)]
 struct Turns {
@@ -96,6 +99,8 @@ pub(super) struct Chosen {
     pub(super) member: Route,
     /// It is known to be connected.
     pub(super) here: bool,
+    /// All others were passed over, or enough of them.
+    pub(super) last: bool,
 }
 
 /// The groups under one key.
@@ -233,14 +238,26 @@ impl Groups {
         });
     }
 
-    /// Whose turn it is in a group, but not `except`: who is connected, or who can be kept something for.
-    pub(super) fn choose(&mut self, filter: &str, except: Option<SessionId>) -> Option<Chosen> {
+    /// Whose turn it is in a group, but not `except`: who is connected, or who can be kept something for. `passed`: so many
+    /// would not take it (full, or without the right to this topic); when all that are connected would not, one that is
+    /// not is asked, and a connected one again only when there is none.
+    pub(super) fn choose(
+        &mut self,
+        filter: &str,
+        except: Option<SessionId>,
+        passed: usize,
+    ) -> Option<Chosen> {
         let group = self.groups.get_mut(*self.places.get(filter)?)?;
-        if let Some(member) = group.here.choose(except) {
-            return Some(Chosen { member, here: true });
+        let chosen = |member, here, last| Chosen { member, here, last };
+        let all_passed = passed >= PASSED || (passed > 0 && passed >= group.here.members.len());
+        if !all_passed && let Some(member) = group.here.choose(except) {
+            return Some(chosen(member, true, false));
         }
-        let member = group.away.choose(except)?;
-        Some(Chosen { member, here: false })
+        if let Some(member) = group.away.choose(except) {
+            return Some(chosen(member, false, passed >= PASSED));
+        }
+        let member = group.here.choose(except)?;
+        Some(chosen(member, true, true))
     }
 }
 
@@ -252,7 +269,7 @@ mod tests {
     fn chosen(groups: &mut Groups, filter: &str, times: usize) -> Vec<SessionId> {
         let mut all = Vec::new();
         for _ in 0..times {
-            all.extend(groups.choose(filter, None).map(|one| one.member.session));
+            all.extend(groups.choose(filter, None, 0).map(|one| one.member.session));
         }
         all
     }
@@ -290,7 +307,7 @@ mod tests {
         assert_eq!(turns.len(), 4, "each once");
         groups.is_here(all[3].session, filter, true);
         assert_eq!(chosen(&mut groups, filter, 2), [all[3].session; 2]);
-        let other = groups.choose(filter, Some(all[3].session));
+        let other = groups.choose(filter, Some(all[3].session), 0);
         assert!(other.is_some_and(|one| !one.here && one.member.session != all[3].session));
     }
 
@@ -302,9 +319,9 @@ mod tests {
             ..route("$share/g/a")
         };
         groups.insert(deaf.clone(), false);
-        assert!(groups.choose("$share/g/a", None).is_none());
+        assert!(groups.choose("$share/g/a", None, 0).is_none());
         groups.is_here(deaf.session, "$share/g/a", true);
-        assert!(groups.choose("$share/g/a", None).is_some());
+        assert!(groups.choose("$share/g/a", None, 0).is_some());
     }
 
     #[test]
@@ -358,5 +375,29 @@ mod tests {
         let refused = groups.check(&route("$share/g/a")).map_err(|refusal| refusal.code);
         assert_eq!(refused, Err(Code::Quota));
         assert!(groups.check(&first).is_ok() && groups.check(&route("$share/h/a")).is_ok());
+    }
+
+    #[test]
+    fn when_all_that_are_connected_would_not_take_it_one_that_is_not_is_asked_and_else_the_last_takes_it() {
+        let mut groups = Groups::default();
+        let filter = "$share/g/a/#";
+        let [one, two, away] = [0, 1, 2].map(|_| Route {
+            qos: 1,
+            ..route(filter)
+        });
+        groups.insert(one, true);
+        groups.insert(two, true);
+        groups.insert(away.clone(), false);
+        let mut ask = |passed| {
+            let chosen = groups.choose(filter, None, passed).unwrap();
+            (chosen.member.session == away.session, chosen.here, chosen.last)
+        };
+        assert_eq!(ask(0), (false, true, false));
+        assert_eq!(ask(1), (false, true, false));
+        assert_eq!(ask(2), (true, false, false));
+        assert_eq!(ask(PASSED), (true, false, true));
+        groups.remove(away.session, filter, None);
+        let chosen = groups.choose(filter, None, 2).unwrap();
+        assert!(chosen.here && chosen.last);
     }
 }

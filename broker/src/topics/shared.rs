@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use godwit_cluster::{Cx, Reply};
-use godwit_wire::code::Refusal;
+use godwit_wire::code::{Code, Refusal};
 use godwit_wire::command::{Answer, Command, Publish, Route, TopicCommand, UserCommand};
 use godwit_wire::ids::{Key, SessionId};
 use godwit_wire::topic::filter_key;
@@ -33,6 +33,10 @@ pub(super) struct Sharing {
     asked: Option<Route>,
     asked_before: u8,
     refused: u8,
+    /// Those that would not take it.
+    passed: u8,
+    /// The one that was asked is the last.
+    last: bool,
 }
 
 impl Sharing {
@@ -44,6 +48,8 @@ impl Sharing {
             asked: None,
             asked_before: 0,
             refused: 0,
+            passed: 0,
+            last: false,
         }
     }
 }
@@ -77,12 +83,13 @@ impl Topics {
             return;
         };
         let key = filter_key(&sharing.filter);
-        let (filter, except) = (&sharing.filter, sharing.except);
+        let (filter, except, passed) = (&sharing.filter, sharing.except, usize::from(sharing.passed));
         let chosen = self
             .groups_at(&key)
-            .and_then(|groups| groups.choose(filter, except));
+            .and_then(|groups| groups.choose(filter, except, passed));
         // QoS 0 waits for nobody.
-        let Some(Chosen { member, here }) = chosen.filter(|chosen| chosen.here || publish.qos > 0) else {
+        let Some(Chosen { member, here, last }) = chosen.filter(|chosen| chosen.here || publish.qos > 0)
+        else {
             self.publish_part_done(cx, sharing.place, None);
             return;
         };
@@ -90,8 +97,9 @@ impl Topics {
             publish,
             session: member.session,
             filter: sharing.filter.clone(),
-            waits: !here || sharing.asked_before >= ASKED,
+            waits: !here || last || sharing.asked_before >= ASKED,
         };
+        sharing.last = last;
         let user = member.user;
         sharing.asked = Some(member);
         sharing.asked_before = sharing.asked_before.saturating_add(1);
@@ -120,6 +128,15 @@ impl Topics {
                     groups.is_here(asked.session, &sharing.filter, false);
                 }
                 self.share(cx, sharing);
+            }
+            // It has no room, or no right to this topic: others may have.
+            Answer::Refused(refusal) if matches!(refusal.code, Code::Quota | Code::Forbidden) => {
+                if sharing.last {
+                    self.publish_part_done(cx, sharing.place, None);
+                } else {
+                    sharing.passed = sharing.passed.saturating_add(1);
+                    self.share(cx, sharing);
+                }
             }
             Answer::Refused(refusal) if sharing.refused >= REFUSED => {
                 self.publish_part_done(cx, sharing.place, Some(refusal.into()));

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use godwit_cluster::Reply;
-use godwit_wire::code::Refusal;
+use godwit_wire::code::{Code, Refusal};
 use godwit_wire::command::{Answer, Command, Publish, TopicCommand};
 use godwit_wire::ids::SessionId;
 use godwit_wire::topic::{filter_key, shared};
@@ -83,7 +83,11 @@ impl Home {
             .as_deref()
             .is_none_or(|live| acl.may_receive(&live.principal, &session.client_id, &publish.topic));
         // One whose right has ended would take its turns and get nothing of them (SCOPE).
-        if !(waits || connected && allowed) {
+        if !allowed {
+            env.cx.answer(reply, passed_over(Code::Forbidden));
+            return;
+        }
+        if !(waits || connected) {
             env.cx.answer(reply, Answer::Away);
             return;
         }
@@ -101,7 +105,13 @@ impl Home {
             env.cx.answer(reply, Answer::Refused(Refusal::unavailable()));
             return;
         }
-        if connected && allowed && waits {
+        // The oldest would go for it though others have room.
+        let owes = session.log.last() - session.feed.cursor.acked();
+        if !waits && session.is_persistent() && owes >= env.common.config.session_log_entries / 16 * 15 {
+            env.cx.answer(reply, passed_over(Code::Quota));
+            return;
+        }
+        if connected && waits {
             // That the client came was not heard.
             session.tell_groups(env, true);
         }
@@ -115,4 +125,9 @@ impl Home {
             self.close_session_connection(env, id, QUOTA);
         }
     }
+}
+
+/// Of a member that does not take this publish; its turn comes again.
+fn passed_over(code: Code) -> Answer {
+    Answer::Refused(Refusal::new(code, "not this member"))
 }

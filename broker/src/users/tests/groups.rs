@@ -5,6 +5,7 @@ use std::sync::Arc;
 use godwit_accounts::Acl;
 use godwit_accounts::acl::{Access, Effect, Rule, Who};
 
+use super::super::config::UsersConfig;
 use super::clients::*;
 use super::rig::*;
 use crate::packet::{FilterIn, Incoming, Outgoing, PublishOut, Version};
@@ -270,4 +271,32 @@ fn a_member_whose_right_has_ended_takes_no_turns() {
     assert_eq!(pubacks(&mut rig, publisher).len(), 6);
     assert!(rig.publishes(second).is_empty());
     assert_eq!(rig.publishes(first).len(), 6);
+    // It is passed over for this topic, not taken for one that is away.
+    rig.users.new_rules(rule("iot/#"));
+    for n in 7..=10 {
+        rig.packet(publisher, publish(TOPIC, &n.to_string(), 1, n));
+    }
+    assert_eq!((rig.publishes(first).len(), rig.publishes(second).len()), (2, 2));
+}
+
+#[test]
+fn a_member_that_is_full_is_passed_over_before_its_oldest_would_go() {
+    let mut rig = Rig::with_topics();
+    rig.users.common.config = Arc::new(UsersConfig {
+        session_log_entries: 160,
+        ..UsersConfig::default()
+    });
+    let alice = user("alice");
+    let slow = member(&mut rig, &alice, "slow", GROUP, 1);
+    let quick = member(&mut rig, &alice, "quick", GROUP, 1);
+    let publisher = rig.connect(&alice, clean(V3, "pub"));
+    let mut done = 0;
+    for n in 1..=400 {
+        rig.packet(publisher, publish(TOPIC, &n.to_string(), 1, n));
+        done += ack_all(&mut rig, quick).len();
+    }
+    assert_eq!(pubacks(&mut rig, publisher).len(), 400);
+    assert_eq!(done, 250);
+    assert_eq!(rig.publishes(slow).len(), 150);
+    assert_eq!(rig.metrics.over_quota.get(), 0);
 }
