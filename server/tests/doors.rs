@@ -185,6 +185,13 @@ fn a_certificate_lets_its_user_in_and_nobody_else() {
     assert_eq!(open.ask(&connect("phone", None)).unwrap()[3], 0);
     let mut stays = Tls::to(node.mqtts, "127.0.0.1", &ours.trusting(Some(&bob)));
     assert_eq!(stays.ask(&connect("phone", None)).unwrap()[3], 0);
+    // A handshake of before counts no more, either, for what asks for MQTT only then.
+    let mut early = Tls::to(node.https, "127.0.0.1", &ours.trusting(Some(&ann)));
+    early
+        .0
+        .write_all(b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        .unwrap();
+    assert_eq!(http_status(&mut early.0), 200);
     ours.revoke(&crl, &[1]);
     let began = Instant::now();
     node.reload();
@@ -193,6 +200,7 @@ fn a_certificate_lets_its_user_in_and_nobody_else() {
     assert!(began.elapsed() < Duration::from_secs(5));
     let mut again = Tls::to(node.mqtts, "127.0.0.1", &ours.trusting(Some(&ann)));
     assert!(again.ask(&connect("phone", None)).is_err());
+    assert_eq!(web_socket(&mut early.0, &connect("w", None))[3], 0x86);
     assert_eq!(stays.ask(&[0xc0, 0]).unwrap(), [0xd0, 0]);
     // Another authority altogether.
     std::fs::copy(&foreign.file, &ours.file).unwrap();

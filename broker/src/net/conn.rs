@@ -5,6 +5,7 @@ use godwit_wire::ids::UserId;
 
 use super::alias::Aliases;
 use super::auth::Auth;
+use super::tls::certified;
 use super::transport::Transport;
 use crate::codec::{self, Frame, Peer, kind};
 use crate::packet::{Connack, Connect, Outgoing, Version};
@@ -178,9 +179,14 @@ impl Conn {
         self.stage = Stage::Judging;
     }
 
-    /// When its credential ends. Rounded up, so that 0 stays "never"; seconds of 32 bits last until 2106.
+    /// When its credential ends, or the certificate that it showed beside it. Rounded up, so that 0 stays "never"; seconds
+    /// of 32 bits last until 2106.
     pub(super) fn ends_by(&mut self, principal: &Principal) {
-        self.ends_at = u32::try_from(principal.expires_at.div_ceil(1_000)).unwrap_or(0);
+        let shown = self.transport.certificates().and_then(<[_]>::first);
+        let certificate = shown.and_then(certified).map(|certified| certified.expires_at);
+        let credential = Some(principal.expires_at).filter(|at| *at != 0);
+        let ends = credential.into_iter().chain(certificate).min().unwrap_or(0);
+        self.ends_at = u32::try_from(ends.div_ceil(1_000)).unwrap_or(0);
     }
 
     /// The second at which a re-authentication is given up.

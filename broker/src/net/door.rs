@@ -285,6 +285,10 @@ impl Net {
             self.let_in(cx, id, arrival);
             return;
         }
+        if !self.is_good_now(id) {
+            self.refuse(id, reason::BAD_CREDENTIAL);
+            return;
+        }
         let keys_wanted = self.keys_wanted(id, user);
         let password = arrival
             .connect

@@ -192,6 +192,8 @@ pub(crate) struct Net {
     /// The listener that is first after a pause.
     first_listener: usize,
     verifying: Option<Verifying>,
+    /// By whom certificates are judged since the last reload, if there was one.
+    verifier: Option<std::sync::Arc<dyn rustls::server::danger::ClientCertVerifier>>,
     stopping: bool,
 }
 
@@ -216,6 +218,7 @@ impl Net {
             accept_paused: false,
             first_listener: 0,
             verifying: None,
+            verifier: None,
             stopping: false,
         }
     }

@@ -38,7 +38,15 @@ impl Net {
         if self.verifying.is_none() {
             cx.after(0, Part::Net.tag(TIMER_VERIFY));
         }
+        self.verifier = Some(verifier.clone());
         self.verifying = Some(Verifying { verifier, next: 0 });
+    }
+
+    /// Whether what a client showed in a handshake of earlier, if it showed a certificate, would let it in now: the handshake
+    /// may have been finished long before its CONNECT, as on HTTPS, or on another worker.
+    pub(super) fn is_good_now(&self, id: ConnId) -> bool {
+        let verifier = self.verifier.as_deref();
+        verifier.and_then(|verifier| self.is_still_good(id, verifier)) != Some(false)
     }
 
     /// A turn of it.
