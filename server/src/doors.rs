@@ -15,6 +15,7 @@ use crate::StartError;
 use crate::admin::{self, Admin};
 use crate::http::{Door, Greeting, Refused};
 use crate::node::Node;
+use crate::shares::Shares;
 use crate::shutdown::{HTTP_GRACE, Shutdown};
 
 /// Threads for HTTP: it is the smaller door, and the workers have the cores.
@@ -31,6 +32,8 @@ pub(crate) struct Doors {
     shutdown: Shutdown,
     /// Connections of HTTP and HTTPS together.
     room: Arc<Semaphore>,
+    /// Who has how much of it.
+    shares: Shares,
     /// Connections that came to nothing.
     pub(crate) refused: Refused,
 }
@@ -48,6 +51,7 @@ impl Doors {
             tasks: JoinSet::new(),
             shutdown,
             room: Arc::new(Semaphore::new(connections)),
+            shares: Shares::new(connections),
             refused: Refused::default(),
         })
     }
@@ -60,7 +64,7 @@ impl Doors {
         tls: Option<TcpListener>,
     ) -> Result<(), StartError> {
         let app = godwit_history_api::router(api.clone());
-        let greeting = self.greeting(node, crate::mqtt::proxies(node));
+        let greeting = self.greeting(node, crate::mqtt::proxies(node), self.shares.clone());
         let settings = node.certificates.as_ref();
         let settings = settings.map(|certificates| certificates.https.clone());
         // Without a certificate nothing is bound for TLS.
@@ -85,14 +89,15 @@ impl Doors {
         };
         let app = admin::routes(admin, api.clone(), registry);
         let room = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
-        let greeting = self.greeting(node, None);
+        let greeting = self.greeting(node, None, Shares::new(ADMIN_CONNECTIONS));
         self.open("admin", listener, None, greeting, app, room)
     }
 
-    fn greeting(&self, node: &Node, proxies: Option<Proxies>) -> Greeting {
+    fn greeting(&self, node: &Node, proxies: Option<Proxies>, shares: Shares) -> Greeting {
         Greeting {
             time: Duration::from_secs(u64::from(node.settings.options.connect_seconds)),
             proxies,
+            shares,
             refused: self.refused.clone(),
         }
     }

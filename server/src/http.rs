@@ -26,6 +26,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
+use crate::shares::Shares;
 use crate::shutdown::Shutdown;
 
 /// How long the header of a request may take, and a connection may be silent between requests. The first has less:
@@ -59,6 +60,8 @@ pub(crate) struct Greeting {
     pub(crate) time: Duration,
     /// The balancers that announce clients, where there are any.
     pub(crate) proxies: Option<Proxies>,
+    /// How many connections an address may have.
+    pub(crate) shares: Shares,
     pub(crate) refused: Refused,
 }
 
@@ -141,6 +144,9 @@ async fn connection(
             Err(_) => return refused.count("late"),
         }
     }
+    let Some(_share) = greeting.shares.take(peer.ip()) else {
+        return refused.count("address_connections");
+    };
     let Some(tls) = tls else {
         return requests(stream, peer, until, refused, app, shutdown).await;
     };

@@ -19,6 +19,7 @@ mod open_files;
 mod planted;
 mod search;
 mod serve;
+mod shares;
 mod shutdown;
 mod source;
 mod tls;

@@ -207,7 +207,7 @@ mod tests {
         let mut answer = ureq::get(format!("http://{admin}/metrics")).call().unwrap();
         let shown = answer.body_mut().read_to_string().unwrap();
         node.stop();
-        let counted_by = source_of(&root().join("broker/src"));
+        let counted_by = source_of(&root().join("broker/src")) + include_str!("http.rs");
         for limit in all().filter(|limit| !limit.metric.is_empty()) {
             // With a label it is shown when it was counted first: its name and label must be in the source.
             if let Some((name, label)) = limit.metric.split_once('{') {

@@ -51,6 +51,13 @@ pub(super) fn http() -> Vec<Limit> {
         .http("503")
         .counted("godwit_http_requests_in_flight"),
         Limit::new(
+            "connections to HTTP of an address: this part of the room, at least 64",
+            At::Source("server/src/shares.rs", "PART", ""),
+            "closed at once",
+            &["server/src/shares.rs::an_address_has_its_share_and_gets_it_back_and_others_have_their_own"],
+        )
+        .counted("godwit_http_refused{reason=\"address_connections\"}"),
+        Limit::new(
             "requests of a user",
             At::Count(
                 "per_user",
