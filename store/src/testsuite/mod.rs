@@ -109,18 +109,22 @@ pub fn submit(store: &dyn Store, mut batch: Batch) {
     }
 }
 
-/// Rows of a log after `after`.
+/// All rows of a log after `after`, however many.
 pub fn rows(store: &dyn Store, n: u128, after: u64) -> Result<Vec<LogRow>, StoreError> {
-    let read = Read::Log {
-        log: log(n),
-        after,
-        up_to: u64::MAX,
-        max_rows: 100_000,
-        max_bytes: 1 << 30,
-    };
-    match store.read_now(&[read])?.pop() {
-        Some(ReadAnswer::Log { rows, .. }) => Ok(rows),
-        _ => Err(StoreError::Misuse("another answer than asked for")),
+    let mut all: Vec<LogRow> = Vec::new();
+    loop {
+        let read = Read::Log {
+            log: log(n),
+            after: all.last().map_or(after, |row| row.seq),
+            up_to: u64::MAX,
+            max_rows: 50_000,
+            max_bytes: 1 << 30,
+        };
+        match store.read_now(&[read])?.pop() {
+            Some(ReadAnswer::Log { rows, .. }) if rows.is_empty() => return Ok(all),
+            Some(ReadAnswer::Log { rows, .. }) => all.extend(rows),
+            _ => return Err(StoreError::Misuse("another answer than asked for")),
+        }
     }
 }
 
