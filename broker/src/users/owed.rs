@@ -69,11 +69,9 @@ impl Owed {
     /// subscription.
     pub(crate) fn number(&self) -> Option<u64> {
         let number = recent_number(self.publish.message_id?);
-        let group = self.share.as_deref().map_or(0, |share| {
-            // FNV-1a: it is in rows, so it may never change.
-            let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-            share.filter.bytes().fold(0xcbf2_9ce4_8422_2325, step)
-        });
+        // It is in rows, so it may never change.
+        let of = |share: &Share| xxhash_rust::xxh3::xxh3_64(share.filter.as_bytes());
+        let group = self.share.as_deref().map_or(0, of);
         Some(number ^ group)
     }
 

@@ -106,7 +106,7 @@ impl Home {
             return;
         }
         // The oldest would go for it though others have room.
-        let owes = session.log.last() - session.feed.cursor.acked();
+        let owes = session.log.last().saturating_sub(session.feed.cursor.acked());
         if !waits && session.is_persistent() && owes >= env.common.config.session_log_entries / 16 * 15 {
             env.cx.answer(reply, passed_over(Code::Quota));
             return;

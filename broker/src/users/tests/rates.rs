@@ -166,3 +166,19 @@ fn full_buckets_are_given_back() {
     rig.pass(1_000);
     assert!(rig.users.homes[&alice.user].rates.is_none());
 }
+
+#[test]
+fn a_packet_larger_than_the_burst_now_and_then_is_waited_for_and_no_flood() {
+    let mut rig = rig(|config| {
+        config.publishes_per_second = 0;
+        config.publish_bytes_per_second = 100;
+    });
+    let conn = rig.connect(&user("alice"), clean(V5, "c"));
+    let large = "x".repeat(1_000);
+    for n in 1..=PATIENCE_MS / 60_000 + 3 {
+        rig.packet(conn, publish("iot/alice/t", &large, 1, n as u16));
+        assert!(!rig.is_closed(conn) && !is_read(&rig, conn));
+        rig.pass(60_000);
+        assert!(is_read(&rig, conn));
+    }
+}
