@@ -10,6 +10,7 @@ pub mod testsuite;
 mod types;
 
 pub use store::{
-    Completion, CompletionPort, Health, Outcome, Stats, Store, StoreError, Submission, blocking,
+    Completion, CompletionPort, Health, Outcome, Ownership, Stats, Store, StoreError, Submission, Verdict,
+    blocking,
 };
-pub use types::{Batch, Head, Kind, LogId, LogRow, Op, PortId, Read, ReadAnswer, Table, Ticket, View};
+pub use types::{Batch, Head, Kind, LogId, LogRow, Op, PortId, Read, ReadAnswer, Scope, Table, Ticket, View};

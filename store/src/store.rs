@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use crate::types::{Batch, Op, PortId, Read, ReadAnswer, Ticket};
+use crate::types::{Batch, Op, PortId, Read, ReadAnswer, Scope, Ticket, View};
 
 /// Why a store cannot be opened or a read cannot be answered.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +17,9 @@ pub enum StoreError {
     /// The data is damaged, of a newer format, or locked by another process: a person must look.
     #[error("{0}")]
     Refused(String),
+    /// The shard is another owner's, or was taken up anew: the caller drops what it knows of it.
+    #[error("another node owns this by now")]
+    Lost,
     /// A call broke the contract of [`Store`] (a bug of the caller).
     #[error("the store was asked for something it does not take: {0}")]
     Misuse(&'static str),
@@ -36,6 +39,8 @@ pub enum Outcome {
     Stored,
     /// A [`Op::Claim`] found the key taken by this other value; nothing was written.
     Taken(Bytes),
+    /// The shard is another owner's: nobody may be told anything; the caller drops what it knows of the shard.
+    Lost,
     /// Nobody knows. The caller repeats the same content until it is known.
     Unknown,
 }
@@ -117,6 +122,24 @@ impl Stats {
     ];
 }
 
+/// What [`Ownership::verdict`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The shard was held without interruption from the scope's view to the shown one.
+    Held,
+    /// It was not: nothing that is not yet confirmed ever will be.
+    Lost,
+    /// The shown view is not known here yet: read it, and ask again.
+    Later,
+}
+
+/// Who holds which shard, as far as this node knows. A partitioned engine asks it before it completes anything: a write
+/// is confirmed when a read of the view, begun after the write was completed, shows a view in which the shard is held.
+pub trait Ownership: Send + Sync {
+    /// Whether a read that showed view `shown` confirms what was done under `scope`. Cheap; from any thread.
+    fn verdict(&self, scope: Scope, shown: View) -> Verdict;
+}
+
 /// An engine. It is shared by all workers; every worker has a port.
 ///
 /// ```text
@@ -133,7 +156,9 @@ impl Stats {
 /// 4. never drop a taken batch while the process lives: a batch whose write failed is repeated until it is stored, or
 ///    completed `Unknown` (then the caller repeats it: the same `Append`, `Put`, `Insert` and `Claim` may come twice);
 /// 5. bound what it holds: [`Submission::Busy`] at the limit, never a blocked caller;
-/// 6. answer [`Read::TakeUp`] with the valid rows above the stored head, dense and in order, such that no earlier
+/// 6. say `Stored`, and answer a take-up, only when the scope's shard was still held after the write or read was done
+///    ([`Ownership`]; the embedded engine: one process has the lock, so it is), else [`Outcome::Lost`];
+/// 7. answer [`Read::TakeUp`] with the valid rows above the stored head, dense and in order, such that no earlier
 ///    owner's late write can change the answer later (the embedded engine: one process has the lock, so a read does).
 pub trait Store: Send + Sync {
     /// Registers port number `port`; once, before its first use.
@@ -173,7 +198,7 @@ pub trait Store: Send + Sync {
 pub mod blocking {
     use super::{
         Arc, Batch, Completion, CompletionPort, Mutex, Op, Outcome, PoisonError, PortId, Read, ReadAnswer,
-        Receiver, Store, StoreError, Submission, mpsc,
+        Receiver, Scope, Store, StoreError, Submission, mpsc,
     };
 
     struct Sink(Mutex<mpsc::Sender<Completion>>);
@@ -192,6 +217,7 @@ pub mod blocking {
     pub struct Client {
         store: Arc<dyn Store>,
         port: PortId,
+        scope: Scope,
         receiver: Receiver<Completion>,
     }
 
@@ -203,8 +229,15 @@ pub mod blocking {
             Self {
                 store,
                 port,
+                scope: Scope::default(),
                 receiver,
             }
+        }
+
+        /// Writes under this scope from now on, where an engine asks for one.
+        pub fn under(mut self, scope: Scope) -> Self {
+            self.scope = scope;
+            self
         }
 
         /// Submits `ops` as one batch and waits for what becomes of it.
@@ -212,6 +245,7 @@ pub mod blocking {
             let mut batch = Batch {
                 port: self.port,
                 ticket: 0,
+                scope: self.scope,
                 ops,
             };
             loop {

@@ -12,13 +12,28 @@ pub type Ticket = u64;
 /// Which completion port (one a worker) an answer goes to.
 pub type PortId = u16;
 
+/// For which shard something is written or taken up, and in which view its writer took that shard up. Who writes for a
+/// shard that is another's by now is told [`Outcome::Lost`](crate::Outcome::Lost).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Scope {
+    /// The shard of the key, 0 to 4,095.
+    pub shard: u16,
+    /// View in which the writer took the shard up.
+    pub view: View,
+}
+
 /// What kind of thing a table keeps; decides its key layout and which operations it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Append-only logs with a head: rows `(log, view, sequence) → bytes`.
     Log,
-    /// Versioned small rows: `(partition, name, view) → value`, the highest view counts.
+    /// Small rows of one key: `(partition, name) → value`, taken up as a whole by [`Read::TakeUpRows`] before the first
+    /// other act of an owner; what a former owner still writes is void.
+    Owned,
+    /// Versioned rows: `(partition, name, view) → value`, the highest view counts.
     Rows,
+    /// The same, but only ever read one by one: a partition may have any number of them.
+    Single,
     /// Sets: `(partition, element) → value`, read in element order.
     Set,
     /// Rare unique facts, written once: `key → value` by `IF NOT EXISTS`.
@@ -91,7 +106,7 @@ pub enum Op {
     },
     /// Writes a small row, or with `None` a row that says "ended" (reads as absent).
     Put {
-        /// A table of [`Kind::Rows`].
+        /// A table of [`Kind::Owned`], [`Kind::Rows`] or [`Kind::Single`].
         table: Table,
         /// Partition, at most 1 KiB.
         partition: Bytes,
@@ -143,7 +158,10 @@ pub struct Batch {
     pub port: PortId,
     /// What it is called there.
     pub ticket: Ticket,
-    /// At least one, at most 4,096.
+    /// Whose key all of it is about.
+    pub scope: Scope,
+    /// At most 4,096. None: nothing is written; `Stored` says that the shard was still held in that view after the batch
+    /// was submitted.
     pub ops: Vec<Op>,
 }
 
@@ -154,8 +172,18 @@ pub enum Read {
     TakeUp {
         /// The log.
         log: LogId,
-        /// The new owner's view.
-        view: View,
+        /// The new owner's.
+        scope: Scope,
+    },
+    /// Makes the small rows of a partition this owner's: answered when no later write of a former owner can change
+    /// them. Reads of the same call see them taken up.
+    TakeUpRows {
+        /// A table of [`Kind::Owned`].
+        table: Table,
+        /// Partition.
+        partition: Bytes,
+        /// The new owner's.
+        scope: Scope,
     },
     /// Rows `after < seq ≤ up_to` in order, ending early at `max_rows` or once `max_bytes` are exceeded (one row is
     /// always given). Rows at or below the floor are never given.
@@ -173,7 +201,7 @@ pub enum Read {
     },
     /// One small row.
     Row {
-        /// A table of [`Kind::Rows`].
+        /// A table of [`Kind::Owned`], [`Kind::Rows`] or [`Kind::Single`].
         table: Table,
         /// Partition.
         partition: Bytes,
@@ -182,7 +210,7 @@ pub enum Read {
     },
     /// A page of a partition's small rows, in name order.
     Rows {
-        /// A table of [`Kind::Rows`].
+        /// A table of [`Kind::Owned`] or [`Kind::Rows`].
         table: Table,
         /// Partition.
         partition: Bytes,
@@ -223,6 +251,8 @@ pub enum ReadAnswer {
         /// The valid rows above `head.confirmed`, dense and in order.
         rows: Vec<LogRow>,
     },
+    /// See [`Read::TakeUpRows`].
+    TakenUp,
     /// See [`Read::Log`].
     Log {
         /// Dense and in order.

@@ -10,7 +10,7 @@ use common::{fill, killed, open, seqs, small};
 use godwit_store::blocking::Client;
 use godwit_store::embedded::{Embedded, Options, restore};
 use godwit_store::testsuite::{Port, append, log, rows, submit, tables};
-use godwit_store::{Batch, Completion, Head, Op, Outcome, Read, ReadAnswer, Store, Submission};
+use godwit_store::{Batch, Completion, Head, Op, Outcome, Read, ReadAnswer, Scope, Store, Submission};
 use tempfile::TempDir;
 
 fn make() -> (Arc<dyn Store>, TempDir) {
@@ -219,6 +219,7 @@ fn a_full_queue_says_busy_and_gives_the_batch_back() {
         match store.submit(Batch {
             port: 2,
             ticket: seq,
+            scope: Scope::default(),
             ops,
         }) {
             Submission::Taken => taken += 1,
@@ -283,6 +284,7 @@ fn rows_below_the_floor_leave_the_disk() {
             Batch {
                 port: 2,
                 ticket: seq,
+                scope: Scope::default(),
                 ops: vec![append(1, seq, &"x".repeat(100)), head],
             },
         );

@@ -13,7 +13,7 @@ use common::{fill, killed, seqs};
 use godwit_store::blocking::Client;
 use godwit_store::embedded::{Embedded, Options};
 use godwit_store::testsuite::{Port, append, rows, submit, tables};
-use godwit_store::{Batch, Completion, Health, Op, Outcome, Store, Submission};
+use godwit_store::{Batch, Completion, Health, Op, Outcome, Scope, Store, Submission};
 use tempfile::TempDir;
 
 fn open(dir: &Path, disk: &Arc<Disk>, segment_bytes: u64) -> Arc<dyn Store> {
@@ -127,6 +127,7 @@ fn while_the_disk_is_broken_nothing_is_confirmed_and_afterwards_everything_is() 
             Batch {
                 port: 2,
                 ticket: seq,
+                scope: Scope::default(),
                 ops: vec![append(1, seq, "x")],
             },
         );
@@ -163,6 +164,7 @@ fn closing_while_the_disk_is_broken_says_unknown() {
         Batch {
             port: 2,
             ticket: 1,
+            scope: Scope::default(),
             ops: vec![append(1, 1, "x")],
         },
     );
@@ -189,7 +191,15 @@ fn when_one_batch_is_unknown_at_closing_none_behind_it_is_written() {
     let send = |seq: u64| {
         let ops = vec![append(1, seq, "x")];
         let (port, ticket) = (2, seq);
-        submit(&*store, Batch { port, ticket, ops });
+        submit(
+            &*store,
+            Batch {
+                port,
+                ticket,
+                scope: Scope::default(),
+                ops,
+            },
+        );
     };
     // One write fails and no segment can be made; a write to the old file would succeed.
     (0..1000).for_each(|_| disk.fail_next(Call::Create, 28));
@@ -250,7 +260,15 @@ fn a_claim_that_cannot_be_decided_at_closing_is_unknown_and_so_is_what_follows()
         (2, vec![claim("a")]),
         (3, vec![append(1, 2, "x")]),
     ] {
-        submit(&*store, Batch { port: 2, ticket, ops });
+        submit(
+            &*store,
+            Batch {
+                port: 2,
+                ticket,
+                scope: Scope::default(),
+                ops,
+            },
+        );
     }
     let next = |time| match done.recv_timeout(time) {
         Ok(Completion::Written { ticket, outcome }) => Some((ticket, outcome)),
@@ -297,6 +315,7 @@ fn a_tree_that_cannot_be_written_holds_writers_back_and_loses_nothing() {
         match store.submit(Batch {
             port: 2,
             ticket: taken + 1,
+            scope: Scope::default(),
             ops: vec![append(1, taken + 1, &row)],
         }) {
             Submission::Taken => taken += 1,
@@ -361,6 +380,7 @@ fn at_random_faults_each_batch_is_completed_once_in_order_and_is_there_after_a_k
                             Batch {
                                 port: port as u16,
                                 ticket: sent,
+                                scope: Scope::default(),
                                 ops,
                             },
                         );

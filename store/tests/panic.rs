@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
-use godwit_store::Batch;
 use godwit_store::embedded::{Embedded, Faults, Options};
 use godwit_store::testsuite::{Port, append, submit};
+use godwit_store::{Batch, Scope};
 use tempfile::TempDir;
 
 const DATA: &str = "GODWIT_STORE_TEST_DATA";
@@ -43,6 +43,7 @@ fn process_with_a_bug() {
         Batch {
             port: 1,
             ticket: 1,
+            scope: Scope::default(),
             ops: vec![append(1, 1, "x")],
         },
     );

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use godwit_faultfs::{Names, Options as Layer, order, serve};
 use godwit_store::embedded::{Embedded, Options};
 use godwit_store::testsuite::{Port, append, rows, submit};
-use godwit_store::{Batch, Completion, Outcome, Store};
+use godwit_store::{Batch, Completion, Outcome, Scope, Store};
 use tempfile::TempDir;
 
 const LOGS: u64 = 3;
@@ -72,6 +72,7 @@ fn writer() {
                             Batch {
                                 port: log as u16,
                                 ticket: sent,
+                                scope: Scope::default(),
                                 ops,
                             },
                         );

@@ -91,6 +91,7 @@ impl Snapshot<'_> {
     pub(super) fn answer(&self, read: &Read) -> Result<ReadAnswer, StoreError> {
         match read {
             Read::TakeUp { log, .. } => self.take_up(log),
+            Read::TakeUpRows { .. } => Ok(ReadAnswer::TakenUp),
             Read::Log {
                 log,
                 after,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::tables::{FACTS, SET};
 use super::{PATIENCE, Port, append, bytes, client, insert, rows, stored, submit};
-use crate::{Batch, Completion, Op, Outcome, Read, ReadAnswer, Store, Submission};
+use crate::{Batch, Completion, Op, Outcome, Read, ReadAnswer, Scope, Store, Submission};
 
 /// Of claims that are under way together one wins.
 pub fn of_claims_under_way_together_one_wins(store: Arc<dyn Store>) {
@@ -21,6 +21,7 @@ pub fn of_claims_under_way_together_one_wins(store: Arc<dyn Store>) {
             Batch {
                 port: 3,
                 ticket,
+                scope: Scope::default(),
                 ops: vec![op],
             },
         );
@@ -50,7 +51,15 @@ pub fn completions_come_once_in_order_and_after_them_rows_are_visible(store: Arc
                 let n = |ticket: u64| u128::from(port) * 1000 + u128::from(ticket % 10);
                 for ticket in 0..PER_PORT {
                     let ops = vec![append(n(ticket), ticket / 10 + 1, &ticket.to_string())];
-                    submit(&*store, Batch { port, ticket, ops });
+                    submit(
+                        &*store,
+                        Batch {
+                            port,
+                            ticket,
+                            scope: Scope::default(),
+                            ops,
+                        },
+                    );
                 }
                 for i in 0..PER_PORT {
                     let Completion::Written { ticket, outcome } =
@@ -113,6 +122,7 @@ pub fn a_closed_store_takes_nothing(store: Arc<dyn Store>) {
     let batch = Batch {
         port: 7,
         ticket: 9,
+        scope: Scope::default(),
         ops: vec![append(1, 2, "b")],
     };
     assert!(matches!(store.submit(batch), Submission::Busy(b) if b.ticket == 9));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{append, client, log, read, rows, stored};
+use super::{append, client, log, read, rows, scope, stored};
 use crate::{Head, Op, Read, ReadAnswer, Store};
 
 /// A log gives back what was appended, in order, within the limits, and says whether there is more.
@@ -44,7 +44,16 @@ pub fn a_repeated_append_changes_nothing(store: Arc<dyn Store>) {
         head: Head::default(),
         rows: vec![],
     };
-    assert_eq!(read(&c, Read::TakeUp { log: log(3), view: 1 }), none);
+    assert_eq!(
+        read(
+            &c,
+            Read::TakeUp {
+                log: log(3),
+                scope: scope(1)
+            }
+        ),
+        none
+    );
 }
 
 /// Head numbers only grow; take-up gives the rows above the confirmed one; nothing at or below the floor is read.
@@ -60,7 +69,13 @@ pub fn heads_only_grow_and_floors_hide_rows(store: Arc<dyn Store>) {
     let ReadAnswer::TakeUp {
         head: now,
         rows: above,
-    } = read(&c, Read::TakeUp { log: log(1), view: 2 })
+    } = read(
+        &c,
+        Read::TakeUp {
+            log: log(1),
+            scope: scope(2),
+        },
+    )
     else {
         panic!("not a take-up")
     };
@@ -75,7 +90,13 @@ pub fn heads_only_grow_and_floors_hide_rows(store: Arc<dyn Store>) {
     assert_eq!(rows(&*store, 1, 0).expect("read").first().map(|r| r.seq), Some(4));
     stored(&c, vec![head(0, u64::MAX)]);
     assert!(rows(&*store, 1, 0).expect("read").is_empty(), "the log has ended");
-    let ReadAnswer::TakeUp { rows: above, .. } = read(&c, Read::TakeUp { log: log(1), view: 2 }) else {
+    let ReadAnswer::TakeUp { rows: above, .. } = read(
+        &c,
+        Read::TakeUp {
+            log: log(1),
+            scope: scope(2),
+        },
+    ) else {
         panic!("not a take-up")
     };
     assert!(above.is_empty());
@@ -85,7 +106,13 @@ pub fn heads_only_grow_and_floors_hide_rows(store: Arc<dyn Store>) {
 pub fn take_up_is_dense(store: Arc<dyn Store>) {
     let c = client(&store);
     stored(&c, vec![append(1, 1, "a"), append(1, 2, "b"), append(1, 4, "d")]);
-    let ReadAnswer::TakeUp { rows, .. } = read(&c, Read::TakeUp { log: log(1), view: 2 }) else {
+    let ReadAnswer::TakeUp { rows, .. } = read(
+        &c,
+        Read::TakeUp {
+            log: log(1),
+            scope: scope(2),
+        },
+    ) else {
         panic!()
     };
     assert_eq!(rows.iter().map(|r| r.seq).collect::<Vec<_>>(), vec![1, 2]);

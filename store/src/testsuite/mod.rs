@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use crate::blocking::Client;
 use crate::{
-    Batch, Completion, CompletionPort, Kind, LogId, LogRow, Op, Outcome, PortId, Read, ReadAnswer, Store,
-    StoreError, Submission, Table,
+    Batch, Completion, CompletionPort, Kind, LogId, LogRow, Op, Outcome, PortId, Read, ReadAnswer, Scope,
+    Store, StoreError, Submission, Table, View,
 };
 
 /// A table of each kind, for tests.
@@ -29,6 +29,18 @@ pub mod tables {
         id: 91,
         kind: Kind::Rows,
         name: "test_rows",
+    };
+    /// Rows of one key, taken up together.
+    pub const OWNED: Table = Table {
+        id: 94,
+        kind: Kind::Owned,
+        name: "test_owned",
+    };
+    /// Rows read one by one.
+    pub const SINGLE: Table = Table {
+        id: 95,
+        kind: Kind::Single,
+        name: "test_single",
     };
     /// Sets.
     pub const SET: Table = Table {
@@ -62,6 +74,11 @@ pub fn log(n: u128) -> LogId {
         table: LOG,
         id: Uuid::from_u128(n),
     }
+}
+
+/// Of a new owner in this view.
+pub fn scope(view: View) -> Scope {
+    Scope { shard: 0, view }
 }
 
 /// An append of `row` at `seq`.

@@ -329,7 +329,7 @@ impl Engine for Godwit {
         if self.ops.len() == 4 {
             self.ticket += 1;
             let ops = std::mem::take(&mut self.ops);
-            let mut batch = godwit_store::Batch { port: 0, ticket: self.ticket, ops };
+            let mut batch = godwit_store::Batch { port: 0, ticket: self.ticket, scope: godwit_store::Scope::default(), ops };
             while let godwit_store::Submission::Busy(back) = self.store.submit(batch) {
                 batch = back;
                 std::thread::sleep(std::time::Duration::from_millis(1));
