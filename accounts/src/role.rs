@@ -300,7 +300,7 @@ impl Role for Accounts {
         let Some(pending) = self.done(tag) else { return };
         let user = pending.user();
         match (pending, outcome) {
-            (_, Outcome::Unknown) => {}
+            (_, Outcome::Unknown | Outcome::Lost) => {}
             (
                 Pending::Claim {
                     user,

@@ -20,7 +20,7 @@ pub const USER_EMAILS: Table = Table {
 /// A user's small rows: partition = 16 bytes user id.
 pub const USERS: Table = Table {
     id: 102,
-    kind: Kind::Rows,
+    kind: Kind::Owned,
     name: "users",
 };
 
@@ -28,7 +28,7 @@ pub const USERS: Table = Table {
 /// ask: whether the token is good is said by the user's own rows.
 pub const DEVICE_TOKENS: Table = Table {
     id: 103,
-    kind: Kind::Rows,
+    kind: Kind::Single,
     name: "device_tokens",
 };
 

@@ -207,6 +207,7 @@ impl MemStore {
     fn answer(state: &State, read: &Read) -> ReadAnswer {
         let none = BTreeMap::new();
         match read {
+            Read::TakeUpRows { .. } => ReadAnswer::TakenUp,
             Read::TakeUp { log, .. } => {
                 let (head, rows) = state
                     .logs

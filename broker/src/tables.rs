@@ -19,7 +19,7 @@ pub const SESSION_LOG: Table = Table {
 /// A user's small rows: sessions, subscriptions, cursors, marks, QoS 2, wills. Partition = user id.
 pub const USER_ROWS: Table = Table {
     id: 202,
-    kind: Kind::Rows,
+    kind: Kind::Owned,
     name: "user_rows",
 };
 /// What must be looked at without a client: partition = shard and slice, element = when, then whose.

@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
-use godwit_store::{Batch, Health, Op, Read, Store, Submission, View};
+use godwit_store::{Batch, Health, Op, Read, Scope, Store, Submission, View};
 use godwit_wire::code::Refusal;
 use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::Key;
@@ -89,9 +89,15 @@ impl Turn {
     }
 
     pub(crate) fn store(&mut self, role: RoleId, tag: Tag, ops: Vec<Op>) {
+        // One node holds every shard from its start on.
+        let scope = Scope {
+            shard: 0,
+            view: self.view,
+        };
         let batch = Batch {
             port: self.worker,
             ticket: pack(role, tag),
+            scope,
             ops,
         };
         if !self.unsubmitted.is_empty() {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use godwit_cluster::Cx;
-use godwit_store::{Read, ReadAnswer, View};
+use godwit_store::{Read, ReadAnswer, Scope, View};
 use godwit_wire::command::{EntryBody, LoggedEntry};
 use godwit_wire::entry::RetryKeys;
-use godwit_wire::ids::{ConversationId, UserId};
+use godwit_wire::ids::{ConversationId, Key, UserId};
 use godwit_wire::proto::chat;
 use prost::Message;
 
@@ -25,8 +25,15 @@ const _: () = assert!(2 * MEMBERS_EVER + 8 < LOAD_ROWS as usize);
 
 impl Ingest {
     pub(crate) fn load_reads(id: ConversationId, view: View) -> Vec<Read> {
+        let shard = Key::Conversation(id).shard();
+        let scope = Scope { shard, view };
         vec![
-            Read::TakeUp { log: log(id), view },
+            Read::TakeUp { log: log(id), scope },
+            Read::TakeUpRows {
+                table: CONVERSATION_ROWS,
+                partition: id.to_bytes(),
+                scope,
+            },
             Read::Rows {
                 table: CONVERSATION_ROWS,
                 partition: id.to_bytes(),

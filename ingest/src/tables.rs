@@ -14,19 +14,19 @@ pub const CONVERSATION_LOG: Table = Table {
 /// `(conversation; sender, client message id) → (sequence, view)`: what makes a repeated send recognisable.
 pub const CLIENT_IDS: Table = Table {
     id: 301,
-    kind: Kind::Rows,
+    kind: Kind::Single,
     name: "client_ids",
 };
 /// A conversation's small rows: what it is, its members, blocks, watermarks, the fan-out mark.
 pub const CONVERSATION_ROWS: Table = Table {
     id: 302,
-    kind: Kind::Rows,
+    kind: Kind::Owned,
     name: "conversation_rows",
 };
 /// `message id → (conversation, sequence)`, for the doors that know a message by its id only.
 pub const MESSAGE_IDS: Table = Table {
     id: 303,
-    kind: Kind::Rows,
+    kind: Kind::Single,
     name: "message_ids",
 };
 /// `(shard; conversation)`: conversations that may have an entry not fanned out to all, or not indexed.

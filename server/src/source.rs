@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use godwit_ingest::{CONVERSATION_LOG, CONVERSATIONS, OPEN_TAILS, tail_partition};
 use godwit_search::{IndexDoc, Source, SourceError, SourcePage, Tail};
-use godwit_store::{LogId, LogRow, Read, ReadAnswer, Store, StoreError, Table};
+use godwit_store::{LogId, LogRow, Read, ReadAnswer, Scope, Store, StoreError, Table};
 use godwit_wire::command::{EntryBody, LoggedEntry};
 use godwit_wire::ids::{ConversationId, Key};
 use godwit_wire::proto::chat;
@@ -72,7 +72,10 @@ impl StoreSource {
         let view = self.store.start_view();
         let reads: Vec<Read> = found
             .iter()
-            .map(|(_, id)| Read::TakeUp { log: log(*id), view })
+            .map(|(shard, id)| Read::TakeUp {
+                log: log(*id),
+                scope: Scope { shard: *shard, view },
+            })
             .collect();
         let ends = self.store.read_now(&reads).map_err(failed)?;
         let tails = found.iter().zip(ends).map(|((shard, id), end)| {

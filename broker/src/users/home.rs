@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use godwit_store::{Op, Read, ReadAnswer, View};
-use godwit_wire::ids::{SessionId, UserId};
+use godwit_store::{Op, Read, ReadAnswer, Scope, View};
+use godwit_wire::ids::{Key, SessionId, UserId};
 use prost::Message;
 
 use super::cursor::{Cursor, State};
@@ -76,7 +76,15 @@ impl LoadState {
     /// What is read first.
     pub(crate) fn first_reads(user: UserId, view: View) -> Vec<Read> {
         let log = mailbox::log_id(user);
-        vec![read_rows(user, None), Read::TakeUp { log, view }]
+        let shard = Key::User(user).shard();
+        let scope = Scope { shard, view };
+        let (table, partition) = (USER_ROWS, user.to_bytes());
+        let rows = Read::TakeUpRows {
+            table,
+            partition,
+            scope,
+        };
+        vec![rows, read_rows(user, None), Read::TakeUp { log, scope }]
     }
 
     /// Takes answers, in the order of the reads.
@@ -107,9 +115,10 @@ impl LoadState {
         if self.asked_logs.is_empty() {
             return Loaded::Home(Box::new(self.build(user, Vec::new())));
         }
+        let shard = Key::User(user).shard();
         let take_up = |id: &SessionId| Read::TakeUp {
             log: session::log_id(*id),
-            view,
+            scope: Scope { shard, view },
         };
         Loaded::More(self.asked_logs.iter().map(take_up).collect())
     }

@@ -180,7 +180,7 @@ fn after_a_crash_little_is_read_of_a_log_of_large_entries() {
     rig.crash();
     let take_up = Read::TakeUp {
         log: session::log_id(id),
-        view: 2,
+        scope: godwit_store::Scope { shard: 0, view: 2 },
     };
     let answers = rig.store.read_now(&[take_up]).unwrap();
     let [ReadAnswer::TakeUp { rows, .. }] = &answers[..] else {
