@@ -5,6 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{folder, seed, small};
+use godwit_e2e::groups::GroupsTest;
 use godwit_e2e::killtest::{KillTest, PowerLoss};
 
 /// Runs with the bug and requires one of the rules; up to a few times, for a bug may need a kill at the right moment.
@@ -66,4 +67,25 @@ fn committing_without_a_sync_is_caught_by_the_power_loss() {
         Some(PowerLoss::Drop),
         &["ACK", "OWED", "TOPIC_LOSS"],
     );
+}
+
+#[test]
+fn forgetting_what_a_member_of_a_group_is_owed_is_caught() {
+    for _ in 0..5 {
+        let folder = folder("planted-groups");
+        let test = GroupsTest {
+            folder: folder.path(),
+            seed: seed(),
+            kills: 3,
+            gap_ms: (300, 1_200),
+            publishers: 3,
+            planted: Some("forget-cursor".to_owned()),
+        };
+        let report = test.run().expect("the run itself works");
+        eprintln!("groups: seed {}, lost {}", test.seed, report.staying.lost);
+        if report.staying.lost > 0 && !report.faults.is_empty() {
+            return;
+        }
+    }
+    panic!("nothing was lost in five runs");
 }
