@@ -11,7 +11,7 @@ use godwit_wire::ids::{Key, UserId};
 use uuid::Uuid;
 
 use super::conn::Stage;
-use super::{Event, Net, Up};
+use super::{Event, Net, TICKS, Up};
 use crate::codec::{self, reason};
 use crate::packet::{Auth as Packet, Connack, Connect, Incoming, Outgoing, Version};
 use crate::part::Part;
@@ -242,7 +242,7 @@ impl Net {
     }
 
     fn renewal(&mut self, id: ConnId, packet: &Packet) -> Result<(UserId, AccountCommand), u8> {
-        let until = self.now + RENEWAL_SECONDS + 1;
+        let until = self.now + RENEWAL_SECONDS * TICKS + 1;
         let auth = self.auth(id).ok_or(reason::PROTOCOL_ERROR)?;
         let user = auth.user;
         if packet.reason != code::AGAIN {

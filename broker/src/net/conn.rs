@@ -3,6 +3,7 @@
 use godwit_wire::account::Principal;
 use godwit_wire::ids::UserId;
 
+use super::TICKS;
 use super::alias::Aliases;
 use super::auth::Auth;
 use super::tls::certified;
@@ -56,17 +57,19 @@ pub(super) struct Conn {
     pub(super) wants_room: bool,
     /// It takes no packet as large as the answer that it waits for.
     pub(super) unanswerable: bool,
+    /// What it has not taken when it is closed at last is thrown away by the operating system too.
+    pub(super) abort: bool,
     /// What is left of a packet that was written in part was a PUBACK.
     partial_is_puback: bool,
     /// Seconds; 0: none.
     keep_alive: u16,
-    /// Second (of the worker's time) in which something came last.
+    /// Tick (of the worker's time) in which something came last.
     pub(super) last_in: u32,
-    /// Before it is open, and while it closes: the second at which it is closed.
+    /// Before it is open, and while it closes: the tick at which it is closed.
     pub(super) until: u32,
     /// When its credential ends, seconds since 1970; 0: never.
     pub(super) ends_at: u32,
-    /// The second at which its deadline is looked at; other entries of the wheel are old.
+    /// The tick at which its deadline is looked at; other entries of the wheel are old.
     pub(super) looked_at: u32,
     /// PUBACKs in `out`, one written in part included.
     pubacks: u32,
@@ -112,7 +115,7 @@ const _: () = assert!(
 );
 
 impl Conn {
-    /// A connection whose CONNECT must have come, and been answered, by the second `until`.
+    /// A connection whose CONNECT must have come, and been answered, by the tick `until`.
     pub(super) fn new(transport: Transport, input: Vec<u8>, now: u32, until: u32) -> Self {
         Self {
             transport,
@@ -126,6 +129,7 @@ impl Conn {
             queued: false,
             wants_room: false,
             unanswerable: false,
+            abort: false,
             partial_is_puback: false,
             keep_alive: 0,
             last_in: now,
@@ -189,7 +193,7 @@ impl Conn {
         self.ends_at = u32::try_from(ends.div_ceil(1_000)).unwrap_or(0);
     }
 
-    /// The second at which a re-authentication is given up.
+    /// The tick at which a re-authentication is given up.
     pub(super) fn renewal_until(&self) -> Option<u32> {
         self.special.as_deref()?.auth.as_deref()?.until()
     }
@@ -199,10 +203,10 @@ impl Conn {
         self.paused || matches!(self.stage, Stage::Judging | Stage::Closing)
     }
 
-    /// The second from which on it has been silent for 1.5 times its keep-alive (MQTT-3.1.2-24).
+    /// The tick from which on it has been silent for 1.5 times its keep-alive (MQTT-3.1.2-24).
     pub(super) fn silent_until(&self) -> Option<u32> {
-        // The second in which something came counts whole, so nobody is closed early.
-        (self.keep_alive != 0).then(|| self.last_in + (u32::from(self.keep_alive) * 3).div_ceil(2) + 1)
+        // The tick in which something came counts whole, so nobody is closed early.
+        (self.keep_alive != 0).then(|| self.last_in + u32::from(self.keep_alive) * 3 * TICKS / 2 + 1)
     }
 
     /// Appends a packet to what is to be written. `false`: larger than the client takes.
@@ -341,13 +345,13 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_counted_from_the_end_of_the_second_in_which_something_came() {
+    fn silence_is_counted_from_the_end_of_the_tick_in_which_something_came() {
         let mut conn = conn();
         assert_eq!(conn.silent_until(), None);
         (conn.keep_alive, conn.last_in) = (1, 10);
-        assert_eq!(conn.silent_until(), Some(13));
+        assert_eq!(conn.silent_until(), Some(10 + 6 + 1));
         conn.keep_alive = u16::MAX;
-        assert_eq!(conn.silent_until(), Some(10 + 98_303 + 1));
+        assert_eq!(conn.silent_until(), Some(10 + 65_535 * 6 + 1));
         conn.obey(&Connack::default());
         assert_eq!(conn.keep_alive, u16::MAX);
         let connack = Connack {
@@ -355,7 +359,11 @@ mod tests {
             ..Connack::default()
         };
         conn.obey(&connack);
-        assert_eq!(conn.silent_until(), Some(13), "a server's keep-alive counts");
+        assert_eq!(
+            conn.silent_until(),
+            Some(10 + 6 + 1),
+            "a server's keep-alive counts"
+        );
     }
 
     /// Packets of 100 bytes at most: with a topic of 20 bytes and an alias, one fits that else does not.

@@ -1,31 +1,31 @@
-//! Deadlines of connections on a wheel of seconds: a CONNECT in time, keep-alive, the end of a credential, the end of a
+//! Deadlines of connections on a wheel of quarter seconds: a CONNECT in time, keep-alive, the end of a credential, the end of a
 //! close. A packet costs no timer: an entry looks whether the deadline has moved, and goes where it is now.
 
 use godwit_cluster::Cx;
 
 use super::conn::Stage;
-use super::{Net, Up};
+use super::{Net, TICKS, Up};
 use crate::codec::reason;
 use crate::packet::Outgoing;
 use crate::wire_trait::{CloseReason, ConnId};
 
 /// Longest time between two looks at a connection. The wall clock, by which credentials end, may be set meanwhile, and
-/// that is to be noticed; and the entry of a connection that is closed stays until its second.
+/// that is to be noticed; and the entry of a connection that is closed stays until its tick.
 const LOOK_SECONDS: u32 = 600;
 
 impl Net {
-    /// Looks at a connection at this second; an entry that it has elsewhere is void.
-    pub(super) fn look_at(&mut self, id: ConnId, second: u32) {
-        // Never in the second that was looked at already.
-        let second = second.max(self.now + 1);
+    /// Looks at a connection at this tick; an entry that it has elsewhere is void.
+    pub(super) fn look_at(&mut self, id: ConnId, tick: u32) {
+        // Never in the tick that was looked at already.
+        let tick = tick.max(self.now + 1);
         let now = self.now;
         if let Some(conn) = self.get(id) {
             // An earlier look finds out the rest: however often a deadline moves, there is one entry to come.
-            if (now + 1..=second).contains(&conn.looked_at) {
+            if (now + 1..=tick).contains(&conn.looked_at) {
                 return;
             }
-            conn.looked_at = second;
-            self.wheel.entry(second).or_default().push(id);
+            conn.looked_at = tick;
+            self.wheel.entry(tick).or_default().push(id);
         }
     }
 
@@ -33,15 +33,16 @@ impl Net {
     pub(super) fn look_for(&mut self, id: ConnId) {
         let (now, unix) = (self.now, self.unix);
         let Some(conn) = self.get(id) else { return };
-        let ends = (conn.ends_at != 0).then(|| now.saturating_add(conn.ends_at.saturating_sub(unix).max(1)));
+        let ends = (conn.ends_at != 0)
+            .then(|| now.saturating_add(conn.ends_at.saturating_sub(unix).max(1).saturating_mul(TICKS)));
         let all = [conn.silent_until(), ends, conn.renewal_until()];
         match all.into_iter().flatten().min() {
-            Some(second) => self.look_at(id, second.min(now + LOOK_SECONDS)),
+            Some(tick) => self.look_at(id, tick.min(now + LOOK_SECONDS * TICKS)),
             None => conn.looked_at = 0,
         }
     }
 
-    /// A second has passed.
+    /// A tick has passed.
     pub(super) fn tick(&mut self, cx: &mut Cx<'_>, up: &mut Up<'_>) {
         // Those that closed while there is no room behind, which may be long.
         let waiting = std::mem::take(&mut self.waiting);
@@ -50,9 +51,9 @@ impl Net {
             .filter(|id| self.peek(*id).is_some())
             .collect();
         let later = self.wheel.split_off(&(self.now + 1));
-        for (second, ids) in std::mem::replace(&mut self.wheel, later) {
+        for (tick, ids) in std::mem::replace(&mut self.wheel, later) {
             for id in ids {
-                if self.peek(id).is_some_and(|conn| conn.looked_at == second) {
+                if self.peek(id).is_some_and(|conn| conn.looked_at == tick) {
                     self.look(cx, id, up);
                 }
             }
@@ -74,7 +75,13 @@ impl Net {
                     self.metrics.greeting_timeouts.inc();
                     self.drop_silently(id, "no_connect");
                 }
-                _ => drop(self.remove(None, id)),
+                _ => {
+                    if let Some(mut conn) = self.remove(None, id)
+                        && conn.abort
+                    {
+                        conn.transport.abort();
+                    }
+                }
             }
         }
     }

@@ -28,8 +28,8 @@ struct Moved {
     arrival: Box<Arrival>,
     place: Place,
     auth: Option<Box<Auth>>,
-    /// Seconds that are left to its CONNACK.
-    seconds: u32,
+    /// Ticks that are left to its CONNACK.
+    ticks: u32,
     ended: bool,
 }
 
@@ -237,7 +237,7 @@ impl Net {
             ..
         } = *conn;
         let auth = special.and_then(|special| special.auth);
-        let seconds = until.saturating_sub(self.now);
+        let ticks = until.saturating_sub(self.now);
         cx.hand_over(
             worker,
             Box::new(Moved {
@@ -246,7 +246,7 @@ impl Net {
                 arrival,
                 place,
                 auth,
-                seconds,
+                ticks,
                 ended,
             }),
         );
@@ -262,10 +262,10 @@ impl Net {
             arrival,
             place,
             auth,
-            seconds,
+            ticks,
             ended,
         } = moved;
-        let until = self.now + seconds;
+        let until = self.now + ticks;
         let mut conn = Box::new(Conn::new(transport, input, self.now, until));
         conn.connected_by(&arrival.connect);
         conn.ended = ended;

@@ -13,7 +13,9 @@ use super::proxy::{Announcing, Proxies};
 use super::tls::{self, TlsSettings};
 use super::transport::{TlsStream, Transport};
 use super::websocket::{Stream, WebSocketStream};
-use super::{GREETING_BYTES, LISTENER_TOKENS, Listener, Net, NewConnection, NewTransport, TIMER_ACCEPT};
+use super::{
+    GREETING_BYTES, LISTENER_TOKENS, Listener, Net, NewConnection, NewTransport, TICKS, TIMER_ACCEPT,
+};
 use crate::part::Part;
 
 /// Accepts a turn and listener.
@@ -180,7 +182,7 @@ impl Net {
         }
         // Without it small packets wait for each other; a socket that refuses it is gone and will say so.
         let _ = transport.socket().set_nodelay(true);
-        let until = self.now + self.config.connect_seconds + 1;
+        let until = self.now + self.config.connect_seconds * TICKS + 1;
         let conn = Box::new(Conn::new(transport, input, self.now, until));
         if let Some(id) = self.add(cx, conn, place) {
             self.look_at(id, until);

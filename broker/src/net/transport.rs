@@ -166,6 +166,11 @@ impl Transport {
         let _ = SockRef::from(&*self.socket()).set_tcp_keepalive(&keepalive);
     }
 
+    /// What the other side has not taken goes when the socket is closed, not minutes later. A refusal changes no more than that.
+    pub(crate) fn abort(&mut self) {
+        let _ = SockRef::from(&*self.socket()).set_linger(Some(Duration::ZERO));
+    }
+
     /// Says that nothing more will come, as far as the socket takes it now. Failures mean that the other side is gone.
     pub(crate) fn end(&mut self) {
         match self {

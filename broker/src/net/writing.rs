@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use godwit_cluster::Cx;
 
 use super::conn::{Conn, Stage};
-use super::{Event, KEPT_MOST, LINGER_SECONDS, Net, ROOM, SPARE_BUFFERS, SPARE_BYTES, Up};
+use super::{Event, KEPT_MOST, LINGER_SECONDS, Net, ROOM, SPARE_BUFFERS, SPARE_BYTES, TICKS, Up};
 use crate::codec::reason;
 use crate::packet::{Connack, Outgoing, Version};
 use crate::wire_trait::{CloseReason, Closed, ConnId, Sent, Wire};
@@ -119,6 +119,8 @@ impl Net {
     ) {
         let Some(conn) = self.get(id) else { return };
         let owned = std::mem::take(&mut conn.owned);
+        // Who has vanished or takes nothing: what the operating system holds for it would stay for minutes.
+        conn.abort = matches!(reason, CloseReason::KeepAlive | CloseReason::TooSlow);
         self.metrics.count_closed(name(reason));
         let pubacks_unwritten = self.finish(id, last);
         if owned {
@@ -148,7 +150,7 @@ impl Net {
             let _ = self.send(id, last);
         }
         self.write_out(id);
-        let until = self.now + LINGER_SECONDS;
+        let until = self.now + LINGER_SECONDS * TICKS;
         let Some(conn) = self.get(id) else { return 0 };
         let unwritten = conn.pubacks_unwritten();
         conn.transport.end();

@@ -2,7 +2,7 @@
 //! bystanders, and looks at its metrics, memory and processor time.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -27,6 +27,19 @@ pub struct Setup {
     pub anonymous: bool,
     /// Limit on open files.
     pub files: Option<u32>,
+    /// MQTT on every address: the attacker comes from a network of its own.
+    pub everywhere: bool,
+}
+
+/// A figure of an attack that has a mark of its own, beside those of the bystanders.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// What it is, with its unit.
+    pub what: String,
+    /// The figure.
+    pub value: f64,
+    /// What it may be at most on a machine that does nothing else.
+    pub mark: f64,
 }
 
 /// A running server.
@@ -39,6 +52,7 @@ pub struct Bed {
     pub offenders: Vec<User>,
     /// The bystanders.
     pub bystanders: [User; 2],
+    measured: Mutex<Vec<Measured>>,
     /// Kept until the end.
     _folder: tempfile::TempDir,
 }
@@ -64,6 +78,9 @@ impl Bed {
         }
         for (name, value) in &setup.options {
             node = node.environment(name, value);
+        }
+        if setup.everywhere {
+            node = node.mqtt_everywhere();
         }
         if setup.anonymous {
             node = node.arguments(&["--anonymous"]);
@@ -91,8 +108,25 @@ impl Bed {
             bystanders: [alice.clone(), bob.clone()],
             api,
             node,
+            measured: Mutex::default(),
             _folder: folder,
         }))
+    }
+
+    /// A figure to be judged by its mark: the report prints both, a test fails at three times the mark.
+    pub fn measure(&self, what: impl Into<String>, value: f64, mark: f64) {
+        let mut measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+        measured.push(Measured {
+            what: what.into(),
+            value,
+            mark,
+        });
+    }
+
+    /// What was measured so far.
+    pub fn measured(&self) -> Vec<Measured> {
+        let measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+        measured.clone()
     }
 
     /// The port of MQTT.

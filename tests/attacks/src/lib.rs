@@ -5,5 +5,6 @@ pub mod attacks;
 pub mod bed;
 pub mod bystander;
 pub mod judge;
+pub mod network;
 pub mod peer;
 pub mod wire;

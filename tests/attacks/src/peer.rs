@@ -63,6 +63,23 @@ impl Peer {
         })
     }
 
+    /// Over a socket that is connected already. What is unsent when it is dropped is thrown away.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn over(stream: std::net::TcpStream) -> Result<Self> {
+        stream.set_nonblocking(true)?;
+        let stream = TcpStream::from_std(stream)?;
+        stream.set_nodelay(true)?;
+        stream.set_zero_linger()?;
+        Ok(Self {
+            stream,
+            old: false,
+            input: Vec::new(),
+            taken: 0,
+        })
+    }
+
     /// Connected; the CONNACK must say 0.
     ///
     /// # Errors
@@ -73,6 +90,18 @@ impl Peer {
             Some(packet) if packet.is_welcome() => Ok(peer),
             Some(packet) => bail!("CONNACK {:#04x} for {}", packet.code(), hello.client),
             None => bail!("no CONNACK for {}", hello.client),
+        }
+    }
+
+    /// The same over a socket that is connected already.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn open_over(stream: std::net::TcpStream, hello: &Hello) -> Result<Self> {
+        let mut peer = Self::over(stream)?;
+        match peer.greet(hello).await? {
+            Some(packet) if packet.is_welcome() => Ok(peer),
+            other => bail!("{other:?} in place of a welcome for {}", hello.client),
         }
     }
 

@@ -17,8 +17,3 @@ fn what_is_owed_to_who_never_acknowledges_has_a_bound() {
 fn a_slow_reader_costs_its_cap_and_gets_everything_when_it_reads() {
     check(&flows::slow_reader(false)).unwrap_or_else(|wrong| panic!("{wrong}"));
 }
-
-#[test]
-fn peers_that_vanish_are_found_by_their_keep_alive_and_stay_owed() {
-    check(&flows::vanished(false)).unwrap_or_else(|wrong| panic!("{wrong}"));
-}

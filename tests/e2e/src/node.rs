@@ -59,6 +59,8 @@ pub struct Node {
     data: PathBuf,
     log: PathBuf,
     ports: Ports,
+    /// Whether MQTT is listened for on every address, not on loopback only.
+    everywhere: bool,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     child: Option<Child>,
@@ -75,6 +77,7 @@ impl Node {
             data: data.to_path_buf(),
             log: log.to_path_buf(),
             ports: Ports::free()?,
+            everywhere: false,
             arguments: Vec::new(),
             environment: Vec::new(),
             child: None,
@@ -85,6 +88,13 @@ impl Node {
     #[must_use]
     pub fn arguments(mut self, more: &[&str]) -> Self {
         self.arguments.extend(more.iter().map(|&word| word.to_owned()));
+        self
+    }
+
+    /// MQTT on every address of the machine: for clients in a network namespace of their own.
+    #[must_use]
+    pub fn mqtt_everywhere(mut self) -> Self {
+        self.everywhere = true;
         self
     }
 
@@ -131,12 +141,17 @@ impl Node {
         }
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
         let loopback = |port: u16| format!("127.0.0.1:{port}");
+        let mqtt = if self.everywhere {
+            format!("0.0.0.0:{}", self.ports.mqtt)
+        } else {
+            loopback(self.ports.mqtt)
+        };
         let mut command = Command::new(&self.binary);
         command
             .arg("serve")
             .arg("--data-dir")
             .arg(&self.data)
-            .args(["--mqtt", &loopback(self.ports.mqtt)])
+            .args(["--mqtt", &mqtt])
             .args(["--http", &loopback(self.ports.http)])
             .args(["--admin", &loopback(self.ports.admin)])
             .args(&self.arguments);

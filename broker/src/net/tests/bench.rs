@@ -15,7 +15,7 @@ use super::rig::connect;
 use crate::codec;
 use crate::net::conn::Conn;
 use crate::net::transport::Transport;
-use crate::net::{Event, Net, NetConfig, NetMetrics, token};
+use crate::net::{Event, Net, NetConfig, NetMetrics, TICKS, token};
 use crate::packet::{Connack, Connect, Incoming, Outgoing, PublishOut};
 use crate::wire_trait::{CloseReason, ConnId, Sent, Wire};
 
@@ -123,7 +123,7 @@ impl Bench {
     /// A connection whose CONNECT a home has.
     pub(super) fn attached(&mut self, transport: Transport, connect: &Connect) -> ConnId {
         let now = self.net.now;
-        let mut conn = Box::new(Conn::new(transport, Vec::new(), now, now + 5));
+        let mut conn = Box::new(Conn::new(transport, Vec::new(), now, now + 5 * TICKS));
         conn.connected_by(connect);
         conn.owned = true;
         self.with(|cx, net| net.add(cx, conn, Default::default()))
@@ -157,7 +157,7 @@ impl Bench {
         self.step(|cx, net, up| net.io(cx, token(id), false, true, up));
     }
 
-    /// A second has passed.
+    /// A tick has passed.
     pub(super) fn tick(&mut self) {
         self.step(|cx, net, up| net.tick(cx, up));
     }

@@ -8,7 +8,7 @@ use socket2::SockRef;
 
 use super::bench::{Bench, Came, connack, given, harness, pair, publish_out};
 use super::rig::whole;
-use crate::net::ROOM;
+use crate::net::{ROOM, TICKS};
 use crate::packet::Outgoing;
 use crate::wire_trait::{CloseReason, Sent, Wire};
 
@@ -120,7 +120,7 @@ fn the_wheel_looks_at_every_connection_within_ten_minutes() {
         bench.net.close(id, None);
     }
     let last = *bench.net.wheel.keys().max().unwrap();
-    assert!(last <= bench.net.now + 600, "{last}");
+    assert!(last <= bench.net.now + 600 * TICKS, "{last}");
 }
 
 #[test]
@@ -190,6 +190,41 @@ fn a_client_that_takes_what_is_kept_for_it_is_alive_and_read_as_soon_as_there_is
         !bench.conn(id).unread,
         "its PINGREQ is read without a further readiness"
     );
+}
+
+#[test]
+fn what_a_vanished_client_has_not_taken_goes_with_its_connection() {
+    let mut bench = Bench::new();
+    let (ours, mut client) = pair();
+    SockRef::from(&ours).set_send_buffer_size(8 << 10).unwrap();
+    SockRef::from(&client).set_recv_buffer_size(16 << 10).unwrap();
+    let id = bench.open(Bench::tcp(ours), &given(2, u32::MAX));
+    while bench.conn(id).out.len() < ROOM {
+        assert_eq!(bench.net.send(id, &publish_out(1_000)), Sent::Taken);
+    }
+    bench.turn();
+    bench.harness.advance(3_500);
+    bench.turn();
+    bench.tick();
+    assert_eq!(bench.came, [Came::Closed(CloseReason::KeepAlive)]);
+    let conn = bench.conn(id);
+    assert_eq!((conn.out.capacity(), conn.input.capacity()), (0, 0));
+    bench.harness.advance(2_500);
+    bench.turn();
+    bench.tick();
+    assert!(bench.net.get(id).is_none());
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut some = vec![0; 64 << 10];
+    let error = loop {
+        match client.read(&mut some) {
+            Ok(got) => assert!(
+                got > 0,
+                "the operating system goes on for a client that has vanished"
+            ),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 #[test]

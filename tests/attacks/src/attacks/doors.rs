@@ -13,9 +13,7 @@ use crate::wire::{self, Hello};
 
 /// A CONNECT must be whole within this (docs/limits.md), and the connection closed a second later at the latest.
 const GREETING: Duration = Duration::from_secs(5);
-const CLOSED: Duration = Duration::from_secs(6);
-/// What a loaded machine may add.
-const SLACK: Duration = Duration::from_secs(4);
+const LATE: Duration = Duration::from_secs(1);
 
 /// Waits for all; gives what each gave, or the first error.
 pub(super) async fn all<T: 'static>(mut tasks: JoinSet<Result<T>>) -> Result<Vec<T>> {
@@ -69,7 +67,11 @@ pub fn slowloris(long: bool) -> Attack {
 async fn closed_in_time(bed: &Bed, times: &[Duration], count: usize) -> Result<Vec<String>> {
     let (first, last) = (times.iter().min().copied().unwrap_or_default(), longest(times));
     ensure!(first >= GREETING, "the first was closed after {first:?} already");
-    ensure!(last <= CLOSED + SLACK, "the last was closed after {last:?}");
+    bed.measure(
+        "the last one closed so many seconds after its deadline",
+        (last - GREETING).as_secs_f64(),
+        LATE.as_secs_f64(),
+    );
     let counted = bed.metric("godwit_mqtt_greeting_timeouts_total").await?;
     ensure!(counted >= count as f64, "{counted} counted of {count}");
     Ok(vec![format!(
@@ -92,7 +94,7 @@ pub fn silent(long: bool) -> Attack {
             tasks.spawn(async move {
                 let begun = Instant::now();
                 let mut peer = Peer::bare(bed.mqtt(), number).await?;
-                let code = peer.ended(CLOSED + 3 * SLACK).await.context("silent")?;
+                let code = peer.ended(crate::peer::PATIENCE).await.context("silent")?;
                 ensure!(code.is_none(), "it was told {code:?}");
                 Ok(begun.elapsed())
             });
@@ -147,12 +149,9 @@ pub fn storm(long: bool) -> Attack {
             "{} of {count} are back",
             peers.len()
         );
-        // The first time made the sessions; a second is what noise may add to a short run.
-        let mark = 2 * first + Duration::from_secs(1);
-        ensure!(
-            second <= mark,
-            "back after {second:?}, first connected in {first:?}"
-        );
+        // The first time made the sessions; half a second is what noise may add to a short run.
+        let mark = 2.0 * first.as_secs_f64() + if long { 0.0 } else { 0.5 };
+        bed.measure("seconds until all were back", second.as_secs_f64(), mark);
         Ok(vec![format!(
             "{} of {count} persistent sessions back {:.2} s after all dropped at once, all still there; connected and subscribed \
              for the first time in {:.2} s",
@@ -263,10 +262,10 @@ fn full(name: &'static str, setup: Setup, room: usize, long: bool) -> Attack {
         }
         let share = (bed.cpu_seconds()? - cpu) / begun.elapsed().as_secs_f64();
         let rate = f64::from(knocks) / begun.elapsed().as_secs_f64();
-        ensure!(
-            share < 3.0 * 0.2,
-            "the process takes {:.0} % of a core, bystanders and all",
-            share * 100.0
+        bed.measure(
+            "% of a core for the whole process while it turns away, bystanders and all",
+            share * 100.0,
+            20.0,
         );
         let refused = bed
             .metric("godwit_mqtt_refused_total{reason=\"too_many\"")
@@ -287,11 +286,7 @@ fn full(name: &'static str, setup: Setup, room: usize, long: bool) -> Attack {
                  {descriptors} descriptors in use; a new one let in when half had left",
                 kept.len() * 2
             ),
-            format!(
-                "while {rate:.0} a second were turned away the whole process took {:.1} % of a core, the bystanders' \
-                 messages among it (mark 20 %)",
-                share * 100.0
-            ),
+            format!("{rate:.0} a second were turned away then"),
         ])
     };
     Attack::new(name, setup, long, run).without_connects().memory(

@@ -4,6 +4,7 @@
 pub mod doors;
 pub mod floods;
 pub mod flows;
+pub mod half_open;
 pub mod oversized;
 pub mod rates;
 pub mod rest;
@@ -36,7 +37,7 @@ pub const ALL: &[Make] = &[
     flows::never_completed,
     flows::owed_without_end,
     flows::slow_reader,
-    flows::vanished,
+    half_open::vanished,
     rates::connections_of_an_address,
     rates::connects_of_an_address,
     rates::publishes_of_a_user,

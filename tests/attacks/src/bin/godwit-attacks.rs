@@ -1,5 +1,5 @@
 //! All attacks in their long form (`--short`: the short one), or those whose names hold a given word; prints the report.
-//! Exit code 1 when something failed, 3 when only a latency was over its mark.
+//! Exit code 1 when something failed, 3 when only a time was over its mark.
 
 #![allow(clippy::print_stdout, reason = "the report is what this program is for")]
 
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
             }
         }
     }
-    println!("{failed} failed, {slow} with a latency over the mark");
+    println!("{failed} failed, {slow} with a time over its mark");
     match (failed, slow) {
         (0, 0) => ExitCode::SUCCESS,
         (0, _) => ExitCode::from(3),
