@@ -17,10 +17,11 @@ use super::deliver::READ_AGAIN_MS;
 use super::env::{Asked, Env, What};
 use super::feed::{Next, gap_before};
 use super::home::Home;
+use super::inbox::InboxForm;
 use super::log::{Keep, PAGE_BYTES, PAGE_ROWS};
 use super::mail::Mail;
 use super::mailbox::{self, Mailbox};
-use super::session::{InboxForm, Live, Session};
+use super::session::{Live, Session};
 use crate::packet::{Outgoing, PublishOut, Version};
 use crate::tables::CONVERSATION_LOG;
 use crate::wire_trait::Sent;
@@ -40,7 +41,16 @@ impl Home {
         self.kept(env, waiter);
         for index in 0..self.sessions.len() {
             let session = &mut self.sessions[index];
-            match session.inbox.as_ref().and_then(|inbox| inbox.form) {
+            let Some(inbox) = session.inbox.as_deref() else {
+                continue;
+            };
+            match inbox.form {
+                // ORDER: it would overtake what is to be given first, for which there was no room.
+                Some(form) if form.qos == 0 && inbox.is_fed() => {
+                    env.metrics()
+                        .dropped_qos0
+                        .inc_by(u64::from(session.live.is_some()));
+                }
                 Some(form) if form.qos == 0 => give_live(session, env, &mail, number, form),
                 Some(_) => self.push_mail(env, index),
                 None => {}
@@ -188,14 +198,14 @@ fn push(session: &mut Session, mailbox: &Mailbox, env: &mut Env<'_, '_>) -> u64 
         ) else {
             return settled;
         };
-        let (Some(form), Some(feed)) = (inbox.form.filter(|form| form.qos > 0), &mut inbox.feed) else {
+        let next = inbox.feed.as_ref().map_or(0, |feed| feed.cursor.sent()) + 1;
+        let (Some(form), Some(feed)) = (inbox.form_of(next), &mut inbox.feed) else {
             return settled;
         };
         if let Some(after) = inbox.gap.filter(|_| !inbox.gap_told) {
             inbox.gap_told = true;
             give_gap(live, form, env, after);
         }
-        let next = feed.cursor.sent() + 1;
         if next > mailbox.log.confirmed() || in_flight >= live.window || !feed.cursor.has_span() {
             return settled;
         }

@@ -11,6 +11,7 @@ use super::cursor::{Cursor, State};
 use super::env::{Env, What};
 use super::feed::Feed;
 use super::handing::{Estate, Leaving};
+use super::inbox::Inbox;
 use super::log::Log;
 use super::mailbox::{self, Mailbox};
 use super::owed::Owed;
@@ -21,7 +22,7 @@ use super::rows::{
     AgesRow, EstateRow, InRow, InboxRow, Name, OutRow, PreviousRow, SessionRow, SubscriptionRow, WillRow,
     read_rows,
 };
-use super::session::{self, In2, Inbox, Phase, Session, Subscription};
+use super::session::{self, In2, Phase, Session, Subscription};
 use super::slices::Quota;
 use super::wills::PendingWill;
 use crate::wire_trait::ConnId;
@@ -441,8 +442,8 @@ impl Session {
     fn rest(&mut self) {
         self.log.rest();
         self.feed.rest();
-        if let Some(feed) = self.inbox.as_mut().and_then(|inbox| inbox.feed.as_mut()) {
-            feed.rest();
+        if let Some(inbox) = self.inbox.as_deref_mut() {
+            inbox.rest();
         }
         if let Some(live) = self.live.as_deref_mut() {
             live.inbound.rest();

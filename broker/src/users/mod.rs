@@ -16,6 +16,7 @@ mod feed_mail;
 mod handing;
 mod home;
 mod in2;
+mod inbox;
 mod log;
 mod mail;
 mod mailbox;

@@ -216,6 +216,22 @@ pub(crate) struct InboxRow {
     /// Retention took what followed this number; the session has acknowledged nothing since.
     #[prost(uint64, optional, tag = "7")]
     pub(crate) gap_after: Option<u64>,
+    #[prost(message, optional, tag = "8")]
+    pub(crate) remainder: Option<RemainderRow>,
+}
+
+/// What a replaced or ended subscription to me/inbox left to be given with QoS 1, up to this number.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct RemainderRow {
+    #[prost(uint64, tag = "1")]
+    pub(crate) up_to: u64,
+    /// As in [`InboxRow`].
+    #[prost(uint32, tag = "2")]
+    pub(crate) encoding: u32,
+    #[prost(bool, tag = "3")]
+    pub(crate) no_local: bool,
+    #[prost(uint32, optional, tag = "4")]
+    pub(crate) subscription_id: Option<u32>,
 }
 
 /// How old and how heavy the entries of the mailbox are: at this time, milliseconds since 1970, this number was

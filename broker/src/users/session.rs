@@ -5,18 +5,17 @@ use godwit_store::{Head, LogId, Op};
 use godwit_wire::account::Principal;
 use godwit_wire::command::Route;
 use godwit_wire::ids::{MessageId, SessionId, UserId};
-use godwit_wire::topic::Encoding;
 
 use super::cursor::Cursor;
 use super::feed::Feed;
+use super::inbox::Inbox;
 use super::log::Log;
-use super::mail::Mail;
 use super::owed::Owed;
 use super::publish_in::Inbound;
 use super::queue::Queue;
 use super::request::Request;
 use super::retries::Retry;
-use super::rows::{InboxRow, Name, OutRow, SessionRow, SubscriptionRow};
+use super::rows::{Name, OutRow, SessionRow, SubscriptionRow};
 use crate::packet::Version;
 use crate::tables::SESSION_LOG;
 use crate::wire_trait::ConnId;
@@ -169,87 +168,6 @@ impl Subscription {
             granted: !row.unanswered,
             replaced: row.replaced,
         }
-    }
-}
-
-/// A session's place in the mailbox.
-pub(crate) struct Inbox {
-    /// `None` if it only ever had a live feed (QoS 0).
-    pub(crate) feed: Option<Feed<Mail>>,
-    /// The subscription, while there is one.
-    pub(crate) form: Option<InboxForm>,
-    /// The cursor as stored, or on its way.
-    pub(crate) stored: u64,
-    /// Retention took what followed this number; the session has acknowledged nothing since.
-    pub(crate) gap: Option<u64>,
-    /// It was told on this connection.
-    pub(crate) gap_told: bool,
-}
-
-/// A subscription to me/inbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct InboxForm {
-    pub(crate) encoding: Encoding,
-    /// 0: a live feed without cursor; 1.
-    pub(crate) qos: u8,
-    pub(crate) no_local: bool,
-    pub(crate) subscription_id: Option<u32>,
-}
-
-impl Inbox {
-    pub(crate) fn row(&self) -> InboxRow {
-        let form = self.form;
-        InboxRow {
-            has_cursor: self.feed.is_some(),
-            acked: self.feed.as_ref().map_or(0, |feed| feed.cursor.acked()),
-            encoding: match form.map(|form| form.encoding) {
-                None => 0,
-                Some(Encoding::Proto) => 1,
-                Some(Encoding::Json) => 2,
-                Some(Encoding::Text) => 3,
-            },
-            qos: form.map_or(0, |form| u32::from(form.qos)),
-            no_local: form.is_some_and(|form| form.no_local),
-            subscription_id: form.and_then(|form| form.subscription_id),
-            gap_after: self.gap,
-        }
-    }
-
-    /// A session's place before its first subscription.
-    pub(crate) fn new() -> Self {
-        Self {
-            feed: None,
-            form: None,
-            stored: 0,
-            gap: None,
-            gap_told: false,
-        }
-    }
-
-    pub(crate) fn restored(row: &InboxRow, given: u64) -> Self {
-        let encoding = match row.encoding {
-            1 => Some(Encoding::Proto),
-            2 => Some(Encoding::Json),
-            3 => Some(Encoding::Text),
-            _ => None,
-        };
-        Self {
-            feed: row.has_cursor.then(|| Feed::new(Cursor::new(row.acked, given))),
-            form: encoding.map(|encoding| InboxForm {
-                encoding,
-                qos: row.qos.min(1) as u8,
-                no_local: row.no_local,
-                subscription_id: row.subscription_id,
-            }),
-            stored: row.acked,
-            gap: row.gap_after,
-            gap_told: false,
-        }
-    }
-
-    /// Whether entries are pushed with a cursor now.
-    pub(crate) fn is_fed(&self) -> bool {
-        self.feed.is_some() && self.form.is_some_and(|form| form.qos > 0)
     }
 }
 

@@ -207,7 +207,7 @@ impl Home {
                 {
                     Some(inbox) => {
                         // The cursor stays.
-                        inbox.form = None;
+                        inbox.unsubscribe();
                         ops.extend(persistent.then(|| Name::Inbox(id).put(user, view, &inbox.row())));
                         true
                     }

@@ -15,9 +15,10 @@ use super::cursor::Cursor;
 use super::env::{Env, What};
 use super::feed::Feed;
 use super::home::Home;
+use super::inbox::{Inbox, InboxForm};
 use super::request::{Asked, For, Kind, Request};
 use super::rows::{Name, SubscriptionRow};
-use super::session::{Inbox, InboxForm, Subscription};
+use super::session::Subscription;
 use crate::packet::{FilterIn, PacketId};
 use crate::wire_trait::ConnId;
 
@@ -154,12 +155,13 @@ impl Home {
         }
         let had = inbox.form.is_some() && !unanswered;
         let qos = filter.qos.min(1);
-        inbox.form = Some(InboxForm {
+        let form = InboxForm {
             encoding,
             qos,
             no_local: filter.no_local,
             subscription_id,
-        });
+        };
+        inbox.subscribe(form, newest);
         let mut first = false;
         if qos > 0 && inbox.feed.is_none() {
             first = persistent && !ever;
@@ -377,7 +379,7 @@ impl Home {
         }
         if let Some(inbox) = session.inbox.as_deref_mut() {
             // The cursor stays, as over an UNSUBSCRIBE.
-            inbox.form = None;
+            inbox.unsubscribe();
             let row = persistent.then(|| Name::Inbox(id).put(user, view, &inbox.row()));
             if let Some(row) = row {
                 env.store(What::Lazy, vec![row]);

@@ -242,7 +242,8 @@ fn an_idle_live_session_is_small() {
     use std::mem::size_of;
 
     use super::super::home::Home;
-    use super::super::session::{Inbox, Live, Session, Subscription};
+    use super::super::inbox::Inbox;
+    use super::super::session::{Live, Session, Subscription};
 
     let home = size_of::<Home>() + size_of::<Session>() + size_of::<Live>();
     let all = home + size_of::<Inbox>() + size_of::<Subscription>();
