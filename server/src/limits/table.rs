@@ -231,7 +231,7 @@ fn doors() -> Vec<Limit> {
             "silence",
             At::Option("max_keep_alive", "s"),
             "a client that was silent for one and a half keep-alives is closed within a second more; its entries stay owed. 0: the client's own keep-alive",
-            &["tests/attacks/tests/flows.rs::peers_that_vanish_are_found_by_their_keep_alive_and_stay_owed"],
+            &["tests/attacks/tests/half_open.rs::peers_that_vanish_are_found_by_their_keep_alive_and_stay_owed"],
         )
         .told("DISCONNECT 0x8D", "closed")
         .counted("godwit_mqtt_keep_alive_timeouts"),

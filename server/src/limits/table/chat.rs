@@ -46,7 +46,7 @@ pub(super) fn http() -> Vec<Limit> {
             "requests under way in the node",
             At::Count("REQUESTS", count(godwit_history_api::REQUESTS)),
             "refused, with Retry-After",
-            &[],
+            &["history-api/tests/crowd.rs::one_request_under_way_too_many_is_told_to_come_later_and_is_served_then"],
         )
         .http("503")
         .counted("godwit_http_requests_in_flight"),
@@ -88,20 +88,20 @@ pub(super) fn http() -> Vec<Limit> {
             "login sessions of a user",
             At::Count("LOGIN_SESSIONS", count(accounts::LOGIN_SESSIONS)),
             "the one that was not used for longest ends",
-            &[],
+            &["accounts/tests/limits.rs::of_one_login_session_too_many_the_one_that_was_not_used_for_longest_ends"],
         ),
         Limit::new(
             "contacts of a user, requests among them",
             At::Count("CONTACTS", count(accounts::CONTACTS)),
             "refused",
-            &[],
+            &["accounts/tests/limits.rs::a_user_has_as_many_contacts_as_it_may_requests_among_them"],
         )
         .http("429"),
         Limit::new(
             "idempotency keys of a user",
             At::Count("IDEMPOTENCY_KEYS", count(accounts::IDEMPOTENCY_KEYS)),
             "refused until one is a day old",
-            &[],
+            &["accounts/tests/limits.rs::a_user_has_as_many_idempotency_keys_as_it_may_and_known_ones_hold"],
         )
         .http("429"),
         Limit::new(
