@@ -3,6 +3,7 @@
 //! This crate holds the [`Store`] contract, its engines and the conformance suite. It does not know what a
 //! message or a user is: tables are declared by the crate that owns them.
 
+pub mod coordination;
 pub mod embedded;
 mod store;
 #[cfg(feature = "testsuite")]

@@ -16,7 +16,7 @@ pub type PortId = u16;
 /// shard that is another's by now is told [`Outcome::Lost`](crate::Outcome::Lost).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Scope {
-    /// The shard of the key, 0 to 4,095.
+    /// The shard of the key, with the kind of home it has there: 0 to 12,287 (`cluster::own::Layout`).
     pub shard: u16,
     /// View in which the writer took the shard up.
     pub view: View,
