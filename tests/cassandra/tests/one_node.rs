@@ -1,0 +1,86 @@
+//! One node: it answers, and what it acknowledged is there after kill -9.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use godwit_cassandra::{Cluster, DATACENTER, Options, Paxos};
+use scylla::client::session::Session;
+
+async fn schema(session: &Session) -> Result<()> {
+    session
+        .query_unpaged(
+            format!("CREATE KEYSPACE t WITH replication = {{'class': 'NetworkTopologyStrategy', '{DATACENTER}': 1}}"),
+            (),
+        )
+        .await?;
+    session
+        .query_unpaged("CREATE TABLE t.rows (k int PRIMARY KEY, v text)", ())
+        .await?;
+    Ok(())
+}
+
+/// Whether `INSERT … IF NOT EXISTS` was applied.
+async fn claim(session: &Session, key: i32, value: &str) -> Result<bool> {
+    let rows = session
+        .query_unpaged(
+            "INSERT INTO t.rows (k, v) VALUES (?, ?) IF NOT EXISTS",
+            (key, value),
+        )
+        .await?
+        .into_rows_result()?;
+    let applied: Option<bool> = match rows.column_specs().len() {
+        // Applied: only the first column; else the row that is there, too.
+        1 => rows.single_row::<(bool,)>().ok().map(|row| row.0),
+        _ => rows.single_row::<(bool, i32, String)>().ok().map(|row| row.0),
+    };
+    applied.ok_or_else(|| anyhow::anyhow!("no [applied] column"))
+}
+
+async fn value(session: &Session, key: i32) -> Result<Option<String>> {
+    let rows = session
+        .query_unpaged("SELECT v FROM t.rows WHERE k = ?", (key,))
+        .await?
+        .into_rows_result()?;
+    Ok(rows.maybe_first_row::<(String,)>()?.map(|row| row.0))
+}
+
+#[tokio::test]
+async fn a_node_takes_rows_and_lightweight_transactions_and_keeps_them_over_kill_9() -> Result<()> {
+    let start = Instant::now();
+    let cluster = Cluster::start_with(
+        1,
+        Options {
+            paxos: Paxos::V2,
+            ..Options::default()
+        },
+    )
+    .await?;
+    println!("one node: {:.1} s", start.elapsed().as_secs_f64());
+    if cluster.is_external() {
+        println!("skipped: the cluster is not ours to kill");
+        return Ok(());
+    }
+    let session = cluster.session().await?;
+    schema(&session).await?;
+    session
+        .query_unpaged("INSERT INTO t.rows (k, v) VALUES (1, 'plain')", ())
+        .await?;
+    assert!(claim(&session, 2, "first").await?);
+    assert!(!claim(&session, 2, "second").await?);
+
+    let (before, most) = cluster.memory(0)?;
+    println!("memory: {} MiB, at most {} MiB", before >> 20, most >> 20);
+    let pid = cluster.pid(0)?;
+    cluster.kill(0)?;
+    assert!(cluster.pid(0).is_err());
+    let start = Instant::now();
+    cluster.start_again(0).await?;
+    println!("started again: {:.1} s", start.elapsed().as_secs_f64());
+    assert_ne!(cluster.pid(0)?, pid);
+
+    let session = cluster.session().await?;
+    assert_eq!(value(&session, 1).await?.as_deref(), Some("plain"));
+    assert_eq!(value(&session, 2).await?.as_deref(), Some("first"));
+    assert!(!claim(&session, 2, "third").await?);
+    Ok(())
+}
