@@ -2,7 +2,11 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = protox::compile(
-        ["proto/godwit/v1/chat.proto", "proto/godwit/v1/stored.proto"],
+        [
+            "proto/godwit/v1/chat.proto",
+            "proto/godwit/v1/stored.proto",
+            "proto/godwit/peer/v1/peer.proto",
+        ],
         ["proto"],
     )?;
     println!("cargo:rerun-if-changed=proto");
