@@ -196,6 +196,7 @@ impl Role for Broker {
 
     fn end_of_turn(&mut self, cx: &mut Cx<'_>) {
         self.users.end_of_turn(cx, &mut self.net);
+        self.topics.end_of_turn(cx);
         self.net.end_of_turn(cx, &mut up(&mut self.users));
         let over = |until| cx.now().mono_ms >= until || self.users.quiet();
         if self.drain_until.is_some_and(over) {

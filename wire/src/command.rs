@@ -56,6 +56,15 @@ pub enum Answer {
     Published {
         /// Whether anybody matched (MQTT 5: reason code 0x10 if not).
         matched: bool,
+        /// How many subscriptions it matched, those of groups apart.
+        routes: u32,
+    },
+    /// Of the same: it matched so many, and not all could take it.
+    PublishRefused {
+        /// Why.
+        refusal: Refusal,
+        /// As at `Published`.
+        routes: u32,
     },
     /// Of [`TopicCommand::Subscribe`] and `Retained`: the retained messages asked for.
     Retained(Vec<Arc<Publish>>),

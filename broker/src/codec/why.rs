@@ -18,7 +18,9 @@ pub(super) fn why(code: u8) -> Option<&'static str> {
         0x93 => "more unacknowledged messages than the receive maximum",
         reason::TOPIC_ALIAS => "topic alias 0 or above the topic alias maximum",
         reason::TOO_LARGE => "a packet over the maximum packet size",
-        reason::RATE => "more messages or bytes a second than a user may publish, for too long",
+        reason::RATE => {
+            "too often: more messages or bytes than a user may publish, for too long, or authenticated anew again and again"
+        }
         reason::QUOTA => "a quota of this user or session is reached",
         reason::PAYLOAD_FORMAT => "a payload that is not the UTF-8 that it is said to be",
         reason::QOS => "a QoS above the maximum QoS",

@@ -137,6 +137,11 @@ impl World {
 
     fn round(&mut self) -> bool {
         let mut busy = false;
+        let (users, topics, lines) = (&mut self.users, &mut self.topics, &mut self.lines);
+        self.harness.with(RoleId::Broker, |cx| {
+            users.end_of_turn(cx, lines);
+            topics.end_of_turn(cx);
+        });
         self.late.extend(self.harness.take_completions());
         while !self.slow
             && let Some(completion) = self.late.pop_front()

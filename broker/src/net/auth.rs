@@ -10,7 +10,7 @@ use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::{Key, UserId};
 use uuid::Uuid;
 
-use super::conn::Stage;
+use super::conn::{Conn, Stage};
 use super::{Event, Net, TICKS, Up};
 use crate::codec::{self, reason};
 use crate::packet::{Auth as Packet, Connack, Connect, Incoming, Outgoing, Version};
@@ -20,6 +20,9 @@ use crate::wire_trait::{CloseReason, ConnId, Wire as _};
 /// Time from the first AUTH of a re-authentication to its end, seconds: as much as a CONNECT has. Then the connection is
 /// closed (0x87; 0x89 if it is we who did not answer).
 const RENEWAL_SECONDS: u32 = 5;
+/// Re-authentications of a connection at once; one more a second. A token has to be judged, and an exchange costs the node
+/// more than the client; tokens live 15 minutes.
+const RENEWALS: u32 = 5;
 /// Longest token as authentication data, bytes: ours have about 300.
 const TOKEN_BYTES: usize = 1_024;
 
@@ -77,6 +80,8 @@ pub(super) struct Auth {
     step: Step,
     /// The second at which a re-authentication is given up; 0: none runs.
     until: u32,
+    /// The tick at which all that there were are within their rate.
+    paid_at: u32,
 }
 
 impl Auth {
@@ -117,6 +122,7 @@ impl Auth {
             user: UserId(Uuid::nil()),
             step,
             until: 0,
+            paid_at: 0,
         })))
     }
 
@@ -138,6 +144,11 @@ impl Auth {
             authentication: Some((self.method.name(), data)),
             ..connack.clone()
         }))
+    }
+
+    /// Whether the client's next AUTH is awaited.
+    pub(super) fn is_challenged(&self) -> bool {
+        matches!(self.step, Step::Challenged(..))
     }
 
     /// When a re-authentication that runs is given up.
@@ -243,6 +254,7 @@ impl Net {
 
     fn renewal(&mut self, id: ConnId, packet: &Packet) -> Result<(UserId, AccountCommand), u8> {
         let until = self.now + RENEWAL_SECONDS * TICKS + 1;
+        let now = self.now;
         let auth = self.auth(id).ok_or(reason::PROTOCOL_ERROR)?;
         let user = auth.user;
         if packet.reason != code::AGAIN {
@@ -250,6 +262,10 @@ impl Net {
         }
         if *packet.method != *auth.method.name() || !matches!(auth.step, Step::Rest) {
             return Err(reason::PROTOCOL_ERROR);
+        }
+        auth.paid_at = auth.paid_at.max(now) + TICKS;
+        if auth.paid_at > now + RENEWALS * TICKS {
+            return Err(reason::RATE);
         }
         let (step, command) = match auth.method {
             Method::Token => {
@@ -309,6 +325,66 @@ impl Net {
         let _ = self.send(id, &packet);
     }
 
+    /// A re-authentication that waits for its client.
+    #[cfg(test)]
+    pub(super) fn begin_challenge(&mut self, id: ConnId) {
+        let keys = ScramKeys {
+            salt: [1; 16],
+            iterations: 4_096,
+            stored_key: [2; 32],
+            server_key: [3; 32],
+        };
+        let first = ClientFirst::read(b"n,,n=alice/id,r=abc").expect("a client's first message");
+        let (exchange, _) = Exchange::begin(keys, &first).expect("an exchange");
+        let until = self.now + RENEWAL_SECONDS * TICKS + 1;
+        let auth = Auth {
+            method: Method::Scram,
+            name: "alice".into(),
+            user: UserId(Uuid::nil()),
+            step: Step::Challenged(Box::new(exchange), None),
+            until,
+            paid_at: 0,
+        };
+        if let Some(conn) = self.get(id) {
+            conn.special.get_or_insert_default().auth = Some(Box::new(auth));
+        }
+        self.look_for(id);
+    }
+
+    /// The time of a re-authentication is over. `ours`: it is we who do not read, so that the client's next AUTH may wait
+    /// in the socket; then it has its time once more. `false`: the connection stays.
+    pub(super) fn renewal_over(&mut self, cx: &mut Cx<'_>, id: ConnId, ours: bool, up: &mut Up<'_>) -> bool {
+        if self.peek(id).is_some_and(Conn::is_challenged) {
+            if ours {
+                self.more_time(id);
+                return false;
+            }
+            // After a standstill of the process the clock runs before the sockets are looked at.
+            if let Some(conn) = self.get(id) {
+                conn.unread = true;
+            }
+            self.read(cx, id, up);
+        }
+        let now = self.now;
+        let late = |conn: &Conn| conn.renewal_until().is_some_and(|until| now >= until);
+        match self.peek(id).map(late) {
+            Some(true) => self.renewal_late(cx, id, up),
+            Some(false) => return false,
+            None => {}
+        }
+        true
+    }
+
+    /// It is read again: what it had no way to say in time it may say now.
+    pub(super) fn more_time(&mut self, id: ConnId) {
+        let until = self.now + RENEWAL_SECONDS * TICKS + 1;
+        if let Some(auth) = self.auth(id)
+            && auth.until != 0
+        {
+            auth.until = until;
+        }
+    }
+
     /// A re-authentication that is not finished in time.
     pub(super) fn renewal_late(&mut self, cx: &mut Cx<'_>, id: ConnId, up: &mut Up<'_>) {
         let ours = self
@@ -328,8 +404,10 @@ impl Net {
             reason::BAD_CREDENTIAL => reason::NOT_AUTHORIZED,
             given => given,
         };
-        if reason == reason::PROTOCOL_ERROR {
-            self.metrics.protocol_errors.inc();
+        match reason {
+            reason::PROTOCOL_ERROR => drop(self.metrics.protocol_errors.inc()),
+            reason::RATE => drop(self.metrics.renewals_too_many.inc()),
+            _ => {}
         }
         let last = Outgoing::Disconnect(reason, Vec::new());
         self.end(cx, id, CloseReason::Protocol(reason), Some(&last), up);
@@ -338,16 +416,10 @@ impl Net {
     /// A credential was revoked. Who was let in by it and is not at its home yet is turned away here; the home closes the
     /// others.
     pub(crate) fn credential_ended(&mut self, user: UserId, credential: Uuid) {
-        for index in 0..self.slots.len() {
-            let Some(id) = self.in_slot(index) else { continue };
+        for id in self.arriving.of(user) {
             let arrival = self.peek(id).and_then(|conn| conn.arrival.as_deref());
-            let came_by_it = arrival
-                .filter(|arrival| arrival.user == user)
-                .is_some_and(|arrival| {
-                    let who = arrival.principal.as_ref();
-                    who.is_some_and(|who| who.credential == Some(credential))
-                });
-            if came_by_it {
+            let who = arrival.and_then(|arrival| arrival.principal.as_ref());
+            if who.is_some_and(|who| who.credential == Some(credential)) {
                 self.refuse(id, reason::BAD_CREDENTIAL);
             }
         }

@@ -198,6 +198,12 @@ impl Conn {
         self.special.as_deref()?.auth.as_deref()?.until()
     }
 
+    /// Whether a re-authentication waits for the client.
+    pub(super) fn is_challenged(&self) -> bool {
+        let special = self.special.as_deref();
+        special.is_some_and(|special| special.auth.as_deref().is_some_and(Auth::is_challenged))
+    }
+
     /// Whether no packet may be given up now.
     pub(super) fn held(&self) -> bool {
         self.paused || matches!(self.stage, Stage::Judging | Stage::Closing)

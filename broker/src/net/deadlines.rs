@@ -52,15 +52,12 @@ impl Net {
             .collect();
         let later = self.wheel.split_off(&(self.now + 1));
         for (tick, ids) in std::mem::replace(&mut self.wheel, later) {
-            for id in ids {
-                if self.peek(id).is_some_and(|conn| conn.looked_at == tick) {
-                    self.look(cx, id, up);
-                }
-            }
+            self.later.put_looks(tick, ids);
         }
+        self.look_at_some(cx, up);
     }
 
-    fn look(&mut self, cx: &mut Cx<'_>, id: ConnId, up: &mut Up<'_>) {
+    pub(super) fn look(&mut self, cx: &mut Cx<'_>, id: ConnId, up: &mut Up<'_>) {
         let Some(conn) = self.get(id) else { return };
         let (stage, until) = (conn.stage, conn.until);
         if stage == Stage::Open {
@@ -95,9 +92,12 @@ impl Net {
             return;
         }
         if conn.renewal_until().is_some_and(|until| now >= until) {
-            self.renewal_late(cx, id, up);
-            return;
+            let ours = conn.paused || conn.queued || cx.congested() || stopping;
+            if self.renewal_over(cx, id, ours, up) {
+                return;
+            }
         }
+        let Some(conn) = self.get(id) else { return };
         if conn.silent_until().is_some_and(|until| now >= until) {
             if conn.paused || cx.congested() || stopping {
                 // It is we who do not read: what it sent may wait in the socket.

@@ -176,14 +176,13 @@ impl Net {
             self.refuse(id, reason::BAD_CREDENTIAL);
             return;
         }
-        if let Some(conn) = self.get(id) {
-            conn.arrival = Some(Box::new(Arrival {
-                connect,
-                user: UserId(uuid::Uuid::nil()),
-                principal: None,
-                nobody: false,
-            }));
-        }
+        let arrival = Arrival {
+            connect,
+            user: UserId(uuid::Uuid::nil()),
+            principal: None,
+            nobody: false,
+        };
+        self.keep_arrival(id, Box::new(arrival));
         let key = bytes::Bytes::copy_from_slice(name.as_bytes());
         cx.read(
             Part::Net.tag(id.to_tag()),
@@ -197,7 +196,7 @@ impl Net {
     /// The user behind a name was read.
     pub(crate) fn name_read(&mut self, cx: &mut Cx<'_>, tag: u64, answers: Option<Vec<ReadAnswer>>) {
         let Some(id) = self.of_tag(tag) else { return };
-        let Some(mut arrival) = self.get(id).and_then(|conn| conn.arrival.take()) else {
+        let Some(mut arrival) = self.take_arrival(id) else {
             return;
         };
         match answers.as_deref() {
@@ -308,9 +307,7 @@ impl Net {
                 }
             },
         };
-        if let Some(conn) = self.get(id) {
-            conn.arrival = Some(arrival);
-        }
+        self.keep_arrival(id, arrival);
         let command = Command::Account(Box::new(command));
         cx.ask(Part::Net.tag(id.to_tag()), Key::User(user), command);
     }
@@ -318,7 +315,7 @@ impl Net {
     /// The accounts have judged.
     pub(crate) fn judged(&mut self, cx: &mut Cx<'_>, tag: u64, answer: Answer, up: &mut Up<'_>) {
         let Some(id) = self.of_tag(tag) else { return };
-        let Some(mut arrival) = self.get(id).and_then(|conn| conn.arrival.take()) else {
+        let Some(mut arrival) = self.take_arrival(id) else {
             self.renewal_judged(cx, id, answer, up);
             return;
         };
@@ -349,8 +346,10 @@ impl Net {
     fn ask_for_proof(&mut self, id: ConnId, arrival: Box<Arrival>, keys: ScramKeys) {
         if !self.challenge(id, &keys) {
             self.refuse(id, reason::BAD_CREDENTIAL);
-        } else if let Some(conn) = self.get(id) {
-            conn.arrival = Some(arrival);
+            return;
+        }
+        self.keep_arrival(id, arrival);
+        if let Some(conn) = self.get(id) {
             conn.stage = Stage::Exchange;
             self.queue(id);
         }
@@ -361,20 +360,18 @@ impl Net {
         arrival.connect.password = None;
         arrival.connect.username = None;
         let user = arrival.user;
-        if let Some(conn) = self.get(id) {
-            conn.arrival = Some(arrival);
-        }
+        self.keep_arrival(id, arrival);
         cx.enter(Key::User(user), Part::Net.tag(id.to_tag()));
     }
 
     /// The home is in memory: what it attaches. `None`: the client is gone meanwhile.
     pub(crate) fn entered(&mut self, tag: u64) -> Option<(ConnId, Box<Connect>, Principal)> {
         let id = self.of_tag(tag)?;
-        let conn = self.get(id)?;
         let Arrival {
             connect, principal, ..
-        } = *conn.arrival.take()?;
+        } = *self.take_arrival(id)?;
         let principal = principal?;
+        let conn = self.get(id)?;
         conn.owned = true;
         conn.ends_by(&principal);
         Some((id, connect, principal))
@@ -382,13 +379,8 @@ impl Net {
 
     /// The home of a connection that waits at the door could not be loaded.
     pub(crate) fn not_entered(&mut self, user: UserId) {
-        let waiting = |conn: &Conn| conn.arrival.as_ref().is_some_and(|arrival| arrival.user == user);
-        for index in 0..self.slots.len() {
-            if let Some(id) = self.in_slot(index)
-                && self.peek(id).is_some_and(waiting)
-            {
-                self.refuse(id, reason::SERVER_UNAVAILABLE);
-            }
+        for id in self.arriving.of(user) {
+            self.refuse(id, reason::SERVER_UNAVAILABLE);
         }
     }
 

@@ -11,6 +11,7 @@ mod door;
 mod frame_head;
 mod listen;
 mod metrics;
+mod pace;
 mod proxy;
 mod reading;
 #[cfg(test)]
@@ -45,6 +46,7 @@ pub use addresses::{AddressLimits, Addresses};
 use conn::{Conn, Stage};
 pub use metrics::NetMetrics;
 use metrics::Tally;
+use pace::{Arriving, Later};
 pub use proxy::{Announced, PROXY_V2_BYTES, Proxies, announced};
 pub use tls::TlsSettings;
 pub use verify_again::VerifyAgain;
@@ -188,6 +190,8 @@ pub(crate) struct Net {
     waiting: Vec<ConnId>,
     again_timer: bool,
     /// Tick → connections whose deadline may be then.
+    later: Later,
+    arriving: Arriving,
     wheel: BTreeMap<u32, Vec<ConnId>>,
     /// Ticks of the worker's time, [`TICKS`] a second.
     now: u32,
@@ -218,6 +222,8 @@ impl Net {
             waiting: Vec::new(),
             again_timer: false,
             wheel: BTreeMap::new(),
+            later: Later::default(),
+            arriving: Arriving::default(),
             now: 0,
             unix: 0,
             accept_paused: false,
@@ -320,6 +326,9 @@ impl Net {
         let mut conn = slot.conn.take()?;
         let place = std::mem::take(&mut slot.place);
         if cx.is_none() {
+        if let Some(arrival) = &conn.arrival {
+            self.arriving.forget(id, arrival);
+        }
             self.config.addresses.left(place);
         }
         self.free.push(id.index);
@@ -387,9 +396,10 @@ impl Net {
             }
         }
         while let Some(id) = self.dirty.pop() {
+        self.go_on_later_ones(cx, up);
             self.flush(cx, id, up);
         }
-        let more = !self.again.is_empty() || !self.waiting.is_empty();
+        let more = !(self.again.is_empty() && self.waiting.is_empty() && self.later.is_empty());
         if more && !std::mem::replace(&mut self.again_timer, true) {
             // Soon: other connections, other workers and the store have their turn first.
             cx.after(0, Part::Net.tag(TIMER_AGAIN));

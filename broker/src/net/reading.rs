@@ -55,7 +55,7 @@ impl Net {
                 Got::Bytes(len) => self.arrived(cx, id, scratch.get(..len).unwrap_or_default(), up),
                 Got::Nothing => break,
                 Got::Ended => {
-                    self.gone(cx, id, CloseReason::Gone, up);
+                    self.left(cx, id, up);
                     break;
                 }
             }

@@ -161,7 +161,8 @@ impl Net {
         conn.stage = Stage::Closing;
         conn.owned = false;
         conn.until = until;
-        (conn.input, conn.out, conn.arrival) = (Vec::new(), Vec::new(), None);
+        (conn.input, conn.out) = (Vec::new(), Vec::new());
+        drop(self.take_arrival(id));
         self.look_at(id, until);
         self.discard(id);
         unwritten
@@ -233,6 +234,7 @@ impl Wire for Net {
             let before = std::mem::replace(&mut conn.paused, paused);
             if before && !paused {
                 self.queue(id);
+                self.more_time(id);
             } else if !before && paused {
                 self.metrics.paused.inc();
             }

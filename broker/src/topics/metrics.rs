@@ -9,6 +9,8 @@ use prometheus_client::registry::Registry;
 pub struct Metrics {
     pub(super) publishes: Counter,
     pub(super) deliveries: Counter,
+    pub(super) spread: Counter,
+    pub(super) crowded: Counter,
     pub(super) homes: Gauge,
     pub(super) wildcards: Gauge,
     pub(super) routes_gone: Counter,
@@ -29,6 +31,16 @@ impl Metrics {
             "godwit_topic_deliveries",
             "Users that a publish was for",
             self.deliveries.clone(),
+        );
+        registry.register(
+            "godwit_topic_publishes_spread",
+            "Publishes for so many that they were given to them over several turns",
+            self.spread.clone(),
+        );
+        registry.register(
+            "godwit_topic_publishes_crowded",
+            "Publishes refused because too many wait for those that are for many",
+            self.crowded.clone(),
         );
         registry.register(
             "godwit_topic_keys_loaded",

@@ -9,6 +9,7 @@ mod metrics;
 mod publish;
 pub(crate) mod retained;
 mod shared;
+mod spread;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ use publish::Publishing;
 use retained::{RETAINED, clear_retained, read_retained};
 pub(crate) use retained::{RETAINED_KEYS, weight};
 use shared::Sharing;
+use spread::Spreads;
 use subscribe::Subscribing;
 pub use tree::TopicTree;
 use wildcards::Wildcards;
@@ -56,6 +58,7 @@ const BATCH_OPS: usize = 4_096;
 
 const TIMER_SWEEP: u64 = 0;
 const TIMER_WILDCARDS: u64 = 1;
+const TIMER_SPREAD: u64 = 2;
 
 /// A step under way; the number of its read, write or ask is its place in the slab.
 #[derive(Debug)]
@@ -89,6 +92,7 @@ pub(crate) struct Topics {
     parked: Vec<(Key, TopicCommand, Reply)>,
     steps: Slab<Step>,
     publishing: Slab<Publishing>,
+    spreads: Spreads,
     subscribing: Slab<Subscribing>,
     collecting: Slab<Collecting>,
 }
@@ -103,6 +107,7 @@ impl Topics {
             parked: Vec::new(),
             steps: Slab::new(),
             publishing: Slab::new(),
+            spreads: Spreads::default(),
             subscribing: Slab::new(),
             collecting: Slab::new(),
         }
@@ -335,6 +340,10 @@ impl Topics {
             self.read_wildcards(cx, None);
             return;
         }
+        if number == TIMER_SPREAD {
+            self.spread_timer();
+            return;
+        }
         cx.after(SWEEP_MS, Part::Topics.tag(TIMER_SWEEP));
         self.expire(cx);
         let now = cx.now().mono_ms;
@@ -371,7 +380,7 @@ impl Topics {
     }
 
     pub(crate) fn quiet(&self) -> bool {
-        self.publishing.is_empty() && self.subscribing.is_empty()
+        self.publishing.is_empty() && self.subscribing.is_empty() && self.spreads.is_empty()
     }
 }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use godwit_cluster::{Cx, Reply};
 use godwit_store::Op;
 use godwit_wire::code::Refusal;
-use godwit_wire::command::{Answer, Command, Publish, Route, Target, UserCommand};
+use godwit_wire::command::{Answer, Publish, Route, Target};
 use godwit_wire::ids::{Key, SessionId, UserId};
 
 use super::retained::{Kept, clear_retained, put_retained, retained_slice};
-use super::shared::Sharing;
+use super::spread::{FEW, Spread};
 use super::{EXPIRED_AT_ONCE, RETAINED_KEYS, Step, Topics, is_for};
 
 /// A publish whose parts are under way.
@@ -20,6 +20,8 @@ pub(super) struct Publishing {
     reply: Reply,
     outstanding: usize,
     pub(super) matched: bool,
+    /// Subscriptions that it matched.
+    routes: u32,
     refusal: Option<Refusal>,
     /// Sessions that matched and are no more.
     gone: Vec<SessionId>,
@@ -34,6 +36,7 @@ impl Publishing {
             reply,
             outstanding,
             matched: false,
+            routes: 0,
             refusal: None,
             gone: Vec::new(),
         }
@@ -52,8 +55,26 @@ impl Topics {
     ) {
         self.metrics.publishes.inc();
         if cx.overfull() {
-            // One publish may be for very many users: what waits to be given to them is bounded here.
             cx.answer(reply, Refusal::unavailable().into());
+        } else if self.spreads.holds(key) {
+            self.wait(cx, key, publish, owner, reply);
+        } else {
+            self.publish_now(cx, key, publish, owner, reply);
+        }
+    }
+
+    /// As [`Self::publish`], when nothing of its key is before it.
+    pub(super) fn publish_now(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: &Key,
+        publish: Arc<Publish>,
+        owner: Option<UserId>,
+        reply: Reply,
+    ) {
+        let (deliveries, routes) = self.match_publish(key, &publish);
+        if self.spreads.is_full(deliveries.len()) {
+            self.wait(cx, key, publish, owner, reply);
             return;
         }
         let retained = match self.retain(cx, key, &publish, owner) {
@@ -64,49 +85,44 @@ impl Topics {
                 return;
             }
         };
-        let deliveries = self.match_publish(key, &publish);
         let groups = self.groups_of(key, &publish.topic);
-        self.metrics.deliveries.inc_by(deliveries.len() as u64);
+        let users = deliveries.len();
+        self.metrics.deliveries.inc_by(users as u64);
         let matched = !deliveries.is_empty();
-        if publish.qos == 0 && reply.is_nobody() && groups.is_empty() {
-            for (user, targets) in deliveries {
-                let deliver = UserCommand::Deliver {
-                    publish: publish.clone(),
-                    targets,
-                };
-                cx.tell(Key::User(user), Command::User(deliver));
-            }
+        let mut spread = Spread {
+            publish,
+            place: None,
+            deliveries: deliveries.into_iter(),
+            groups,
+        };
+        if spread.publish.qos == 0 && reply.is_nobody() && spread.groups.is_empty() {
             if !retained.is_empty() {
                 let tag = self.step(Step::Lazy);
                 cx.store(tag, retained);
             }
-            return;
+        } else {
+            let outstanding = users + spread.groups.len() + usize::from(!retained.is_empty());
+            if outstanding == 0 {
+                cx.answer(reply, Answer::Published { matched, routes });
+                return;
+            }
+            if let Some(home) = self.home(key) {
+                home.busy += 1;
+            }
+            let mut publishing = Publishing::new(key, &spread.publish, reply, outstanding);
+            (publishing.matched, publishing.routes) = (matched, routes);
+            let place = self.publishing.insert(publishing);
+            spread.place = Some(place);
+            if !retained.is_empty() {
+                let tag = self.step(Step::Publish(place));
+                cx.store(tag, retained);
+            }
         }
-        let outstanding = deliveries.len() + groups.len() + usize::from(!retained.is_empty());
-        if outstanding == 0 {
-            cx.answer(reply, Answer::Published { matched });
-            return;
-        }
-        if let Some(home) = self.home(key) {
-            home.busy += 1;
-        }
-        let mut publishing = Publishing::new(key, &publish, reply, outstanding);
-        publishing.matched = matched;
-        let place = self.publishing.insert(publishing);
-        if !retained.is_empty() {
-            let tag = self.step(Step::Publish(place));
-            cx.store(tag, retained);
-        }
-        for (user, targets) in deliveries {
-            let tag = self.step(Step::Publish(place));
-            let deliver = UserCommand::Deliver {
-                publish: publish.clone(),
-                targets,
-            };
-            cx.ask(tag, Key::User(user), Command::User(deliver));
-        }
-        for filter in groups {
-            self.share(cx, Sharing::new(place, filter, None));
+        if self.spreads.go(users) {
+            self.give(cx, &mut spread, users);
+        } else {
+            self.metrics.spread.inc();
+            self.spreads.begin(key, spread);
         }
     }
 
@@ -173,8 +189,8 @@ impl Topics {
     }
 
     /// Whom a publish is for: one entry a user, one target a session, with the options of its matching subscriptions
-    /// merged (MQTT 5, 3.3.4).
-    fn match_publish(&self, key: &Key, publish: &Publish) -> Vec<(UserId, Vec<Target>)> {
+    /// merged (MQTT 5, 3.3.4); and how many subscriptions it matched.
+    fn match_publish(&self, key: &Key, publish: &Publish) -> (Vec<(UserId, Vec<Target>)>, u32) {
         let mut found: Vec<&Route> = Vec::new();
         let mut take = |route| {
             if is_for(route, publish) {
@@ -188,6 +204,7 @@ impl Topics {
         }
         self.wildcards.matching(&publish.topic, &mut take);
         found.sort_unstable_by_key(|route| (route.user, route.session));
+        let routes = u32::try_from(found.len()).unwrap_or(u32::MAX);
         let mut deliveries: Vec<(UserId, Vec<Target>)> = Vec::new();
         for route in found {
             if deliveries.last().is_none_or(|(user, _)| *user != route.user) {
@@ -199,7 +216,7 @@ impl Topics {
             };
             merge(targets, route);
         }
-        deliveries
+        (deliveries, routes)
     }
 
     /// A part of a publish ended: a write (`None`) or a delivery.
@@ -225,10 +242,13 @@ impl Topics {
             if let Some(home) = self.home(key) {
                 home.busy = home.busy.saturating_sub(1);
             }
-            let matched = publishing.matched;
-            let answer = publishing
-                .refusal
-                .map_or(Answer::Published { matched }, Answer::Refused);
+            let (matched, routes) = (publishing.matched, publishing.routes);
+            let answer = match publishing.refusal {
+                None => Answer::Published { matched, routes },
+                // It was work all the same.
+                Some(refusal) if routes as usize > FEW => Answer::PublishRefused { refusal, routes },
+                Some(refusal) => Answer::Refused(refusal),
+            };
             cx.answer(publishing.reply, answer);
         }
     }
@@ -299,8 +319,8 @@ mod tests {
             from: None,
             message_id: None,
         };
-        let found = topics.match_publish(&key, &publish);
-        assert_eq!(found.len(), 2);
+        let (found, routes) = topics.match_publish(&key, &publish);
+        assert_eq!((found.len(), routes), (2, 4));
         let (_, targets) = found
             .iter()
             .find(|(user, _)| *user == one.user)
@@ -329,8 +349,8 @@ mod tests {
             message_id: None,
         };
         let key = Key::Topic("x".into());
-        assert!(topics.match_publish(&key, &publish).is_empty());
+        assert!(topics.match_publish(&key, &publish).0.is_empty());
         publish.from = None;
-        assert_eq!(topics.match_publish(&key, &publish).len(), 1);
+        assert_eq!(topics.match_publish(&key, &publish).0.len(), 1);
     }
 }

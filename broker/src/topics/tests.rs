@@ -1,6 +1,7 @@
 //! Topics' homes by their calls, on a store in memory: bounds of what is retained, loads, routes that come and go.
 
 mod shared;
+mod spread;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -67,6 +68,7 @@ impl Rig {
     fn run(&mut self) {
         loop {
             let mut busy = false;
+            self.end_of_turn();
             for completion in self.harness.take_completions() {
                 busy = true;
                 let topics = &mut self.topics;
@@ -105,6 +107,11 @@ impl Rig {
                 return;
             }
         }
+    }
+
+    fn end_of_turn(&mut self) {
+        let topics = &mut self.topics;
+        self.harness.with(RoleId::Broker, |cx| topics.end_of_turn(cx));
     }
 
     fn timer(&mut self, number: u64) {
@@ -341,6 +348,7 @@ fn a_load_of_several_pages_that_takes_long_loses_no_route() {
         let batch = Batch {
             port: 0,
             ticket: 0,
+            scope: godwit_store::Scope::default(),
             ops: vec![home::put_route(&key, route)],
         };
         assert!(matches!(rig.store.submit(batch), Submission::Taken));

@@ -25,6 +25,9 @@ const PAGE: u32 = 64;
 /// Most rows of after the start that are remembered while older ones wait, the earliest: some 700 KiB. What is beyond
 /// waits as long as those.
 const FRESH: usize = 16_384;
+/// Most users that are looked at in a turn: one that must be loaded costs some 100 µs, and thousands are due at once where
+/// thousands left at once.
+pub(crate) const LOOKS_A_TURN: usize = 32;
 /// Slices of a shard; room for more, were a shard's rows ever too many for one partition.
 const SLICE: u8 = 0;
 
@@ -109,6 +112,8 @@ pub(crate) struct Due {
     waits: bool,
     /// Until then: the rows that became durable since the start. Clients did not lose them by an outage of ours.
     fresh: BTreeSet<(u64, UserId)>,
+    /// Read, and not looked at yet: no more than the pages of a tick, since no other is read before.
+    looks: VecDeque<Look>,
 }
 
 /// `done < next`, always.
@@ -157,6 +162,18 @@ impl Due {
                 *slot = None;
             }
         }
+        self.looks
+            .retain(|look| !shards.contains(&Key::User(look.user).shard()));
+    }
+
+    /// What was read is to be looked at.
+    pub(crate) fn put(&mut self, looks: Vec<Look>) {
+        self.looks.extend(looks);
+    }
+
+    /// What is to be looked at in this turn.
+    pub(crate) fn some_looks(&mut self) -> impl Iterator<Item = Look> {
+        self.looks.drain(..self.looks.len().min(LOOKS_A_TURN))
     }
 
     /// A row of this user stands at this time and is to be looked at: it has become durable (not earlier: a read before
@@ -210,6 +227,9 @@ impl Due {
 
     /// Reads of the shards whose time has come.
     pub(crate) fn tick(&mut self, mono_ms: u64, unix_ms: u64) -> Vec<(u16, Read)> {
+        if !self.looks.is_empty() {
+            return Vec::new();
+        }
         if mono_ms < self.not_before_ms {
             return self.tick_fresh(unix_ms);
         }
@@ -247,7 +267,7 @@ impl Due {
 
     /// When to tick next, milliseconds from now.
     pub(crate) fn next_tick_ms(&self) -> u64 {
-        match self.queue.is_empty() && self.fresh.len() <= SHARDS_PER_TICK {
+        match self.queue.is_empty() && self.fresh.len() <= SHARDS_PER_TICK && self.looks.is_empty() {
             true => TICK_MS,
             false => BUSY_TICK_MS,
         }

@@ -329,7 +329,7 @@ impl Home {
     /// The group answered for an entry that it was given.
     pub(crate) fn handed(&mut self, env: &mut Env<'_, '_>, handing: Box<Handing>, answer: &Answer) {
         match answer {
-            Answer::Published { matched } => {
+            Answer::Published { matched, .. } => {
                 let metrics = env.metrics();
                 let counter = if *matched {
                     &metrics.shared_again

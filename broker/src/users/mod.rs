@@ -341,37 +341,6 @@ impl Users {
         }
     }
 
-    fn tick(&mut self, cx: &mut Cx<'_>) {
-        self.common.tickets.rest();
-        let now = cx.now();
-        for (shard, read) in self.common.due.tick(now.mono_ms, now.unix_ms) {
-            let ticket = Ticket {
-                user: NOBODY,
-                what: What::Due(shard),
-            };
-            let tag = Part::Users.tag(self.common.tickets.issue(ticket));
-            cx.read(tag, vec![read]);
-        }
-        if !self.stopping {
-            let tag = Part::Users.tag(self.common.tickets.issue(Ticket {
-                user: NOBODY,
-                what: What::Tick,
-            }));
-            cx.after(self.common.due.next_tick_ms(), tag);
-        }
-    }
-
-    fn due_read(&mut self, cx: &mut Cx<'_>, shard: u16, answer: Option<&ReadAnswer>) {
-        for look in self.common.due.read(shard, answer) {
-            let ticket = Ticket {
-                user: look.user,
-                what: What::Look(Box::new(look)),
-            };
-            let tag = Part::Users.tag(self.common.tickets.issue(ticket));
-            cx.enter(Key::User(look.user), tag);
-        }
-    }
-
     /// What [`Cx::enter`] asked for. `Some`: these must be read first, then again.
     pub(crate) fn enter(
         &mut self,
@@ -394,7 +363,9 @@ impl Users {
     }
 
     /// Everything of this turn was dispatched.
-    pub(crate) fn end_of_turn(&mut self, _cx: &mut Cx<'_>, _wire: &mut dyn Wire) {}
+    pub(crate) fn end_of_turn(&mut self, cx: &mut Cx<'_>, _wire: &mut dyn Wire) {
+        self.some_looks(cx);
+    }
 
     /// The worker owns these shards from now on.
     pub(crate) fn taken_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], view: View) {

@@ -360,7 +360,7 @@ pub(crate) fn done(answer: Answer) -> Result<Done, Refusal> {
     match answer {
         Answer::Refused(refusal) => Err(refusal),
         Answer::Sent(sent) => Ok(Done::Sent(sent)),
-        Answer::Published { matched: false } => Ok(Done::Unmatched),
+        Answer::Published { matched: false, .. } => Ok(Done::Unmatched),
         _ => Ok(Done::Ok),
     }
 }

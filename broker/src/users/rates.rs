@@ -14,6 +14,9 @@ const HELD_MS: u64 = 50;
 /// Who has been at the limit for as long, and never at less than half of it, does not catch up but floods: the connection
 /// that is over it next is told so and closed, milliseconds. What it has not had acknowledged stays its own.
 pub(crate) const PATIENCE_MS: u64 = 300_000;
+/// Subscriptions that a publish matches for each that it counts as one more: giving it to one costs the node some 10 µs, so
+/// that who publishes to thousands has its part, and not all there is.
+pub(crate) const ROUTES: u32 = 8;
 /// Message rate too high.
 const TOO_FAST: u8 = 0x96;
 /// Why a client is not read.
@@ -86,20 +89,52 @@ impl Home {
             self.close_connection(env, conn, TOO_FAST);
             return false;
         }
-        rates.held = true;
         let limit = match by_publishes >= by_bytes {
             true => "publishes_per_second",
             false => "publish_bytes_per_second",
         };
-        env.metrics().count_limit(limit);
-        self.hold_back(env, true);
-        env.after(missing.div_ceil(NS).max(HELD_MS), What::RateOver);
+        self.hold_until(env, limit, missing);
         true
     }
 
-    /// The time for which its clients were not read is over.
-    pub(crate) fn rate_over(&mut self, env: &mut Env<'_, '_>) {
+    /// Counts that a publish, or a will, was for so many: as more publishes, which have to be paid for before the next.
+    pub(crate) fn meter_routes(&mut self, env: &mut Env<'_, '_>, routes: u32) {
+        let a_second = env.common.config.publishes_per_second;
+        if a_second == 0 {
+            return;
+        }
+        let ms = env.mono_ms();
+        let rates = self.rates.get_or_insert_default();
+        let missing = rates
+            .publishes
+            .take(ms * NS, u64::from(routes / ROUTES), a_second);
+        if missing > 0 && !rates.held {
+            if rates.over_since == 0 {
+                rates.over_since = ms.max(1);
+            }
+            self.hold_until(env, "publishes_per_second", missing);
+        }
+    }
+
+    /// Its clients are not read until what is missing has come, nanoseconds.
+    fn hold_until(&mut self, env: &mut Env<'_, '_>, limit: &'static str, missing: u64) {
         if let Some(rates) = self.rates.as_deref_mut() {
+            rates.held = true;
+        }
+        env.metrics().count_limit(limit);
+        self.hold_back(env, true);
+        env.after(missing.div_ceil(NS).max(HELD_MS), What::RateOver);
+    }
+
+    /// The time for which its clients were not read is over, unless more was counted meanwhile.
+    pub(crate) fn rate_over(&mut self, env: &mut Env<'_, '_>) {
+        let now = env.mono_ms() * NS;
+        if let Some(rates) = self.rates.as_deref_mut() {
+            let missing = rates.publishes.missing(now).max(rates.bytes.missing(now));
+            if missing > 0 {
+                env.after(missing.div_ceil(NS).max(HELD_MS), What::RateOver);
+                return;
+            }
             rates.held = false;
         }
         self.hold_back(env, false);

@@ -3,10 +3,12 @@
 use godwit_cluster::Cx;
 use godwit_store::{Outcome, ReadAnswer};
 use godwit_wire::command::Answer;
-use godwit_wire::ids::UserId;
+use godwit_wire::ids::{Key, UserId};
 
+use super::due::Look;
 use super::env::{Ticket, What};
-use super::{Users, handing, subscribe};
+use super::{NOBODY, Users, handing, rates, subscribe};
+use crate::part::Part;
 use crate::wire_trait::Wire;
 
 impl Users {
@@ -93,7 +95,7 @@ impl Users {
             return;
         };
         if let What::Due(shard) = what {
-            self.due_read(cx, shard, answers.as_ref().and_then(|answers| answers.first()));
+            self.due_read(shard, answers.as_ref().and_then(|answers| answers.first()));
             return;
         }
         self.came_back(user);
@@ -116,6 +118,14 @@ impl Users {
             return;
         };
         self.came_back(user);
+        let (answer, routes) = match answer {
+            Answer::Published { matched, routes } => (Answer::Published { matched, routes }, routes),
+            Answer::PublishRefused { refusal, routes } => (refusal.into(), routes),
+            other => (other, 0),
+        };
+        if routes >= rates::ROUTES {
+            self.with(cx, wire, user, |home, env| home.meter_routes(env, routes));
+        }
         self.with(cx, wire, user, |home, env| match what {
             What::Publish(conn, serial) => home.published(env, conn, serial, answer),
             What::Publish2 { session, message } => home.published2(env, session, message, answer),
@@ -129,6 +139,8 @@ impl Users {
                 home.routed(env, session, request, index, route_id, answer);
             }
             What::Handed(handing) => home.handed(env, handing, &answer),
+            What::Told(session, route_id) => home.told(env, session, route_id, &answer),
+            What::WillOf(session, number) => home.will_judged(env, session, number, answer),
             What::Will(session, number) => home.will_fired(env, session, number, &answer),
             _ => {}
         });
@@ -150,10 +162,49 @@ impl Users {
                 What::Flush => home.flush_due(env),
                 What::RateOver => home.rate_over(env),
                 What::HandAgain(handing) => handing::hand(env, handing),
+                What::TellAgain(session, route_id) => home.tell_again(env, session, route_id),
                 What::EstateAgain(session) => home.estate_again(env, session),
                 What::Receipts => home.receipts_due(env),
                 _ => {}
             }),
+        }
+    }
+
+    pub(super) fn tick(&mut self, cx: &mut Cx<'_>) {
+        self.common.tickets.rest();
+        let now = cx.now();
+        for (shard, read) in self.common.due.tick(now.mono_ms, now.unix_ms) {
+            let ticket = Ticket {
+                user: NOBODY,
+                what: What::Due(shard),
+            };
+            let tag = Part::Users.tag(self.common.tickets.issue(ticket));
+            cx.read(tag, vec![read]);
+        }
+        if !self.stopping {
+            let tag = Part::Users.tag(self.common.tickets.issue(Ticket {
+                user: NOBODY,
+                what: What::Tick,
+            }));
+            cx.after(self.common.due.next_tick_ms(), tag);
+        }
+    }
+
+    fn due_read(&mut self, shard: u16, answer: Option<&ReadAnswer>) {
+        let looks = self.common.due.read(shard, answer);
+        self.common.due.put(looks);
+    }
+
+    /// Users of whom something is due, a few a turn.
+    pub(super) fn some_looks(&mut self, cx: &mut Cx<'_>) {
+        let looks: Vec<Look> = self.common.due.some_looks().collect();
+        for look in looks {
+            let ticket = Ticket {
+                user: look.user,
+                what: What::Look(Box::new(look)),
+            };
+            let tag = Part::Users.tag(self.common.tickets.issue(ticket));
+            cx.enter(Key::User(look.user), tag);
         }
     }
 }

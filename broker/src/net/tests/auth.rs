@@ -114,3 +114,22 @@ fn who_came_by_a_method_renews_by_it_and_a_failure_ends_the_connection_alone() {
     client.write(&publish("alive", 7, b""));
     assert_eq!(client.packet().unwrap(), [0x40, 2, 0, 7]);
 }
+
+#[test]
+fn who_authenticates_anew_again_and_again_is_told_and_closed() {
+    let rig = Rig::new(NetConfig::default());
+    let mut client = rig.connected(&connect_by("TOKEN", "alice", b"good"));
+    let mut renewed = 0;
+    let told = loop {
+        client.write(&auth(0x19, "TOKEN", b"good"));
+        let packet = client.packet().unwrap();
+        if packet[0] != 0xf0 {
+            break packet;
+        }
+        renewed += 1;
+        assert!(renewed < 1_000, "nothing ends it");
+    };
+    assert!(renewed >= 5, "a few at once are no harm, not {renewed}");
+    assert_eq!((told[0], told[2]), (0xe0, 0x96));
+    rig.wait_for(&Saw::Closed(CloseReason::Protocol(0x96)));
+}

@@ -4,10 +4,13 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
+use godwit_wire::ids::UserId;
 use socket2::SockRef;
 
 use super::bench::{Bench, Came, connack, given, harness, pair, publish_out};
 use super::rig::whole;
+use crate::net::conn::Arrival;
+use crate::net::pace::{ENDS, LOOKS};
 use crate::net::{ROOM, TICKS};
 use crate::packet::Outgoing;
 use crate::wire_trait::{CloseReason, Sent, Wire};
@@ -314,4 +317,111 @@ fn no_listener_waits_for_ever_behind_one_at_which_very_many_wait() {
         crowd.extend((0..256).map(|_| connect(&crowded)));
         bench.accept_again();
     }
+}
+
+#[test]
+fn the_time_of_a_reauthentication_does_not_run_while_its_client_is_not_read() {
+    let mut bench = Bench::new();
+    let (ours, _client) = pair();
+    let id = bench.open(Bench::tcp(ours), &given(0, u32::MAX));
+    bench.net.begin_challenge(id);
+    let pass = |bench: &mut Bench, seconds: u64| {
+        for _ in 0..seconds * u64::from(TICKS) {
+            bench.harness.advance(1_000 / u64::from(TICKS));
+            // Tells the time too.
+            bench.turn();
+            bench.tick();
+        }
+    };
+    pass(&mut bench, 4);
+    bench.net.pause(id, true);
+    pass(&mut bench, 30);
+    assert!(bench.came.is_empty(), "not read for 30 s");
+    bench.net.pause(id, false);
+    pass(&mut bench, 4);
+    assert!(bench.came.is_empty(), "it has its time again");
+    pass(&mut bench, 3);
+    assert_eq!(bench.came, [Came::Closed(CloseReason::Protocol(0x87))]);
+}
+
+#[test]
+fn of_many_that_go_at_once_a_part_is_ended_in_a_turn_and_all_in_the_end() {
+    let mut bench = Bench::new();
+    let many = 4 * ENDS;
+    let mut ids = Vec::new();
+    for _ in 0..many {
+        let (ours, client) = pair();
+        ids.push(bench.open(Bench::tcp(ours), &given(0, u32::MAX)));
+        drop(client);
+    }
+    for id in &ids {
+        bench.ready(*id);
+    }
+    assert_eq!(bench.came.len(), ENDS);
+    // Readiness that comes again changes nothing.
+    bench.ready(ids[many - 1]);
+    let mut turns = 0;
+    while bench.came.len() < many {
+        bench.turn();
+        turns += 1;
+        assert!(
+            bench.came.len() <= (turns + 1) * ENDS,
+            "{} after {turns}",
+            bench.came.len()
+        );
+    }
+    assert_eq!(bench.came, vec![Came::Closed(CloseReason::Gone); many]);
+}
+
+#[test]
+fn deadlines_of_many_in_one_tick_are_met_a_part_a_turn() {
+    let mut bench = Bench::new();
+    let many = 2 * LOOKS + 1;
+    let clients: Vec<TcpStream> = (0..many)
+        .map(|_| {
+            let (ours, client) = pair();
+            bench.open(Bench::tcp(ours), &given(1, u32::MAX));
+            client
+        })
+        .collect();
+    bench.harness.advance(10_000);
+    // It tells the time.
+    bench.turn();
+    bench.tick();
+    assert_eq!(bench.came.len(), LOOKS);
+    bench.turn();
+    assert_eq!(bench.came.len(), 2 * LOOKS);
+    bench.turn();
+    assert_eq!(bench.came, vec![Came::Closed(CloseReason::KeepAlive); many]);
+    drop(clients);
+}
+
+#[test]
+fn who_is_between_connect_and_home_is_known_by_user_and_forgotten_however_it_goes_on() {
+    let mut bench = Bench::new();
+    let user = UserId::fresh();
+    let arrive = |bench: &mut Bench, user| {
+        let (ours, client) = pair();
+        let id = bench.attached(Bench::tcp(ours), &given(0, u32::MAX));
+        bench.conn(id).owned = false;
+        let arrival = Arrival {
+            connect: given(0, u32::MAX),
+            user,
+            principal: None,
+            nobody: false,
+        };
+        bench.net.keep_arrival(id, Box::new(arrival));
+        (id, client)
+    };
+    let (first, _one) = arrive(&mut bench, user);
+    let (second, _two) = arrive(&mut bench, user);
+    let (other, _three) = arrive(&mut bench, UserId::fresh());
+    assert_eq!(bench.net.arriving.of(user), [first, second]);
+    assert!(bench.net.take_arrival(first).is_some());
+    assert_eq!(bench.net.arriving.of(user), [second]);
+    bench.net.not_entered(user);
+    assert!(bench.net.arriving.of(user).is_empty());
+    assert_eq!(bench.net.arriving.len(), 1);
+    bench.net.close(other, None);
+    assert_eq!(bench.net.arriving.len(), 0);
 }

@@ -73,7 +73,7 @@ fn a_member_that_is_away_or_full_is_passed_over_and_one_that_is_gone_loses_its_r
         assert_eq!(rig.one("iot/alice/1"), [all[0].session]);
         rig.gone.push(all[0].session);
         let answer = rig.publish(not_retained("iot/alice/1"));
-        assert!(matches!(answer, Some(Answer::Published { matched: false })));
+        assert!(matches!(answer, Some(Answer::Published { matched: false, .. })));
         assert_eq!(rig.store.rows_of_table(ROUTES.id), 0);
         assert_eq!(rig.topics.wildcards.len(), 0);
     }
@@ -130,13 +130,13 @@ fn what_a_member_leaves_is_given_to_another_or_to_nobody() {
         };
         for from in [0, 1, 0, 1] {
             let answer = rig.ask(&filter_key(filter), share(&all[from]));
-            assert!(matches!(answer, Some(Answer::Published { matched: true })));
+            assert!(matches!(answer, Some(Answer::Published { matched: true, .. })));
             assert_eq!(std::mem::take(&mut rig.delivered), [all[1 - from].session]);
         }
         let route = all[1].clone();
         rig.ask(&filter_key(filter), TopicCommand::Unsubscribe { route });
         let answer = rig.ask(&filter_key(filter), share(&all[0]));
-        assert!(matches!(answer, Some(Answer::Published { matched: false })));
+        assert!(matches!(answer, Some(Answer::Published { matched: false, .. })));
         assert!(rig.delivered.is_empty());
     }
 }

@@ -202,3 +202,21 @@ fn a_read_that_failed_is_repeated_from_where_it_began() {
     due.read(1, None);
     assert_eq!(after(due.tick(0, 1_000)), first);
 }
+
+#[test]
+fn what_is_due_at_once_is_looked_at_a_part_a_turn_and_no_more_is_read_meanwhile() {
+    let mut due = Due::default();
+    due.taken_up(&[3, 4], 0);
+    let many = 2 * LOOKS_A_TURN + 1;
+    due.put((0..many as u64).map(|at| look(at, None)).collect());
+    let mut seen = Vec::new();
+    for part in [LOOKS_A_TURN, LOOKS_A_TURN, 1] {
+        assert!(due.tick(1_000, 1_000_000).is_empty());
+        assert_eq!(due.next_tick_ms(), BUSY_TICK_MS);
+        let some: Vec<Look> = due.some_looks().collect();
+        assert_eq!(some.len(), part);
+        seen.extend(some.iter().map(|look| look.at));
+    }
+    assert_eq!(seen, (0..many as u64).collect::<Vec<_>>(), "in order");
+    assert_eq!(due.tick(1_000, 1_000_000).len(), 2);
+}

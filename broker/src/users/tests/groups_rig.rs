@@ -54,6 +54,12 @@ impl Rig {
         None
     }
 
+    pub(super) fn topics_end_of_turn(&mut self) {
+        if let Some(topics) = self.topics.as_deref_mut() {
+            self.harness.with(RoleId::Broker, |cx| topics.end_of_turn(cx));
+        }
+    }
+
     pub(super) fn topics_timer(&mut self, tag: u64) -> bool {
         let number = of_topics(tag);
         if let (Some(number), Some(topics)) = (number, self.topics.as_deref_mut()) {

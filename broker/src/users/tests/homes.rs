@@ -194,7 +194,7 @@ impl Rig {
             busy = true;
             match waiting {
                 Waiting::Published(reply, mut answers) => {
-                    let matched = !answers.is_empty();
+                    let (matched, routes) = (!answers.is_empty(), self.routes_of_a_publish);
                     let mut gone = HashSet::new();
                     let mut refused = None;
                     for answer in &mut answers {
@@ -207,7 +207,7 @@ impl Rig {
                     self.routes.retain(|route| !gone.contains(&route.session));
                     self.answer(
                         reply,
-                        refused.map_or(Answer::Published { matched }, Answer::Refused),
+                        refused.map_or(Answer::Published { matched, routes }, Answer::Refused),
                     );
                 }
                 Waiting::Sent(reply, stored, mut answers) => {

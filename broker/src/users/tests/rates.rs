@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::config::UsersConfig;
-use super::super::rates::{BURST_MS, PATIENCE_MS};
+use super::super::rates::{BURST_MS, PATIENCE_MS, ROUTES};
 use super::clients::*;
 use super::rig::*;
 use crate::packet::{Incoming, Outgoing, Version};
@@ -181,4 +181,22 @@ fn a_packet_larger_than_the_burst_now_and_then_is_waited_for_and_no_flood() {
         rig.pass(60_000);
         assert!(is_read(&rig, conn));
     }
+}
+
+#[test]
+fn a_publish_that_was_for_thousands_counts_as_many_more_and_holds_back_nobody_else() {
+    let mut rig = rig(|config| config.publishes_per_second = 100);
+    let (alice, bob) = (user("alice"), user("bob"));
+    let conn = rig.connect(&alice, clean(V5, "c"));
+    let other = rig.connect(&bob, clean(V5, "c"));
+    rig.routes_of_a_publish = 10_000;
+    rig.packet(conn, publish("iot/alice/t", "x", 1, 1));
+    assert_eq!(pubacks(&mut rig, conn).len(), 1);
+    assert!(!is_read(&rig, conn) && is_read(&rig, other));
+    // 10,000 routes are 1,250 publishes more: beside a full bucket 7.5 seconds' worth.
+    let owed = 1 + 10_000 / u64::from(ROUTES) - BURST;
+    rig.pass(owed * 10 - 50);
+    assert!(!is_read(&rig, conn), "not before it is paid for");
+    rig.pass(100);
+    assert!(is_read(&rig, conn));
 }

@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 use godwit_cluster::harness::Harness;
 use godwit_cluster::{Flow, Loading, Reply, RoleId};
 use godwit_store::{Completion, Store};
-use godwit_wire::account::Principal;
+use godwit_wire::account::{AccountAnswer, AccountCommand, Principal};
+use godwit_wire::code::{Code, Refusal};
 use godwit_wire::command::{Answer, Command, ConversationCommand, Publish, Route, UserCommand};
 use godwit_wire::ids::{ConversationId, Key, UserId};
 use tokio::sync::oneshot::Receiver;
@@ -90,6 +91,12 @@ pub(super) struct Rig {
     pub(super) told: Vec<(ConversationId, ConversationCommand)>,
     /// Publishes that topics' homes got.
     pub(super) published: Vec<Arc<Publish>>,
+    /// How many subscriptions they say that one matched.
+    pub(super) routes_of_a_publish: u32,
+    /// Whom credentials stand for; another is refused.
+    pub(super) known: HashMap<uuid::Uuid, Principal>,
+    /// They do not answer.
+    pub(super) accounts_fail: bool,
     /// Topics' and conversations' homes do not answer.
     pub(super) deaf: bool,
     /// Real homes of topics in place of the naive ones.
@@ -122,6 +129,9 @@ impl Rig {
             waiting: Vec::new(),
             told: Vec::new(),
             published: Vec::new(),
+            routes_of_a_publish: 0,
+            known: HashMap::new(),
+            accounts_fail: false,
             deaf: false,
             topics: None,
             refuse_sends: None,
@@ -147,6 +157,7 @@ impl Rig {
             conversation.stale = true;
         }
         next.next_conn = self.next_conn;
+        next.known = std::mem::take(&mut self.known);
         if self.topics.is_some() {
             next.start_topics();
         }
@@ -157,6 +168,10 @@ impl Rig {
     pub(super) fn run(&mut self) {
         loop {
             let mut busy = false;
+            let (users, wire) = (&mut self.users, &mut self.wire);
+            self.harness
+                .with(RoleId::Broker, |cx| users.end_of_turn(cx, wire));
+            self.topics_end_of_turn();
             for completion in self.harness.take_completions() {
                 busy = true;
                 let Some(completion) = self.topics_completed(completion) else {
@@ -280,6 +295,7 @@ impl Rig {
                 self.topics_command(&key, command, reply);
             }
             (_, Command::Topic(command)) => self.topic(command, reply),
+            (Key::User(user), Command::Account(command)) => self.account(user, &command, reply),
             (Key::Conversation(id), Command::Conversation(ConversationCommand::Send(send))) => {
                 self.send(id, *send, reply);
             }
@@ -289,6 +305,21 @@ impl Rig {
             }
             (key, command) => panic!("{command:?} to {key:?}"),
         }
+    }
+
+    pub(super) fn account(&mut self, user: UserId, command: &AccountCommand, reply: Reply) {
+        let AccountCommand::Standing { credential } = command else {
+            panic!("{command:?} to {user:?}")
+        };
+        if self.accounts_fail {
+            return self.answer(reply, Refusal::unavailable().into());
+        }
+        let known = self.known.get(credential).filter(|who| who.user == user);
+        let answer = match known {
+            Some(who) => Answer::Account(Box::new(AccountAnswer::Principal(who.clone()))),
+            None => Refusal::new(Code::Unauthenticated, "revoked").into(),
+        };
+        self.answer(reply, answer);
     }
 
     pub(super) fn answer(&mut self, reply: Reply, answer: Answer) {
@@ -333,6 +364,9 @@ impl Rig {
             ..Line::default()
         };
         self.wire.lines.insert(conn, line);
+        if let Some(credential) = who.credential {
+            self.known.insert(credential, who.clone());
+        }
         self.loaded(who.user);
         let (users, wire) = (&mut self.users, &mut self.wire);
         let who = who.clone();
@@ -358,12 +392,17 @@ impl Rig {
 
     /// The client vanishes.
     pub(super) fn vanish(&mut self, conn: ConnId) {
+        self.close(conn, CloseReason::Gone);
+    }
+
+    /// The sockets close it.
+    pub(super) fn close(&mut self, conn: ConnId, reason: CloseReason) {
         let line = self.wire.lines.entry(conn).or_default();
         if std::mem::replace(&mut line.closed, true) {
             return;
         }
         let closed = Closed {
-            reason: CloseReason::Gone,
+            reason,
             pubacks_unwritten: line.unwritten,
         };
         let (users, wire) = (&mut self.users, &mut self.wire);

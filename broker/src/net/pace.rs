@@ -1,0 +1,120 @@
+//! What many connections need at once — their ends, their deadlines — a part a turn, so that the others are served in
+//! between; and which connections are between their CONNECT and their home.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use godwit_cluster::Cx;
+use godwit_wire::ids::UserId;
+
+use super::conn::Arrival;
+use super::{Net, Up};
+use crate::wire_trait::{CloseReason, ConnId};
+
+/// Connections of homes whose other side has gone that are ended in a turn, and as many among what is read in it: each
+/// costs 20 to 50 µs with the rows of its session and its will.
+pub(super) const ENDS: usize = 32;
+/// Deadlines looked at in a turn. Most have moved; one that has come costs as much as an end.
+pub(super) const LOOKS: usize = 128;
+
+/// What waits for a later turn. A connection is in each as often as once at most, or its entry is void.
+#[derive(Default)]
+pub(super) struct Later {
+    /// The other side has gone.
+    ends: VecDeque<ConnId>,
+    /// Deadlines that have come, each with its tick.
+    looks: VecDeque<(u32, ConnId)>,
+    /// Ended in this turn.
+    ended: usize,
+}
+
+impl Later {
+    pub(super) fn is_empty(&self) -> bool {
+        self.ends.is_empty() && self.looks.is_empty()
+    }
+
+    pub(super) fn put_looks(&mut self, tick: u32, ids: Vec<ConnId>) {
+        self.looks.extend(ids.into_iter().map(|id| (tick, id)));
+    }
+}
+
+/// Connections whose arrival is kept, by user: what befalls a user finds them without a look at all others.
+#[derive(Default)]
+pub(super) struct Arriving(BTreeSet<(UserId, ConnId)>);
+
+impl Arriving {
+    pub(super) fn of(&self, user: UserId) -> Vec<ConnId> {
+        let first = ConnId {
+            index: 0,
+            generation: 0,
+        };
+        let from = self.0.range((user, first)..);
+        from.take_while(|(of, _)| *of == user)
+            .map(|(_, id)| *id)
+            .collect()
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn forget(&mut self, id: ConnId, arrival: &Arrival) {
+        self.0.remove(&(arrival.user, id));
+    }
+}
+
+impl Net {
+    /// Keeps what is known of a client until its CONNACK.
+    pub(super) fn keep_arrival(&mut self, id: ConnId, arrival: Box<Arrival>) {
+        let user = arrival.user;
+        if let Some(conn) = self.get(id) {
+            conn.arrival = Some(arrival);
+            self.arriving.0.insert((user, id));
+        }
+    }
+
+    pub(super) fn take_arrival(&mut self, id: ConnId) -> Option<Box<Arrival>> {
+        let arrival = self.get(id)?.arrival.take()?;
+        self.arriving.forget(id, &arrival);
+        Some(arrival)
+    }
+
+    /// The other side of a connection has gone. In a turn in which many go the rest waits.
+    pub(super) fn left(&mut self, cx: &mut Cx<'_>, id: ConnId, up: &mut Up<'_>) {
+        let many = self.later.ended >= ENDS;
+        let Some(conn) = self.get(id) else { return };
+        if !conn.owned || !many {
+            self.later.ended += usize::from(conn.owned);
+            self.gone(cx, id, CloseReason::Gone, up);
+        } else {
+            // Nothing is there to be read.
+            conn.unread = false;
+            self.later.ends.push_back(id);
+        }
+    }
+
+    /// The end of a turn: the next of them.
+    pub(super) fn go_on_later_ones(&mut self, cx: &mut Cx<'_>, up: &mut Up<'_>) {
+        self.later.ended = 0;
+        for _ in 0..ENDS {
+            let Some(id) = self.later.ends.pop_front() else {
+                break;
+            };
+            self.gone(cx, id, CloseReason::Gone, up);
+        }
+        self.look_at_some(cx, up);
+    }
+
+    /// The next deadlines that have come.
+    pub(super) fn look_at_some(&mut self, cx: &mut Cx<'_>, up: &mut Up<'_>) {
+        for _ in 0..LOOKS {
+            let Some((tick, id)) = self.later.looks.pop_front() else {
+                break;
+            };
+            if self.peek(id).is_some_and(|conn| conn.looked_at == tick) {
+                self.look(cx, id, up);
+            }
+        }
+    }
+}
