@@ -77,6 +77,13 @@ impl Accounts {
         self.judged(principal)
     }
 
+    pub(crate) fn standing(&mut self, user: UserId, credential: Uuid) -> Answer {
+        match self.user(user).standing(user, credential) {
+            Some(principal) => answer(AccountAnswer::Principal(principal)),
+            None => unauthenticated(),
+        }
+    }
+
     fn judged(&self, principal: Option<Principal>) -> Answer {
         match principal {
             Some(principal) => {

@@ -210,6 +210,10 @@ impl Accounts {
                 let answer = self.check_certificate(cx, user, certificate, expires_at);
                 cx.answer(reply, answer);
             }
+            C::Standing { credential } => {
+                let answer = self.standing(user, credential);
+                cx.answer(reply, answer);
+            }
             C::MayWrite { by } => {
                 let answer = self.may_write(user, by);
                 cx.answer(reply, answer);

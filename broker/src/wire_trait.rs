@@ -25,7 +25,7 @@ impl ConnId {
 }
 
 /// Why `net` closed a connection. The client's own DISCONNECT is not among them: it comes as a packet, and the home
-/// closes. In all of these the will is due, but see `Shutdown`.
+/// closes. In all of these the will is due, but see `Revoked` and `Shutdown`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum CloseReason {
     /// The client closed or vanished without a DISCONNECT.
@@ -36,8 +36,10 @@ pub(crate) enum CloseReason {
     Protocol(u8),
     /// It took too little of what was sent to it, beyond the bound of what is kept.
     TooSlow,
-    /// Its credential came to its end.
+    /// Its credential came to its end by its time.
     CredentialEnded,
+    /// Its certificate was revoked: no will.
+    Revoked,
     /// The process ends. The session goes on at the next start.
     Shutdown,
 }

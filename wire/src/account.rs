@@ -98,6 +98,12 @@ pub enum AccountCommand {
         /// When it ends, milliseconds since 1970.
         expires_at: u64,
     },
+    /// Who a credential that this user came by before stands for today, also one that has ended meanwhile by its time: for
+    /// what is done later in its name. Answer: `Principal`; `unauthenticated` if it was revoked, or its user is gone.
+    Standing {
+        /// As in [`Principal::credential`].
+        credential: Uuid,
+    },
     /// Whether `by` may write to this user (not blocked; config `direct`). Answer: `Done` or `not_found`.
     MayWrite {
         /// Who wants to.

@@ -83,7 +83,7 @@ impl Net {
         match self.peek(id).map(|conn| (conn.stage, conn.owned)) {
             Some((Stage::Open, _)) => {
                 let last = Outgoing::Disconnect(reason::NOT_AUTHORIZED, Vec::new());
-                self.end(cx, id, CloseReason::CredentialEnded, Some(&last), up);
+                self.end(cx, id, CloseReason::Revoked, Some(&last), up);
             }
             // Its home is about to answer: as if its deadline had come.
             Some((_, true)) => self.judged_too_late(cx, id, up),

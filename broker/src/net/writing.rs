@@ -177,6 +177,7 @@ fn name(reason: CloseReason) -> &'static str {
         CloseReason::Protocol(_) => "protocol",
         CloseReason::TooSlow => "too_slow",
         CloseReason::CredentialEnded => "credential_ended",
+        CloseReason::Revoked => "revoked",
         CloseReason::Shutdown => "shutdown",
     }
 }
@@ -233,8 +234,8 @@ impl Wire for Net {
         if let Some(conn) = self.get(id) {
             let before = std::mem::replace(&mut conn.paused, paused);
             if before && !paused {
-                self.queue(id);
                 self.more_time(id);
+                self.queue(id);
             } else if !before && paused {
                 self.metrics.paused.inc();
             }

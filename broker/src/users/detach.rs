@@ -22,6 +22,8 @@ pub(crate) enum Leave {
     Normally,
     /// Anything else.
     Abruptly,
+    /// What its client came by was revoked: no will in its name.
+    Revoked,
     /// Another connection of the client takes its place.
     TakenOver {
         /// And ends the session.
@@ -39,6 +41,7 @@ impl Home {
     pub(crate) fn closed(&mut self, env: &mut Env<'_, '_>, conn: ConnId, closed: Closed) {
         let leave = match closed.reason {
             CloseReason::Shutdown => Leave::Shutdown,
+            CloseReason::Revoked => Leave::Revoked,
             _ => Leave::Abruptly,
         };
         if let Some(index) = self.index_at(conn) {
@@ -80,9 +83,13 @@ impl Home {
 
     /// Closes a connection for a reason of ours.
     pub(crate) fn close_connection(&mut self, env: &mut Env<'_, '_>, conn: ConnId, reason: u8) {
+        self.close_and(env, conn, reason, Leave::Abruptly);
+    }
+
+    fn close_and(&mut self, env: &mut Env<'_, '_>, conn: ConnId, reason: u8, leave: Leave) {
         let Some(index) = self.index_at(conn) else { return };
         let unwritten = env.wire.close(conn, Some(disconnect(reason)));
-        self.detach(env, index, Leave::Abruptly, unwritten);
+        self.detach(env, index, leave, unwritten);
     }
 
     /// As [`Self::close_connection`], by session.
@@ -102,7 +109,7 @@ impl Home {
         let of = lives.filter(|live| live.principal.credential == Some(credential));
         let conns: Vec<ConnId> = of.map(|live| live.conn).collect();
         for conn in conns {
-            self.close_connection(env, conn, REVOKED);
+            self.close_and(env, conn, REVOKED, Leave::Revoked);
         }
     }
 

@@ -100,6 +100,8 @@ pub(crate) enum What {
         index: usize,
         route_id: u64,
     },
+    /// Asked: whom a will is of.
+    WillOf(SessionId, u64),
     /// Asked: a will was published.
     Will(SessionId, u64),
     /// Asked: an entry for another member of its group.

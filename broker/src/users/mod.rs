@@ -237,14 +237,15 @@ impl Users {
     /// A client has authenticated anew: its rights are these from now on.
     pub(crate) fn renewed(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire, conn: ConnId, who: Principal) {
         self.with_conn(cx, wire, conn, |home, env| {
-            let session = home.session_at(conn);
-            if let Some(live) = session.and_then(|session| session.live.as_deref_mut()) {
-                live.principal = who;
+            let Some(session) = home.session_at(conn) else { return };
+            let id = session.id;
+            if let Some(live) = session.live.as_deref_mut() {
+                live.principal = who.clone();
+                let number = live.number;
+                home.will_renewed(env, id, number, &who);
             }
             // It may be allowed now what it was not.
-            if let Some(id) = home.session_at(conn).map(|session| session.id) {
-                home.push_all(env, id);
-            }
+            home.push_all(env, id);
         });
     }
 

@@ -299,10 +299,9 @@ pub(crate) struct WillRow {
     /// Of the connection, for the ACL when it fires.
     #[prost(string, tag = "8")]
     pub(crate) client_id: String,
-    #[prost(string, tag = "9")]
-    pub(crate) user_name: String,
-    #[prost(bool, tag = "10")]
-    pub(crate) anonymous: bool,
+    /// By which its client came; 16 bytes, none for an anonymous one.
+    #[prost(bytes = "bytes", tag = "9")]
+    pub(crate) credential: Bytes,
     /// When it is due, milliseconds since 1970; 0: the connection lived when this was written.
     #[prost(uint64, tag = "11")]
     pub(crate) due_at: u64,

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use godwit_store::Op;
-use godwit_wire::account::{Principal, Scopes};
-use godwit_wire::code::Code;
-use godwit_wire::command::{Answer, Publish};
-use godwit_wire::ids::{MessageId, SessionId};
+use godwit_wire::account::{AccountAnswer, AccountCommand, Principal, Scopes};
+use godwit_wire::code::{Code, Refusal};
+use godwit_wire::command::{Answer, Command, Publish};
+use godwit_wire::ids::{Key, MessageId, SessionId};
 use godwit_wire::limits::USER_SESSIONS;
 use godwit_wire::topic::{PublishTopic, classify_publish};
 use uuid::Uuid;
@@ -111,8 +112,7 @@ impl Home {
             message_expiry: will.message_expiry,
             properties: will.properties.as_deref().cloned(),
             client_id: client_id.to_owned(),
-            user_name: principal.name.to_string(),
-            anonymous: principal.is_anonymous(),
+            credential: bytes_of(principal),
             due_at: 0,
             look_at,
             message_id: MessageId::fresh().to_bytes(),
@@ -141,6 +141,10 @@ impl Home {
         match leave {
             Leave::Shutdown => {}
             Leave::Normally => self.end_will(env, session, number),
+            Leave::Revoked => {
+                env.metrics().refused.inc();
+                self.end_will(env, session, number);
+            }
             Leave::TakenOver { clean_start: true } => self.fire_will(env, session, number),
             // Its delay ends with the CONNACK of the connection that took its place, if there is to be one.
             Leave::TakenOver { clean_start: false } | Leave::Abruptly => {
@@ -195,6 +199,24 @@ impl Home {
         self.wills
             .iter_mut()
             .find(|will| will.session == session && will.number == number)
+    }
+
+    /// Its client goes on with another credential, which counts for its will too.
+    pub(crate) fn will_renewed(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        session: SessionId,
+        number: u64,
+        who: &Principal,
+    ) {
+        let (user, view, credential) = (env.user, env.view(), bytes_of(who));
+        if let Some(will) = self.will(session, number)
+            && will.row.credential != credential
+        {
+            will.row.credential = credential;
+            let op = Name::Will(session, number).put(user, view, &*will.row);
+            env.store(What::Lazy, vec![op]);
+        }
     }
 
     fn delay_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64, seconds: u32) {
@@ -260,30 +282,65 @@ impl Home {
         }
     }
 
+    /// It is due: whether it may leave is checked now (SCOPE). What its client came by must not be revoked, and must give
+    /// the right to its topic; that its time is over is no harm.
     fn fire_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
-        let (user, now) = (env.user, env.unix_ms());
+        let user = env.user;
+        let Some(will) = self.will(session, number) else {
+            return;
+        };
+        let Ok(credential) = Uuid::from_slice(&will.row.credential) else {
+            let anonymous = Principal {
+                user,
+                name: "".into(),
+                credential: None,
+                expires_at: 0,
+                scopes: Scopes {
+                    topics: true,
+                    ..Scopes::default()
+                },
+                admin: false,
+            };
+            self.publish_will(env, session, number, &anonymous);
+            return;
+        };
+        will.firing = true;
+        let command = Command::Account(Box::new(AccountCommand::Standing { credential }));
+        env.ask(What::WillOf(session, number), Key::User(user), command);
+    }
+
+    /// The accounts have said whose it is.
+    pub(crate) fn will_judged(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        session: SessionId,
+        number: u64,
+        answer: Answer,
+    ) {
+        let judged = match answer {
+            Answer::Account(answer) => match *answer {
+                AccountAnswer::Principal(principal) => Ok(principal),
+                _ => Err(unauthenticated()),
+            },
+            Answer::Refused(refusal) => Err(refusal),
+            _ => Err(unauthenticated()),
+        };
+        match judged {
+            Ok(principal) => self.publish_will(env, session, number, &principal),
+            Err(refusal) => {
+                env.metrics().refused.inc();
+                self.will_fired(env, session, number, &refusal.into());
+            }
+        }
+    }
+
+    fn publish_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64, who: &Principal) {
+        let now = env.unix_ms();
         let Some(will) = self.will(session, number) else {
             return;
         };
         let row = &*will.row;
-        let principal = Principal {
-            user,
-            name: row.user_name.as_str().into(),
-            credential: (!row.anonymous).then(Uuid::nil),
-            expires_at: 0,
-            scopes: Scopes {
-                chat: false,
-                topics: true,
-                rest: false,
-            },
-            admin: false,
-        };
-        if !env
-            .common
-            .config
-            .acl
-            .may_publish(&principal, &row.client_id, &row.topic)
-        {
+        if !env.common.config.acl.may_publish(who, &row.client_id, &row.topic) {
             env.metrics().refused.inc();
             self.end_will(env, session, number);
             return;
@@ -346,6 +403,16 @@ impl Home {
         ];
         env.store(What::Lazy, ops);
     }
+}
+
+/// What a client came by, in a row.
+fn bytes_of(principal: &Principal) -> Bytes {
+    let credential = principal.credential.as_ref();
+    credential.map_or_else(Bytes::new, |id| Bytes::copy_from_slice(id.as_bytes()))
+}
+
+fn unauthenticated() -> Refusal {
+    Refusal::new(Code::Unauthenticated, "the credential was revoked")
 }
 
 fn look(env: &Env<'_, '_>, session: SessionId, number: u64, at: u64) -> Look {

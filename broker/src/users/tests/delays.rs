@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use godwit_wire::code::Refusal;
 use godwit_wire::command::{Answer, Command, Publish, TopicCommand};
+use godwit_wire::ids::Key;
 use std::sync::Arc;
 
 use super::clients::*;
@@ -110,7 +111,13 @@ fn a_connect_that_was_never_accepted_leaves_the_will_of_the_connection_before() 
 
 /// The next publish that topics' homes are asked for, refused.
 fn refuse_next(rig: &mut Rig) -> Option<Arc<Publish>> {
-    let (_, command, reply) = rig.harness.take_command()?;
+    let (mut key, mut command, mut reply) = rig.harness.take_command()?;
+    if let (Key::User(user), Command::Account(standing)) = (&key, &command) {
+        rig.account(*user, standing, reply);
+        rig.run();
+        (key, command, reply) = rig.harness.take_command()?;
+    }
+    drop(key);
     let Command::Topic(TopicCommand::Publish(publish)) = command else {
         panic!("{command:?} is no publish")
     };

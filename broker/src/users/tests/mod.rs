@@ -25,5 +25,6 @@ mod rig;
 mod sessions;
 mod subscribing;
 mod unreadable;
+mod willed;
 
 use crate::memory_store as store;
