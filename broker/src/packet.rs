@@ -239,6 +239,8 @@ pub struct Ack {
     pub reason: u8,
     /// User properties (MQTT 5; left out if the client asked for no problem information and the reason is an error).
     pub properties: UserProperties,
+    /// Reason String (MQTT 5); left out like them, and before them if the packet would be too large.
+    pub reason_string: Option<&'static str>,
 }
 
 impl Ack {
@@ -248,6 +250,7 @@ impl Ack {
             packet_id,
             reason: 0,
             properties: Vec::new(),
+            reason_string: None,
         }
     }
 }

@@ -166,6 +166,7 @@ fn again(version: Version, packet: &Incoming) {
                 packet_id: *id,
                 reason: *reason,
                 properties: Vec::new(),
+                reason_string: None,
             };
             assert!(encode(Peer::new(version), &Outgoing::Puback(ack), &mut bytes));
             let same =

@@ -221,6 +221,10 @@ fn ack(packet_id: u16, version: Version, done: Done) -> Ack {
         Done::Refused(refusal) => {
             ack.reason = refusal.code.puback();
             ack.properties = refusal_properties(&refusal);
+            // Sentences of ours; what is made up for one request is not among them.
+            if let std::borrow::Cow::Borrowed(detail) = refusal.detail {
+                ack.reason_string = Some(detail);
+            }
         }
     }
     ack

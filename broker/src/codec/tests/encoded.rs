@@ -80,10 +80,26 @@ fn a_client_gets_no_packet_larger_than_it_takes_and_no_properties_it_did_not_ask
         packet_id: 5,
         reason: 0x83,
         properties,
+        reason_string: Some("not now"),
     });
     let mut out = Vec::new();
     assert!(encode(Peer::new(V5), &ack, &mut out));
-    assert!(out.len() > 10);
+    let told = |out: &[u8]| {
+        let read = v5::Codec::new(0, 0).decode(&mut BytesMut::from(out)).unwrap();
+        let Some((v5::Packet::PublishAck(read), _)) = read else {
+            panic!("a PUBACK")
+        };
+        (read.reason_string.clone(), read.properties.len())
+    };
+    assert_eq!(told(&out), (Some("not now".into()), 1));
+    // MQTT-3.4.2-2: the sentence goes first, then the properties (MQTT-3.4.2-3).
+    let peer = Peer {
+        max: out.len() as u32 - 1,
+        ..Peer::new(V5)
+    };
+    let mut shorter = Vec::new();
+    assert!(encode(peer, &ack, &mut shorter));
+    assert_eq!(told(&shorter), (None, 1));
     for peer in [
         Peer {
             max: 10,

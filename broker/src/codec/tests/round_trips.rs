@@ -115,7 +115,7 @@ proptest! {
     #[test]
     fn acknowledgements_come_back_as_they_went(id in 1..=u16::MAX, kind in 0..4u8, bad in any::<bool>(), note in "[^\0]{0,20}") {
         let reason = match (bad, kind) { (false, _) => 0, (true, 0 | 1) => 0x97, (true, _) => 0x92 };
-        let ack = Ack { packet_id: id, reason, properties: vec![("note".into(), note)] };
+        let ack = Ack { packet_id: id, reason, properties: vec![("note".into(), note)], reason_string: bad.then_some("why") };
         let packet = match kind {
             0 => Outgoing::Puback(ack),
             1 => Outgoing::Pubrec(ack),
