@@ -25,6 +25,7 @@ use super::rows::{
 use super::session::{self, In2, Phase, Session, Subscription};
 use super::slices::Quota;
 use super::wills::PendingWill;
+use crate::tables::USER_ROWS;
 use crate::wire_trait::ConnId;
 
 /// How long cursors may be behind in the store, milliseconds: a crash repeats that much.
