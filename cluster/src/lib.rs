@@ -3,6 +3,7 @@
 
 #[cfg(feature = "harness")]
 pub mod harness;
+pub mod own;
 mod role;
 mod router;
 mod turn;

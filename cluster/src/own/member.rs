@@ -1,0 +1,495 @@
+//! One start of a node: what it is told and what it does next, its heartbeat and its lease. Going from view to view is
+//! `moves.rs`, changing the view `changes.rs`.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use godwit_store::View;
+use godwit_store::coordination::{Changed, Nonce, StartId, StartRow, StoredView};
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::body::{About, Body};
+use super::holdings::Holdings;
+use super::map::Map;
+use super::sightings::Sightings;
+use super::{BEAT_MS, HURRY_MS, LEASE_MS, Millis};
+
+/// Who a start is.
+#[derive(Clone, Debug)]
+pub struct Me {
+    /// Fresh and random for each start.
+    pub start: StartId,
+    /// What it says about itself.
+    pub about: About,
+}
+
+/// What a member is told. To each request among [`Action`] exactly one answer.
+#[derive(Debug)]
+pub enum Event {
+    /// Time went on: due at [`Member::next_tick`] at the latest.
+    Tick,
+    /// [`Action::WriteStart`] ended: whether it is known to be stored.
+    Wrote(bool),
+    /// [`Action::ReadStarts`] ended; `None`: it failed.
+    Starts(Option<Vec<StartRow>>),
+    /// [`Action::ShowView`] ended; outer `None`: it failed.
+    Shown(Option<Option<(View, Nonce)>>),
+    /// [`Action::ReadView`] ended; outer `None`: it failed.
+    View(Option<Option<StoredView>>),
+    /// [`Action::ChangeView`] ended.
+    Changed(Changed),
+    /// Everything of [`Action::LetGo`] is let go: nobody answers for it any more.
+    LetGo(View),
+    /// A peer or a confirming read named this view.
+    Hint(View),
+    /// The node is to be taken out: it gives up its shards, then leaves.
+    Drain,
+}
+
+/// What is to be done next. Requests may be under way at once, at most one of each kind.
+#[derive(Debug)]
+pub enum Action {
+    /// A request: write this row, `stamp` filled in by the caller at the time of the call.
+    WriteStart(StartRow),
+    /// A request: read all rows.
+    ReadStarts,
+    /// A request: read number and nonce of the view at QUORUM.
+    ShowView,
+    /// A request: read the view at SERIAL.
+    ReadView,
+    /// A request: change the view.
+    ChangeView {
+        /// The nonce it must have; `None`: there must be no view.
+        expected: Option<Nonce>,
+        /// The new one.
+        new: StoredView,
+    },
+    /// Delete a row that nobody needs. Not answered.
+    DeleteStart(StartId),
+    /// Give out no timestamps at or below this one. Not answered.
+    RaiseStamps(i64),
+    /// These slots are no longer this node's: drop everything about them, then say [`Event::LetGo`] with the view.
+    LetGo {
+        /// The view that takes them.
+        view: View,
+        /// In order.
+        slots: Vec<u16>,
+    },
+    /// These slots are this node's from now on: every write for them carries this view.
+    TakeUp {
+        /// The view of take-up.
+        view: View,
+        /// In order.
+        slots: Vec<u16>,
+    },
+    /// Members or owners are others now. Not answered.
+    Moved(Arc<Standing>),
+    /// This start is over; everything was let go.
+    Ended(Why),
+}
+
+/// Why a start is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It was drained.
+    Left,
+    /// The others took it for dead: the node joins as a new start.
+    Missing,
+    /// A view was skipped, so nobody can say what it still holds: the node joins as a new start.
+    Skipped,
+}
+
+/// A view as a member stands in it.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// Its number.
+    pub number: View,
+    /// Of the attempt that wrote it last.
+    pub nonce: Nonce,
+    /// Members and unsettled views.
+    pub body: Body,
+    /// Who owns which slot.
+    pub map: Map,
+    /// Maps of the unsettled views, in their order.
+    pub(super) earlier: Vec<Map>,
+}
+
+/// What a slot is to this start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slot {
+    Others,
+    /// Its own since this view, but a former owner may still act.
+    Waiting(View),
+    /// Taken up.
+    Held(View),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Joining,
+    In,
+    /// Everything is let go, the last row is not yet written.
+    Ending(Why),
+    Ended,
+}
+
+/// One start of a node.
+#[derive(Debug)]
+pub struct Member {
+    pub(super) me: Me,
+    about: Bytes,
+    pub(super) holdings: Arc<Holdings>,
+    pub(super) phase: Phase,
+    pub(super) standing: Option<Arc<Standing>>,
+    pub(super) slots: Vec<Slot>,
+    pub(super) waiting: usize,
+    /// Return of the SERIAL read that showed the present number.
+    pub(super) moved_at: Millis,
+    pub(super) seen: Sightings,
+    pub(super) confirmed: View,
+    pub(super) draining: bool,
+    pub(super) want_read: bool,
+    pub(super) changing: bool,
+    /// Since when a change is wanted of the view with this nonce.
+    pub(super) wanted: Option<(Option<Nonce>, Millis)>,
+    /// Attempts to join or change that found another view, in a row.
+    pub(super) refused: u32,
+    pub(super) now: Millis,
+    pub(super) actions: VecDeque<Action>,
+    random: u64,
+
+    beat: u64,
+    next_beat: Millis,
+    write_soon: bool,
+    /// When the write under way began and which view it confirms.
+    writing: Option<(Millis, View)>,
+    next_look: Millis,
+    reading_starts: Option<Millis>,
+    reading_view: Option<Millis>,
+    /// A failed read of the view is not repeated at once.
+    no_read_before: Millis,
+    /// Begin of the last read of the view that was answered.
+    view_begun: Millis,
+    lease_until: Millis,
+    /// A heartbeat that came after the lease had ended: good from the next read of the view begun after its return.
+    renewed: Option<(Millis, Millis)>,
+    #[cfg(feature = "planted-bugs")]
+    pub(super) bugs: super::Bugs,
+}
+
+impl Member {
+    /// A start that will join. `random` should differ between starts; it only spreads attempts in time.
+    pub fn new(me: Me, holdings: Arc<Holdings>, random: u64, now: Millis) -> Self {
+        let slots = holdings.layout().slots();
+        Self {
+            about: me.about.encode(),
+            me,
+            phase: Phase::Joining,
+            standing: None,
+            slots: vec![Slot::Others; slots],
+            waiting: 0,
+            moved_at: now,
+            seen: Sightings::default(),
+            confirmed: 0,
+            draining: false,
+            want_read: true,
+            changing: false,
+            wanted: None,
+            refused: 0,
+            now,
+            actions: VecDeque::new(),
+            random,
+            beat: 0,
+            next_beat: now,
+            write_soon: false,
+            writing: None,
+            next_look: now,
+            reading_starts: None,
+            reading_view: None,
+            no_read_before: now,
+            view_begun: now,
+            lease_until: 0,
+            renewed: None,
+            holdings,
+            #[cfg(feature = "planted-bugs")]
+            bugs: super::Bugs::default(),
+        }
+    }
+
+    /// Who this is.
+    pub fn me(&self) -> &Me {
+        &self.me
+    }
+
+    /// The view it stands in; `None` before it was taken into one.
+    pub fn standing(&self) -> Option<&Arc<Standing>> {
+        self.standing.as_ref()
+    }
+
+    /// Takes in what happened at `now`, which never runs back.
+    pub fn handle(&mut self, now: Millis, event: Event) {
+        self.now = self.now.max(now);
+        if self.phase == Phase::Ended {
+            return;
+        }
+        match event {
+            Event::Tick => {}
+            Event::Wrote(stored) => self.wrote(stored),
+            Event::Starts(rows) => self.starts(rows),
+            Event::Shown(shown) => self.shown(shown),
+            Event::View(view) => self.view(view),
+            // Whatever it says, the row says more: the next read of it is at SERIAL.
+            Event::Changed(changed) => {
+                self.changing = false;
+                self.want_read = true;
+                self.refused = if changed == Changed::Applied {
+                    0
+                } else {
+                    self.refused + 1
+                };
+            }
+            Event::LetGo(view) => self.has_let_go(view),
+            Event::Hint(view) => self.want_read |= self.number() < view,
+            Event::Drain => self.draining = true,
+        }
+        self.work();
+    }
+
+    /// What to do next; called until it says `None`, after every [`Member::handle`].
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Event::Tick`] is due if nothing happens before.
+    pub fn next_tick(&self) -> Millis {
+        let change = self.change_due().unwrap_or(Millis::MAX);
+        // A request that is under way is waited for, not a time.
+        let look = if self.reading_starts.is_some() && self.reading_view.is_some() {
+            Millis::MAX
+        } else {
+            self.next_look
+        };
+        let beat = if self.writing.is_some() || !self.sees() {
+            Millis::MAX
+        } else {
+            self.next_beat
+        };
+        let read = if self.asks() && self.reading_view.is_none() {
+            self.no_read_before
+        } else {
+            Millis::MAX
+        };
+        look.min(beat).min(read).min(change).max(self.now + 1)
+    }
+
+    pub(super) fn number(&self) -> View {
+        self.standing.as_ref().map_or(0, |standing| standing.number)
+    }
+
+    fn work(&mut self) {
+        if self.phase == Phase::Ended {
+            return;
+        }
+        self.write_if_due();
+        if matches!(self.phase, Phase::Ending(_)) {
+            return;
+        }
+        let looking = self.now >= self.next_look;
+        if looking {
+            let pause = if self.hurried() { HURRY_MS } else { BEAT_MS };
+            self.next_look = self.now + pause;
+        }
+        if looking && self.reading_starts.is_none() {
+            self.reading_starts = Some(self.now);
+            self.actions.push_back(Action::ReadStarts);
+        }
+        if self.reading_view.is_none() && (looking || (self.asks() && self.now >= self.no_read_before)) {
+            self.reading_view = Some(self.now);
+            // Without a view, or with a newer one: the whole of it.
+            let whole = std::mem::take(&mut self.want_read) || self.standing.is_none();
+            self.actions
+                .push_back(if whole { Action::ReadView } else { Action::ShowView });
+        }
+        self.take_up_what_is_free();
+        self.change_if_due();
+    }
+
+    /// Something is under way that is not to wait for the slow round.
+    fn hurried(&self) -> bool {
+        let unsettled = self
+            .standing
+            .as_ref()
+            .is_none_or(|standing| !standing.body.unsettled.is_empty());
+        self.waiting > 0 || unsettled || self.draining
+    }
+
+    /// Whether the view is to be read without waiting for the next round.
+    fn asks(&self) -> bool {
+        self.want_read || (self.phase == Phase::In && self.renewed.is_some())
+    }
+
+    /// A heartbeat vouches that its node reads the view: who cannot see that its shards went falls silent.
+    fn sees(&self) -> bool {
+        self.phase != Phase::In || self.now.saturating_sub(self.view_begun) < LEASE_MS
+    }
+
+    fn write_if_due(&mut self) {
+        let due = self.now >= self.next_beat && self.sees();
+        if self.writing.is_some() || !(due || self.write_soon) {
+            return;
+        }
+        self.write_soon = false;
+        self.next_beat = self.now + BEAT_MS;
+        self.beat += 1;
+        self.writing = Some((self.now, self.confirmed));
+        self.actions.push_back(Action::WriteStart(StartRow {
+            start: self.me.start,
+            beat: self.beat,
+            confirmed: self.confirmed,
+            stamp: 0,
+            about: self.about.clone(),
+        }));
+    }
+
+    fn wrote(&mut self, stored: bool) {
+        let Some((begun, confirmed)) = self.writing.take() else {
+            return;
+        };
+        if let Phase::Ending(why) = self.phase {
+            if confirmed == super::ENDED {
+                // If the last row is not stored, the others wait for its silence instead.
+                self.phase = Phase::Ended;
+                self.actions.push_back(Action::Ended(why));
+            }
+            return;
+        }
+        if !stored {
+            self.write_soon |= confirmed < self.confirmed;
+            return;
+        }
+        let until = begun + LEASE_MS;
+        if self.now < self.lease_until {
+            self.lease(until);
+        } else {
+            // The lease had ended: others may have taken over since. The next read of the view knows.
+            self.renewed = Some((until, self.now));
+        }
+    }
+
+    fn lease(&mut self, until: Millis) {
+        self.lease_until = self.lease_until.max(until);
+        self.holdings.act_until(self.lease_until);
+    }
+
+    /// Whether it should act now.
+    pub fn may_act(&self) -> bool {
+        self.phase == Phase::In && self.now < self.lease_until
+    }
+
+    fn starts(&mut self, rows: Option<Vec<StartRow>>) {
+        let begun = self.reading_starts.take();
+        let (Some(begun), Some(rows)) = (begun, rows) else {
+            return;
+        };
+        let standing = self.standing.clone();
+        let members = standing.iter().flat_map(|standing| {
+            let earlier = standing.body.unsettled.iter().flat_map(|earlier| &earlier.seats);
+            standing.body.seats.iter().chain(earlier)
+        });
+        self.seen
+            .read(begun, self.now, rows, members.map(|seat| seat.start));
+        self.delete_what_is_left_behind();
+    }
+
+    fn shown(&mut self, shown: Option<Option<(View, Nonce)>>) {
+        let begun = self.reading_view.take();
+        let (Some(begun), Some(shown)) = (begun, shown) else {
+            self.no_read_before = self.now + HURRY_MS;
+            return;
+        };
+        let known = self
+            .standing
+            .as_ref()
+            .map(|standing| (standing.number, standing.nonce));
+        if shown == known {
+            self.view_was_read(begun);
+        } else {
+            self.want_read = true;
+        }
+    }
+
+    fn view(&mut self, view: Option<Option<StoredView>>) {
+        let begun = self.reading_view.take();
+        let (Some(begun), Some(view)) = (begun, view) else {
+            self.want_read = true;
+            self.no_read_before = self.now + HURRY_MS;
+            return;
+        };
+        if self.read_whole(view) {
+            self.view_was_read(begun);
+        }
+    }
+
+    /// A read begun at `begun` showed the view that this start acts in.
+    fn view_was_read(&mut self, begun: Millis) {
+        self.view_begun = self.view_begun.max(begun);
+        if self.phase == Phase::In
+            && let Some((until, returned)) = self.renewed
+            && begun >= returned
+        {
+            self.renewed = None;
+            self.lease(until);
+        }
+    }
+
+    fn has_let_go(&mut self, view: View) {
+        if view > self.confirmed {
+            self.confirmed = view;
+            self.write_soon = true;
+        }
+    }
+
+    /// Everything is over: holds nothing, says so once more, joins as another start.
+    pub(super) fn end(&mut self, why: Why) {
+        if matches!(self.phase, Phase::Ending(_) | Phase::Ended) {
+            return;
+        }
+        self.phase = Phase::Ending(why);
+        self.lease_until = 0;
+        self.renewed = None;
+        self.holdings.act_until(0);
+        let mut lost = Vec::new();
+        for slot in 0..self.slots.len() {
+            self.holdings.let_go(slot as u16);
+            if matches!(self.slots[slot], Slot::Held(_)) {
+                lost.push(slot as u16);
+            }
+            self.slots[slot] = Slot::Others;
+        }
+        self.waiting = 0;
+        self.next_beat = Millis::MAX;
+        self.actions.push_back(Action::LetGo {
+            view: super::ENDED,
+            slots: lost,
+        });
+    }
+
+    /// A number below `below` that differs from start to start and from time to time.
+    pub(super) fn spread(&mut self, below: u64) -> u64 {
+        self.random = xxh3_64_with_seed(&self.random.to_le_bytes(), self.now);
+        self.random % below
+    }
+
+    /// A nonce that no other attempt has.
+    pub(super) fn nonce(&mut self) -> Nonce {
+        let mut bytes = [0; 16];
+        let high = self.spread(u64::MAX);
+        let low = self.spread(u64::MAX);
+        bytes[..8].copy_from_slice(&high.to_be_bytes());
+        bytes[8..].copy_from_slice(&low.to_be_bytes());
+        // Spread from the start's own random bits too: two starts with one seed never try with one nonce.
+        Uuid::from_u128(Uuid::from_bytes(bytes).as_u128() ^ self.me.start.as_u128())
+    }
+}
