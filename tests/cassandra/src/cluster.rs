@@ -156,6 +156,16 @@ impl Cluster {
             .await?)
     }
 
+    /// A session whose statements all go to this node, at consistency ONE unless they say otherwise, for at most 5 s, and are not repeated:
+    /// the node is the coordinator, and its errors are seen as they are.
+    ///
+    /// # Errors
+    /// When there is no such node, or it does not answer.
+    pub async fn session_to(&self, node: usize) -> Result<Session> {
+        let address = self.contact_points.get(node);
+        ready::session_to(*address.with_context(|| format!("there is no node {node}"))?).await
+    }
+
     /// Kills a node (SIGKILL) and waits until the process is gone. Its data stay. Nothing happens to one that is dead.
     ///
     /// # Errors
@@ -358,5 +368,22 @@ mod tests {
         );
         assert!(contact_points(" , ").is_err());
         assert!(contact_points("127.0.0.1:port").is_err());
+    }
+
+    #[test]
+    fn a_cluster_of_the_environment_is_not_harmed_and_the_error_says_why() {
+        let cluster = Cluster {
+            contact_points: contact_points("127.0.0.1").expect("a node"),
+            own: None,
+        };
+        assert!(cluster.is_external());
+        for outcome in [
+            cluster.kill(0),
+            cluster.stop(0),
+            cluster.cont(0),
+            cluster.pid(0).map(|_| ()),
+        ] {
+            assert!(format!("{:#}", outcome.expect_err("harmed")).contains("CQL_NODES"));
+        }
     }
 }

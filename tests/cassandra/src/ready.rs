@@ -63,7 +63,7 @@ pub(crate) async fn ask(address: IpAddr, port: u16, total: usize, alive: usize) 
 }
 
 /// A session that talks to this node alone and repeats nothing.
-async fn session_to(address: SocketAddr) -> Result<Session> {
+pub(crate) async fn session_to(address: SocketAddr) -> Result<Session> {
     let profile = ExecutionProfile::builder()
         .consistency(Consistency::One)
         .request_timeout(Some(PATIENCE))

@@ -1,6 +1,9 @@
 //! One node: it answers, and what it acknowledged is there after kill -9.
 
-use std::time::Instant;
+use std::fs;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use godwit_cassandra::{Cluster, DATACENTER, Options, Paxos};
@@ -68,6 +71,19 @@ async fn a_node_takes_rows_and_lightweight_transactions_and_keeps_them_over_kill
     assert!(claim(&session, 2, "first").await?);
     assert!(!claim(&session, 2, "second").await?);
 
+    // Kill -9 loses no page of the system's cache: that the log is really synced is seen by its setting alone.
+    for (name, expected) in [
+        ("commitlog_sync", "group"),
+        ("commitlog_sync_group_window", "5ms"),
+        ("paxos_variant", "v2"),
+    ] {
+        let rows = session
+            .query_unpaged("SELECT value FROM system_views.settings WHERE name = ?", (name,))
+            .await?
+            .into_rows_result()?;
+        assert_eq!(rows.single_row::<(String,)>()?.0, expected, "{name}");
+    }
+
     let (before, most) = cluster.memory(0)?;
     println!("memory: {} MiB, at most {} MiB", before >> 20, most >> 20);
     let pid = cluster.pid(0)?;
@@ -83,4 +99,54 @@ async fn a_node_takes_rows_and_lightweight_transactions_and_keeps_them_over_kill
     assert_eq!(value(&session, 2).await?.as_deref(), Some("first"));
     assert!(!claim(&session, 2, "third").await?);
     Ok(())
+}
+
+#[test]
+fn nodes_die_with_the_process_that_started_them_though_it_is_killed() -> Result<()> {
+    let mut starter = Command::new(env!("CARGO_BIN_EXE_godwit-cassandra"))
+        .env_remove("CQL_NODES")
+        .args(["--nodes", "3", "--heap", "512M"])
+        .spawn()?;
+    let nodes = wait_for(|| Some(children(starter.id())).filter(|nodes| nodes.len() == 3));
+    starter.kill()?;
+    starter.wait()?;
+    let nodes = nodes.expect("it started three nodes");
+    let gone = wait_for(|| nodes.iter().all(|pid| !runs(*pid)).then_some(()));
+    assert!(gone.is_some(), "{nodes:?} go on");
+    Ok(())
+}
+
+/// Asks until there is an answer, for a minute at most.
+fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    (0..1200).find_map(|_| {
+        sleep(Duration::from_millis(50));
+        ask()
+    })
+}
+
+/// The Java processes that `parent` started.
+fn children(parent: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{parent}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    threads
+        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok())
+        .flat_map(|pids| {
+            pids.split_whitespace()
+                .filter_map(|pid| pid.parse().ok())
+                .collect::<Vec<u32>>()
+        })
+        .filter(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "java"))
+        .collect()
+}
+
+/// Whether there is such a process and it is not merely unburied.
+fn runs(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !stat
+            .rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.trim_start().starts_with('Z'))
+    })
 }
