@@ -141,6 +141,11 @@ impl Peer {
         let _ = timeout(PATIENCE, self.stream.write_all(bytes)).await;
     }
 
+    /// Says that nothing more comes; what the server sends may still be read.
+    pub async fn finish(&mut self) {
+        let _ = timeout(PATIENCE, self.stream.shutdown()).await;
+    }
+
     /// The next packet; None: closed.
     ///
     /// # Errors

@@ -14,6 +14,11 @@ fn thousands_that_never_speak_are_closed_in_time() {
 }
 
 #[test]
+fn of_a_crowd_that_never_speaks_those_above_the_limit_are_closed_at_once() {
+    check(&doors::crowd(false)).unwrap_or_else(|wrong| panic!("{wrong}"));
+}
+
+#[test]
 fn everybody_who_drops_and_returns_at_once_is_back_soon_with_its_session() {
     check(&doors::storm(false)).unwrap_or_else(|wrong| panic!("{wrong}"));
 }

@@ -81,51 +81,77 @@ async fn closed_in_time(bed: &Bed, times: &[Duration], count: usize) -> Result<V
     )])
 }
 
-/// Connections that never speak: more of them than are let in, in the long form.
+/// Connections that never speak.
 pub fn silent(long: bool) -> Attack {
-    let count = if long { 20_000 } else { 2_000 };
+    let count = if long { 10_000 } else { 2_000 };
     let run = move |bed: Arc<Bed>| async move {
-        let mut tasks = JoinSet::new();
-        for number in 0..count {
-            let bed = Arc::clone(&bed);
-            if number % 50 == 49 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            tasks.spawn(async move {
-                let begun = Instant::now();
-                let mut peer = Peer::bare(bed.mqtt(), number).await?;
-                let code = peer.ended(crate::peer::PATIENCE).await.context("silent")?;
-                ensure!(code.is_none(), "it was told {code:?}");
-                Ok(begun.elapsed())
-            });
-        }
-        let times = all(tasks).await?;
+        let times = silence(&bed, count).await?;
+        closed_in_time(&bed, &times, count).await
+    };
+    Attack::new("connections that never speak", Setup::default(), long, run)
+        .waits()
+        .memory(
+            (16 << 20) + count as u64 * (1 << 10),
+            "1 KiB a connection, and 16 MiB",
+        )
+}
+
+/// The same, and more of them than are let in.
+pub fn crowd(long: bool) -> Attack {
+    let (room, count) = if long { (15_000, 19_000) } else { (500, 1_000) };
+    let setup = Setup {
+        options: vec![("GODWIT_MAX_CONNECTIONS", room.to_string())],
+        ..Setup::default()
+    };
+    let run = move |bed: Arc<Bed>| async move {
+        let times = silence(&bed, count).await?;
         let refused = bed
             .metric("godwit_mqtt_refused_total{reason=\"too_many\"")
             .await?;
         let kept: Vec<Duration> = times
             .into_iter()
-            .filter(|time| *time >= Duration::from_secs(1))
+            .filter(|time| *time >= Duration::from_secs(2))
             .collect();
+        // The bystanders are in, and who comes and goes is turned away too.
         ensure!(
-            kept.len() as f64 + refused >= count as f64,
-            "{} and {refused} of {count}",
+            kept.len() <= room && kept.len() as f64 + refused >= count as f64,
+            "{} kept and {refused} turned away of {count}",
             kept.len()
         );
         let mut told = closed_in_time(&bed, &kept, kept.len()).await?;
         told.push(format!(
-            "{refused} more were closed at once: connections were at their limit"
+            "{refused} more were closed at once: connections were at their limit of {room}"
         ));
         Ok(told)
     };
-    let attack = Attack::new("connections that never speak", Setup::default(), long, run)
+    // The node is full of them for some seconds.
+    Attack::new("a crowd that never speaks", setup, long, run)
         .waits()
+        .without_connects()
         .memory(
             (16 << 20) + count as u64 * (1 << 10),
             "1 KiB a connection, and 16 MiB",
-        );
-    // In the long form the node is full of them for some seconds.
-    if long { attack.without_connects() } else { attack }
+        )
+}
+
+/// So many connections on which nothing is sent; how long each lasted.
+async fn silence(bed: &Arc<Bed>, count: usize) -> Result<Vec<Duration>> {
+    let mut tasks = JoinSet::new();
+    for number in 0..count {
+        let bed = Arc::clone(bed);
+        if number % 50 == 49 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tasks.spawn(async move {
+            let mut peer = Peer::bare(bed.mqtt(), number).await?;
+            // From when the system has accepted it: the server does so later.
+            let begun = Instant::now();
+            let code = peer.ended(crate::peer::PATIENCE).await.context("silent")?;
+            ensure!(code.is_none(), "it was told {code:?}");
+            Ok(begun.elapsed())
+        });
+    }
+    all(tasks).await
 }
 
 /// Everybody drops and returns at once.
@@ -140,7 +166,15 @@ pub fn storm(long: bool) -> Attack {
         let peers = arrive(&bed, count, false).await?;
         let first = begun.elapsed();
         ensure!(peers.len() == count, "{} of {count} came", peers.len());
-        drop(peers);
+        let mut tasks = JoinSet::new();
+        for (number, mut peer) in peers.into_iter().enumerate() {
+            tasks.spawn(async move {
+                let codes = peer.subscribe(&[format!("storm/{number}")], 1).await?;
+                ensure!(codes == [1], "SUBACK {codes:02x?}");
+                Ok(peer)
+            });
+        }
+        drop(all(tasks).await?);
         let begun = Instant::now();
         let peers = arrive(&bed, count, true).await?;
         let second = begun.elapsed();
@@ -153,8 +187,8 @@ pub fn storm(long: bool) -> Attack {
         let mark = 2.0 * first.as_secs_f64() + if long { 0.0 } else { 0.5 };
         bed.measure("seconds until all were back", second.as_secs_f64(), mark);
         Ok(vec![format!(
-            "{} of {count} persistent sessions back {:.2} s after all dropped at once, all still there; connected and subscribed \
-             for the first time in {:.2} s",
+            "{} of {count} persistent sessions back {:.2} s after all dropped at once, all still there; connected for \
+             the first time in {:.2} s",
             peers.len(),
             second.as_secs_f64(),
             first.as_secs_f64()
@@ -176,7 +210,7 @@ async fn arrive(bed: &Arc<Bed>, count: usize, again: bool) -> Result<Vec<Peer>> 
                 expiry: 3_600,
                 ..Hello::default()
             };
-            let (mut peer, connack) = Peer::ask(bed.mqtt(), number, &hello).await?;
+            let (peer, connack) = Peer::ask(bed.mqtt(), number, &hello).await?;
             let connack = connack.context("closed in place of a CONNACK")?;
             ensure!(connack.is_welcome(), "CONNACK {:#04x}", connack.code());
             ensure!(
@@ -184,10 +218,6 @@ async fn arrive(bed: &Arc<Bed>, count: usize, again: bool) -> Result<Vec<Peer>> 
                 "session present {}",
                 connack.session_present()
             );
-            if !again {
-                let codes = peer.subscribe(&[format!("storm/{number}")], 1).await?;
-                ensure!(codes == [1], "SUBACK {codes:02x?}");
-            }
             Ok(peer)
         });
     }

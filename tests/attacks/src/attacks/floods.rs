@@ -273,6 +273,11 @@ pub fn take_over(long: bool) -> Attack {
             });
         }
         let rate = fights as f64 / begun.elapsed().as_secs_f64();
+        bed.measure(
+            "ms from one to the next, where 100 a second are due",
+            1e3 / rate,
+            11.0,
+        );
         stop.store(true, Ordering::Release);
         let given = publisher.await??;
         // Three bystanders, the one that comes and goes, the publisher, the winner.

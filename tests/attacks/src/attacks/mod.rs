@@ -5,6 +5,7 @@ pub mod doors;
 pub mod floods;
 pub mod flows;
 pub mod half_open;
+pub mod malformed;
 pub mod oversized;
 pub mod rates;
 pub mod rest;
@@ -20,11 +21,14 @@ pub type Make = fn(bool) -> Attack;
 pub const ALL: &[Make] = &[
     doors::slowloris,
     doors::silent,
+    doors::crowd,
     doors::storm,
     doors::connections,
     doors::descriptors,
+    malformed::packets,
     oversized::packets,
     oversized::held,
+    oversized::announced,
     oversized::forms,
     subscriptions::deep_wildcards,
     subscriptions::everything,

@@ -186,6 +186,50 @@ pub fn held(long: bool) -> Attack {
     )
 }
 
+/// The same, announced and not sent: what is held grows only as bytes arrive.
+pub fn announced(long: bool) -> Attack {
+    let count: usize = if long { 10_000 } else { 500 };
+    let run = move |bed: Arc<Bed>| async move {
+        let mut bytes = wire::connect(&Hello {
+            client: "x".repeat(16_000),
+            ..Hello::default()
+        });
+        bytes.truncate(20);
+        let bytes: Arc<[u8]> = bytes.into();
+        let mut tasks = JoinSet::new();
+        for number in 0..count {
+            let (bed, bytes) = (Arc::clone(&bed), Arc::clone(&bytes));
+            tasks.spawn(async move {
+                let mut peer = Peer::bare(bed.mqtt(), number).await?;
+                peer.send_anyway(&bytes).await;
+                Ok(peer)
+            });
+        }
+        let mut peers = all(tasks).await?;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let mut open = 0;
+        for peer in &mut peers {
+            open += usize::from(peer.next_within(Duration::ZERO).await?.is_none());
+        }
+        if open == 0 {
+            bail!("nobody is held any more: nothing was measured");
+        }
+        Ok(vec![format!(
+            "{open} of {count} connections held that announced 16,0xx bytes of a CONNECT and sent 20"
+        )])
+    };
+    Attack::new(
+        "announced before authentication, not sent",
+        Setup::default(),
+        long,
+        run,
+    )
+    .memory(
+        (8 << 20) + count as u64 * (2 << 10),
+        "2 KiB a connection, and 8 MiB",
+    )
+}
+
 /// What has a limit of its own below that of a packet: client ids and messages.
 pub fn forms(long: bool) -> Attack {
     let rounds = if long { 200 } else { 5 };
