@@ -356,7 +356,8 @@ pub enum UserCommand {
         targets: Vec<Target>,
     },
     /// A publish that a group of a shared subscription gives to this member. Answer: `Kept`, as of `Deliver`, with the
-    /// session in `gone` if it is no member (any more); `Away`; or a refusal: then another member may be asked.
+    /// session in `gone` if it is no member (any more); `Away`; or a refusal: then another member may be asked (`quota`: it is
+    /// nearly full, `forbidden`: it has no right to the topic).
     Share {
         /// The publish.
         publish: Arc<Publish>,
@@ -366,6 +367,8 @@ pub enum UserCommand {
         filter: Arc<str>,
         /// No member is known to be connected: taken without a client too, if the member gets QoS 1 or 2.
         waits: bool,
+        /// All others would not take it: taken although the member is nearly full.
+        last: bool,
     },
     /// A token or login session of the user ended: its connections are closed (0x87). No answer.
     CredentialEnded {

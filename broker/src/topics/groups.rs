@@ -14,8 +14,9 @@ use uuid::Uuid;
 
 use super::tree::TopicTree;
 
-/// Members that would not take a publish until one is to take it if it may.
-const PASSED: usize = 32;
+/// How often a group asks a member that is believed to be away, milliseconds: one that came and was not heard of is found
+/// by it, as is one that is no more.
+const ASK_AWAY_MS: u64 = 1_000;
 
 /// Members in the order of their turns.
 #[derive(Debug, Default)]
@@ -43,13 +44,13 @@ impl Turns {
         Some(taken)
     }
 
-    /// The next one but `except`, if there is one.
-    fn choose(&mut self, except: Option<SessionId>) -> Option<Route> {
-        for _ in 0..2 {
+    /// The next one but those, if there is one.
+    fn choose(&mut self, but: &[SessionId]) -> Option<Route> {
+        for _ in 0..=but.len() {
             let at = self.next.checked_rem(self.members.len())?;
             self.next = at + 1;
             let found = &self.members[at];
-            if Some(found.session) != except {
+            if !but.contains(&found.session) {
                 return Some(found.clone());
             }
         }
@@ -67,6 +68,10 @@ struct Group {
     away: Turns,
     /// The others, of QoS 0: there is nothing to be kept for them.
     deaf: Turns,
+    /// When one that is believed to be away was asked last; 0: never.
+    asked_away_ms: u64,
+    /// It was one of QoS 0.
+    asked_deaf: bool,
 }
 
 impl Group {
@@ -97,10 +102,10 @@ impl Group {
 #[derive(Debug)]
 pub(super) struct Chosen {
     pub(super) member: Route,
-    /// It is known to be connected.
+    /// It is believed to be connected.
     pub(super) here: bool,
-    /// All others were passed over, or enough of them.
-    pub(super) last: bool,
+    /// Others are known to be connected: it is asked whether it is, too.
+    pub(super) only_asked: bool,
 }
 
 /// The groups under one key.
@@ -167,6 +172,8 @@ impl Groups {
                     here: Turns::default(),
                     away: Turns::default(),
                     deaf: Turns::default(),
+                    asked_away_ms: 0,
+                    asked_deaf: false,
                 });
                 self.tree.insert(mark(place, &filter, &route));
                 self.places.insert(filter, place);
@@ -238,26 +245,58 @@ impl Groups {
         });
     }
 
-    /// Whose turn it is in a group, but not `except`: who is connected, or who can be kept something for. `passed`: so many
-    /// would not take it (full, or without the right to this topic); when all that are connected would not, one that is
-    /// not is asked, and a connected one again only when there is none.
-    pub(super) fn choose(
-        &mut self,
-        filter: &str,
-        except: Option<SessionId>,
-        passed: usize,
-    ) -> Option<Chosen> {
+    /// Whose turn it is in a group, but none of those: who is connected; if there is none, who can be kept something for.
+    pub(super) fn choose(&mut self, filter: &str, but: &[SessionId]) -> Option<Chosen> {
         let group = self.groups.get_mut(*self.places.get(filter)?)?;
-        let chosen = |member, here, last| Chosen { member, here, last };
-        let all_passed = passed >= PASSED || (passed > 0 && passed >= group.here.members.len());
-        if !all_passed && let Some(member) = group.here.choose(except) {
-            return Some(chosen(member, true, false));
+        let Some(member) = group.here.choose(but) else {
+            return self.choose_away(filter, but);
+        };
+        Some(Chosen {
+            member,
+            here: true,
+            only_asked: false,
+        })
+    }
+
+    /// Whose turn it is among those that are not connected, but none of those.
+    pub(super) fn choose_away(&mut self, filter: &str, but: &[SessionId]) -> Option<Chosen> {
+        let group = self.groups.get_mut(*self.places.get(filter)?)?;
+        let member = group.away.choose(but)?;
+        Some(Chosen {
+            member,
+            here: false,
+            only_asked: false,
+        })
+    }
+
+    /// As [`Groups::choose`], for the first to be asked: now and then, in turn, one that is believed to be away although
+    /// others are connected.
+    pub(super) fn choose_first(&mut self, filter: &str, but: &[SessionId], now_ms: u64) -> Option<Chosen> {
+        let group = self.groups.get_mut(*self.places.get(filter)?)?;
+        let nobody_else = group.away.members.is_empty() && group.deaf.members.is_empty();
+        if !nobody_else && now_ms.saturating_sub(group.asked_away_ms) >= ASK_AWAY_MS {
+            // The first publish only starts the clock.
+            let starts = std::mem::replace(&mut group.asked_away_ms, now_ms.max(1)) == 0;
+            group.asked_deaf = !group.asked_deaf;
+            let deaf = match group.asked_deaf {
+                true => group.deaf.choose(but),
+                false => None,
+            };
+            // With nobody connected these get their turns without this.
+            let away = match deaf.is_none() && !group.here.members.is_empty() {
+                true => group.away.choose(but),
+                false => None,
+            };
+            let found = deaf.or(away).or_else(|| group.deaf.choose(but));
+            if let Some(member) = found.filter(|_| !starts) {
+                return Some(Chosen {
+                    member,
+                    here: true,
+                    only_asked: true,
+                });
+            }
         }
-        if let Some(member) = group.away.choose(except) {
-            return Some(chosen(member, false, passed >= PASSED));
-        }
-        let member = group.here.choose(except)?;
-        Some(chosen(member, true, true))
+        self.choose(filter, but)
     }
 }
 
@@ -269,7 +308,7 @@ mod tests {
     fn chosen(groups: &mut Groups, filter: &str, times: usize) -> Vec<SessionId> {
         let mut all = Vec::new();
         for _ in 0..times {
-            all.extend(groups.choose(filter, None, 0).map(|one| one.member.session));
+            all.extend(groups.choose(filter, &[]).map(|one| one.member.session));
         }
         all
     }
@@ -307,7 +346,7 @@ mod tests {
         assert_eq!(turns.len(), 4, "each once");
         groups.is_here(all[3].session, filter, true);
         assert_eq!(chosen(&mut groups, filter, 2), [all[3].session; 2]);
-        let other = groups.choose(filter, Some(all[3].session), 0);
+        let other = groups.choose(filter, &[all[3].session]);
         assert!(other.is_some_and(|one| !one.here && one.member.session != all[3].session));
     }
 
@@ -319,9 +358,9 @@ mod tests {
             ..route("$share/g/a")
         };
         groups.insert(deaf.clone(), false);
-        assert!(groups.choose("$share/g/a", None, 0).is_none());
+        assert!(groups.choose("$share/g/a", &[]).is_none());
         groups.is_here(deaf.session, "$share/g/a", true);
-        assert!(groups.choose("$share/g/a", None, 0).is_some());
+        assert!(groups.choose("$share/g/a", &[]).is_some());
     }
 
     #[test]
@@ -378,26 +417,56 @@ mod tests {
     }
 
     #[test]
-    fn when_all_that_are_connected_would_not_take_it_one_that_is_not_is_asked_and_else_the_last_takes_it() {
+    fn who_would_not_take_it_is_not_asked_again_and_one_that_is_away_is_when_no_connected_one_would() {
         let mut groups = Groups::default();
         let filter = "$share/g/a/#";
         let [one, two, away] = [0, 1, 2].map(|_| Route {
             qos: 1,
             ..route(filter)
         });
-        groups.insert(one, true);
-        groups.insert(two, true);
+        groups.insert(one.clone(), true);
+        groups.insert(two.clone(), true);
         groups.insert(away.clone(), false);
-        let mut ask = |passed| {
-            let chosen = groups.choose(filter, None, passed).unwrap();
-            (chosen.member.session == away.session, chosen.here, chosen.last)
+        let mut ask = |but: &[SessionId]| {
+            let chosen = groups.choose(filter, but);
+            chosen.map(|chosen| (chosen.member.session, chosen.here))
         };
-        assert_eq!(ask(0), (false, true, false));
-        assert_eq!(ask(1), (false, true, false));
-        assert_eq!(ask(2), (true, false, false));
-        assert_eq!(ask(PASSED), (true, false, true));
-        groups.remove(away.session, filter, None);
-        let chosen = groups.choose(filter, None, 2).unwrap();
-        assert!(chosen.here && chosen.last);
+        // Whoever else had a turn in between.
+        for _ in 0..3 {
+            assert_eq!(ask(&[one.session]), Some((two.session, true)));
+            assert_eq!(ask(&[two.session]), Some((one.session, true)));
+        }
+        assert_eq!(ask(&[one.session, two.session]), Some((away.session, false)));
+        assert_eq!(ask(&[one.session, away.session, two.session]), None);
+    }
+
+    #[test]
+    fn who_is_believed_to_be_away_is_asked_now_and_then_in_turn() {
+        let mut groups = Groups::default();
+        let filter = "$share/g/a/#";
+        let here = route(filter);
+        groups.insert(here.clone(), true);
+        let others: Vec<Route> = (0..4)
+            .map(|n| Route {
+                qos: n % 2,
+                ..route(filter)
+            })
+            .collect();
+        for one in &others {
+            groups.insert(one.clone(), false);
+        }
+        let mut asked = Vec::new();
+        for tenth in 0..61 {
+            let chosen = groups.choose_first(filter, &[], 5_000 + tenth * 100).unwrap();
+            if chosen.only_asked {
+                asked.push(chosen.member.session);
+            } else {
+                assert_eq!(chosen.member.session, here.session);
+            }
+        }
+        assert_eq!(asked.len(), 6, "once a second");
+        asked.sort_unstable();
+        asked.dedup();
+        assert_eq!(asked.len(), 4, "each of them");
     }
 }

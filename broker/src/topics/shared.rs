@@ -19,6 +19,9 @@ use super::{Step, Topics};
 const ASKED: u8 = 32;
 /// Members that refuse for now (their store stands still) until the publish is refused.
 const REFUSED: u8 = 3;
+/// Members that would not take a publish (full, or without the right to its topic) until one that is away, or else the first
+/// that was full, takes it.
+const PASSED: usize = 32;
 
 /// A member that was asked.
 #[derive(Debug)]
@@ -27,16 +30,20 @@ pub(super) struct Sharing {
     place: usize,
     /// The group.
     filter: Arc<str>,
-    /// Who has it, or had it, and is not to get it.
-    except: Option<SessionId>,
+    /// Who is not to get it: who had it, and those that would not take it. At most one more than [`PASSED`].
+    but: Vec<SessionId>,
+    /// The first that was full.
+    full: Option<Route>,
     /// Who was asked last.
     asked: Option<Route>,
+    /// Only because it may have come unheard.
+    only_asked: bool,
+    /// It was to take the publish without a client too.
+    waits: bool,
+    /// Nobody is asked after it, but the first that was full.
+    last: bool,
     asked_before: u8,
     refused: u8,
-    /// Those that would not take it.
-    passed: u8,
-    /// The one that was asked is the last.
-    last: bool,
 }
 
 impl Sharing {
@@ -44,12 +51,14 @@ impl Sharing {
         Self {
             place,
             filter,
-            except,
+            but: except.into_iter().collect(),
+            full: None,
             asked: None,
+            only_asked: false,
+            waits: false,
+            last: false,
             asked_before: 0,
             refused: 0,
-            passed: 0,
-            last: false,
         }
     }
 }
@@ -83,23 +92,46 @@ impl Topics {
             return;
         };
         let key = filter_key(&sharing.filter);
-        let (filter, except, passed) = (&sharing.filter, sharing.except, usize::from(sharing.passed));
-        let chosen = self
-            .groups_at(&key)
-            .and_then(|groups| groups.choose(filter, except, passed));
+        let (filter, but, now) = (&sharing.filter, &sharing.but, cx.now().mono_ms);
+        let (is_first, was_last) = (sharing.asked_before == 0, sharing.last);
+        sharing.last |= sharing.but.len() >= PASSED;
+        let is_last = sharing.last;
+        let chosen = self.groups_at(&key).and_then(|groups| match (is_first, is_last) {
+            (true, _) => groups.choose_first(filter, but, now),
+            (_, false) => groups.choose(filter, but),
+            (_, true) if was_last => None,
+            (_, true) => groups.choose_away(filter, but),
+        });
+        let full = match chosen {
+            Some(_) => None,
+            None => sharing.full.take(),
+        };
+        let takes = full.is_some();
+        sharing.last |= takes;
+        let chosen = chosen.or(full.map(|member| Chosen {
+            member,
+            here: false,
+            only_asked: false,
+        }));
         // QoS 0 waits for nobody.
-        let Some(Chosen { member, here, last }) = chosen.filter(|chosen| chosen.here || publish.qos > 0)
+        let Some(Chosen {
+            member,
+            here,
+            only_asked,
+        }) = chosen.filter(|chosen| chosen.here || publish.qos > 0)
         else {
             self.publish_part_done(cx, sharing.place, None);
             return;
         };
+        sharing.only_asked = only_asked;
+        sharing.waits = !here || sharing.asked_before >= ASKED;
         let share = UserCommand::Share {
             publish,
             session: member.session,
             filter: sharing.filter.clone(),
-            waits: !here || last || sharing.asked_before >= ASKED,
+            waits: sharing.waits,
+            last: takes,
         };
-        sharing.last = last;
         let user = member.user;
         sharing.asked = Some(member);
         sharing.asked_before = sharing.asked_before.saturating_add(1);
@@ -114,6 +146,11 @@ impl Topics {
         match answer {
             Answer::Kept { gone } if gone.is_empty() => {
                 self.metrics.shared.inc();
+                if sharing.only_asked
+                    && let Some(groups) = self.groups_at(&key)
+                {
+                    groups.is_here(asked.session, &sharing.filter, true);
+                }
                 if let Some(publishing) = self.publishing.get_mut(sharing.place) {
                     publishing.matched = true;
                 }
@@ -127,18 +164,21 @@ impl Topics {
                 if let Some(groups) = self.groups_at(&key) {
                     groups.is_here(asked.session, &sharing.filter, false);
                 }
+                if sharing.waits {
+                    // Its route says more than its subscription: QoS 1, where it has QoS 0 by now.
+                    sharing.but.push(asked.session);
+                }
                 self.share(cx, sharing);
             }
             // It has no room, or no right to this topic: others may have.
             Answer::Refused(refusal) if matches!(refusal.code, Code::Quota | Code::Forbidden) => {
-                if sharing.last {
-                    self.publish_part_done(cx, sharing.place, None);
-                } else {
-                    sharing.passed = sharing.passed.saturating_add(1);
-                    self.share(cx, sharing);
+                sharing.but.push(asked.session);
+                if refusal.code == Code::Quota && sharing.full.is_none() && !sharing.last {
+                    sharing.full = Some(asked);
                 }
+                self.share(cx, sharing);
             }
-            Answer::Refused(refusal) if sharing.refused >= REFUSED => {
+            Answer::Refused(refusal) if sharing.last || sharing.refused >= REFUSED => {
                 self.publish_part_done(cx, sharing.place, Some(refusal.into()));
             }
             _ => {

@@ -31,6 +31,8 @@ struct Rig {
     gone: Vec<SessionId>,
     /// Members of groups whose client is not connected, and those whose log is full.
     away: Vec<SessionId>,
+    /// Away, whatever is asked.
+    stubborn: Vec<SessionId>,
     full: Vec<SessionId>,
 }
 
@@ -55,6 +57,7 @@ impl Rig {
             delivered: Vec::new(),
             gone: Vec::new(),
             away: Vec::new(),
+            stubborn: Vec::new(),
             full: Vec::new(),
         }
     }

@@ -28,6 +28,7 @@ impl Home {
                 };
                 if cursor.state(position) == Some(State::Sent) {
                     let settled = cursor.ack(position, true).count() as u64;
+                    session.keeps_no_more(position);
                     let session = session.id;
                     self.settled(env, session, settled);
                 }
@@ -159,6 +160,7 @@ impl Home {
         };
         if session.feed.cursor.state(position) == Some(State::Received) {
             let settled = session.feed.cursor.ack(position, true).count() as u64;
+            session.keeps_no_more(position);
             let session = session.id;
             self.settled(env, session, settled);
         }

@@ -18,16 +18,16 @@ use super::feed_mail::give;
 use super::handing;
 use super::home::Home;
 use super::log::{Keep, PAGE_BYTES, PAGE_ROWS};
-use super::owed::Owed;
+use super::owed::{Owed, Share};
 use super::session::{Live, Session};
 use super::waiter::{Shared, Waiter};
 use crate::packet::{Ack, Outgoing, PublishOut};
 
 /// Most QoS 1 and 2 publishes that wait in memory for the client of a session that is not persistent; beyond it the
 /// connection is closed (0x97), since nothing may be dropped silently.
-const MEMORY_QUEUE: usize = 1_000;
+pub(crate) const MEMORY_QUEUE: usize = 1_000;
 /// And most bytes of them.
-const MEMORY_BYTES: usize = 2 * 1024 * 1024;
+pub(crate) const MEMORY_BYTES: usize = 2 * 1024 * 1024;
 /// After how long a page that could not be read is asked for again, milliseconds. Until then nothing else asks for it.
 pub(crate) const READ_AGAIN_MS: u64 = 500;
 
@@ -217,8 +217,19 @@ pub(crate) fn queue(session: &mut Session, env: &mut Env<'_, '_>, owed: Owed, on
     session.log.append(owed, Waiter::Nobody, 0);
     drop(session.log.confirm(Keep::All));
     push(session, env);
-    let (entries, bytes) = session.log.kept();
+    let (entries, bytes) = queued(session);
     entries <= MEMORY_QUEUE && bytes <= MEMORY_BYTES
+}
+
+/// How many entries a session in memory still has to acknowledge, and about how many bytes they keep. What it acknowledged
+/// behind an open one does not count: a member's are kept in their places until then, emptied, and no more than
+/// [`SPAN`](super::cursor::SPAN).
+pub(crate) fn queued(session: &Session) -> (usize, usize) {
+    let (mut entries, bytes) = session.log.kept();
+    if entries > MEMORY_QUEUE / 16 * 15 {
+        entries = entries.saturating_sub(session.feed.cursor.settled().count());
+    }
+    (entries, bytes)
 }
 
 /// Pushes from the session's log. Gives how many entries were settled by being passed over.
@@ -274,10 +285,9 @@ pub(crate) fn push(session: &mut Session, env: &mut Env<'_, '_>) -> u64 {
         };
         let id = packet_id(Half::Session, next);
         let repeat = session.feed.cursor.is_repeat(next);
-        if let Some(share) = owed.share.as_deref().filter(|_| !repeat)
-            && session.membership(&share.filter).is_none()
+        if let Some(share) = owed.share.as_deref()
+            && leaves(session, live, env, &owed, share, repeat)
         {
-            // It left the group before this was sent.
             handing::hand_one(env, session.id, next, owed);
             settled += session.feed.cursor.gave(State::Leaving, None).count() as u64;
             continue;
@@ -299,6 +309,22 @@ pub(crate) fn push(session: &mut Session, env: &mut Env<'_, '_>) -> u64 {
     };
     session.log.had(had);
     settled
+}
+
+/// Whether an entry of a group is another member's: this one left before it was sent, or its right to the topic ended
+/// before it was, at QoS 1 before it was acknowledged.
+fn leaves(
+    session: &Session,
+    live: &Live,
+    env: &Env<'_, '_>,
+    owed: &Owed,
+    share: &Share,
+    repeat: bool,
+) -> bool {
+    let acl = &env.common.config.acl;
+    let allowed = || acl.may_receive(&live.principal, &session.client_id, &owed.publish.topic);
+    let free = !repeat || owed.qos == 1;
+    (!repeat && session.membership(&share.filter).is_none()) || (free && !allowed())
 }
 
 /// The PUBLISH of an entry. `None`: its time is over, or its right is gone (SCOPE is checked when something leaves). What

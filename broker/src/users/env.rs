@@ -108,6 +108,10 @@ pub(crate) enum What {
     Handed(Box<Handing>),
     /// Timer: it is asked again.
     HandAgain(Box<Handing>),
+    /// Asked: that a member's client is there, for the group behind this route.
+    Told(SessionId, u64),
+    /// Timer: its group is told again.
+    TellAgain(SessionId, u64),
     /// Timer: a page of an estate is read again.
     EstateAgain(SessionId),
     /// Timer: PUBLISHes that were held for too long.

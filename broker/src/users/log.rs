@@ -27,6 +27,11 @@ const HEAD_BYTES: u64 = 1024 * 1024;
 pub(crate) trait Entry: Clone + 'static {
     /// About how many bytes it keeps alive.
     fn weight(&self) -> usize;
+
+    /// What stands in its place when nobody is to get it any more.
+    fn emptied(&self) -> Self {
+        self.clone()
+    }
 }
 
 /// Who may want a just confirmed entry from memory.
@@ -117,6 +122,9 @@ impl<T: Entry> Log<T> {
     pub(crate) fn append(&mut self, entry: T, waiter: Waiter, bytes: usize) -> u64 {
         // A row has at most 1 MiB.
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if bytes > 0 {
+            self.slices_above().comes(bytes);
+        }
         self.pending.push_back(Pending { entry, waiter, bytes });
         self.last()
     }
@@ -155,6 +163,34 @@ impl<T: Entry> Log<T> {
         (self.tail.len(), self.tail_bytes)
     }
 
+    /// A log in memory: its session has done with an entry, which stays in its place behind an open one.
+    pub(crate) fn done_with(&mut self, number: u64) {
+        let Some(back) = self.confirmed.checked_sub(number) else {
+            return;
+        };
+        let index = usize::try_from(back + 1)
+            .ok()
+            .and_then(|back| self.tail.len().checked_sub(back));
+        if let Some(entry) = index.and_then(|index| self.tail.get_mut(index)) {
+            let empty = entry.emptied();
+            self.tail_bytes -= entry.weight();
+            self.tail_bytes += empty.weight();
+            *entry = empty;
+        }
+    }
+
+    /// About how many bytes of rows are confirmed or on their way and not settled.
+    pub(crate) fn unsettled_bytes(&self, settled: u64) -> u64 {
+        let Some(slices) = self.slices.as_deref() else {
+            return 0;
+        };
+        let above = match settled < self.confirmed {
+            true => slices.above_settled(settled, self.confirmed),
+            false => 0,
+        };
+        above + slices.coming()
+    }
+
     /// Everybody who waits for what is not confirmed yet.
     pub(crate) fn take_waiters(&mut self) -> Vec<Waiter> {
         let waiter = |pending: &mut Pending<T>| std::mem::replace(&mut pending.waiter, Waiter::Nobody);
@@ -171,13 +207,15 @@ impl<T: Entry> Log<T> {
         self.slices.is_some()
     }
 
+    fn slices_above(&mut self) -> &mut Slices {
+        let confirmed = self.confirmed;
+        self.slices
+            .get_or_insert_with(|| Box::new(Slices::above(confirmed)))
+    }
+
     fn weighs(&mut self, bytes: u32) {
-        if let Some(slices) = &mut self.slices {
-            slices.add(bytes);
-        } else if bytes > 0 {
-            let mut slices = Slices::above(self.confirmed);
-            slices.add(bytes);
-            self.slices = Some(Box::new(slices));
+        if bytes > 0 {
+            self.slices_above().add(bytes);
         }
     }
 
@@ -259,7 +297,7 @@ impl<T: Entry> Log<T> {
     pub(crate) fn rest(&mut self) {
         self.pending.rest();
         self.tail.rest();
-        let settled = self.head.floor >= self.confirmed;
+        let settled = self.head.floor >= self.confirmed && self.is_settled();
         if settled || self.slices.as_ref().is_some_and(|slices| slices.is_empty()) {
             self.slices = None;
         }

@@ -294,7 +294,8 @@ impl Users {
                 session,
                 filter,
                 waits,
-            } => home.deliver_shared(env, &publish, session, &filter, waits, reply),
+                last,
+            } => home.deliver_shared(env, &publish, session, &filter, (waits, last), reply),
             UserCommand::Receipt {
                 conversation,
                 watermark,

@@ -145,6 +145,21 @@ impl Entry for Owed {
         let properties = publish.properties.as_deref().map_or(0, properties_weight);
         publish.payload.len() + publish.topic.len() + properties + 128
     }
+
+    fn emptied(&self) -> Self {
+        let publish = Publish {
+            topic: "".into(),
+            payload: Bytes::new(),
+            properties: None,
+            ..*self.publish
+        };
+        Self {
+            publish: Arc::new(publish),
+            subscription_ids: Vec::new(),
+            share: None,
+            ..*self
+        }
+    }
 }
 
 /// Two strings of a user property have at least this much of the heap, beside their bytes.

@@ -10,8 +10,9 @@ use godwit_wire::ids::SessionId;
 use godwit_wire::topic::{filter_key, shared};
 
 use super::attach::QUOTA;
-use super::deliver;
-use super::env::Env;
+use super::config::UsersConfig;
+use super::deliver::{self, READ_AGAIN_MS};
+use super::env::{Env, What};
 use super::home::Home;
 use super::owed::Owed;
 use super::session::{Session, Subscription};
@@ -30,19 +31,50 @@ impl Session {
         self.subscriptions.iter().find(|one| *one.filter == *filter)
     }
 
-    /// Tells its groups whether its client is connected. Not told to them in a crash: then nobody is.
+    /// Tells its groups whether its client is connected. That it went is told once: who is asked and is away says so.
     pub(crate) fn tell_groups(&self, env: &mut Env<'_, '_>, here: bool) {
         if !self.shared {
             return;
         }
         for one in self.subscriptions.iter().filter(|one| one.is_shared()) {
-            let member = TopicCommand::Member {
-                filter: one.filter.clone(),
-                session: self.id,
-                here,
-            };
-            env.cx.tell(filter_key(&one.filter), Command::Topic(member));
+            self.tell_group(env, one, here);
         }
+    }
+
+    fn tell_group(&self, env: &mut Env<'_, '_>, one: &Subscription, here: bool) {
+        let key = filter_key(&one.filter);
+        let member = Command::Topic(TopicCommand::Member {
+            filter: one.filter.clone(),
+            session: self.id,
+            here,
+        });
+        if here {
+            env.ask(What::Told(self.id, one.route_id), key, member);
+        } else {
+            env.cx.tell(key, member);
+        }
+    }
+
+    /// It has acknowledged an entry. What a member in memory only keeps for others in case that it goes is less by that one.
+    pub(crate) fn keeps_no_more(&mut self, position: u64) {
+        if self.shared && !self.is_persistent() && position > self.feed.cursor.acked() {
+            self.log.done_with(position);
+        }
+    }
+
+    /// Whether one more may be too much for what it has of its own log, so that others are to be asked first.
+    fn is_nearly_full(&self, config: &UsersConfig) -> bool {
+        let acked = self.feed.cursor.acked();
+        let ((entries, bytes), (most_entries, most_bytes)) = if self.is_persistent() {
+            let owes = self.log.last().saturating_sub(acked);
+            let most = (config.session_log_entries, config.session_log_bytes);
+            ((owes, self.log.unsettled_bytes(acked)), most)
+        } else {
+            let (entries, bytes) = deliver::queued(self);
+            let most = (deliver::MEMORY_QUEUE as u64, deliver::MEMORY_BYTES as u64);
+            ((entries as u64, bytes as u64), most)
+        };
+        entries >= most_entries / 16 * 15 || bytes >= most_bytes / 16 * 15
     }
 }
 
@@ -57,14 +89,34 @@ impl Home {
             .sum()
     }
 
-    /// A group gives a publish to one of this user's sessions. `waits`: also without a client.
+    /// A group was told that the client of one of its members is there, or could not take it in: then it is told again.
+    pub(crate) fn told(&self, env: &mut Env<'_, '_>, id: SessionId, route_id: u64, answer: &Answer) {
+        if matches!(answer, Answer::Refused(_)) && self.sessions.iter().any(|session| session.id == id) {
+            env.after(READ_AGAIN_MS, What::TellAgain(id, route_id));
+        }
+    }
+
+    /// The timer after that.
+    pub(crate) fn tell_again(&self, env: &mut Env<'_, '_>, id: SessionId, route_id: u64) {
+        let session = self.sessions.iter().find(|session| session.id == id);
+        let Some(session) = session.filter(|session| session.live.is_some()) else {
+            return;
+        };
+        let mut subscriptions = session.subscriptions.iter();
+        if let Some(one) = subscriptions.find(|one| one.route_id == route_id && one.is_shared()) {
+            session.tell_group(env, one, true);
+        }
+    }
+
+    /// A group gives a publish to one of this user's sessions. `waits`: also without a client; `last`: also if it is
+    /// nearly full.
     pub(crate) fn deliver_shared(
         &mut self,
         env: &mut Env<'_, '_>,
         publish: &Arc<Publish>,
         id: SessionId,
         filter: &Arc<str>,
-        waits: bool,
+        (waits, last): (bool, bool),
         reply: Reply,
     ) {
         let found = self.sessions.iter().position(|session| session.id == id);
@@ -87,7 +139,8 @@ impl Home {
             env.cx.answer(reply, passed_over(Code::Forbidden));
             return;
         }
-        if !(waits || connected) {
+        // One in memory only without a client is about to end.
+        if !(connected || waits && session.is_persistent()) {
             env.cx.answer(reply, Answer::Away);
             return;
         }
@@ -105,15 +158,18 @@ impl Home {
             env.cx.answer(reply, Answer::Refused(Refusal::unavailable()));
             return;
         }
-        // The oldest would go for it though others have room.
-        let owes = session.log.last().saturating_sub(session.feed.cursor.acked());
-        if !waits && session.is_persistent() && owes >= env.common.config.session_log_entries / 16 * 15 {
+        // The oldest would go for it, or the connection, though others have room.
+        if !last && session.is_nearly_full(&env.common.config) {
             env.cx.answer(reply, passed_over(Code::Quota));
             return;
         }
-        if connected && waits {
+        if connected
+            && waits
+            && !last
+            && let Some(one) = session.membership(filter)
+        {
             // That the client came was not heard.
-            session.tell_groups(env, true);
+            session.tell_group(env, one, true);
         }
         if session.is_persistent() {
             self.append_owed(env, index, owed, Waiter::Reply(reply), true);

@@ -27,6 +27,8 @@ pub(crate) struct Slices {
     open: u64,
     /// Bytes that were confirmed and not counted yet.
     fresh: u64,
+    /// Bytes that are on their way to be confirmed.
+    coming: u64,
     /// Has changed since it was stored.
     dirty: bool,
     warned: bool,
@@ -78,8 +80,19 @@ impl Slices {
         closed.chain(any.then_some((confirmed, open))).unzip()
     }
 
+    /// An entry is on its way.
+    pub(crate) fn comes(&mut self, bytes: u32) {
+        self.coming += u64::from(bytes);
+    }
+
+    /// Bytes of entries that are on their way.
+    pub(crate) fn coming(&self) -> u64 {
+        self.coming
+    }
+
     /// An entry was confirmed.
     pub(crate) fn add(&mut self, bytes: u32) {
+        self.coming = self.coming.saturating_sub(u64::from(bytes));
         self.fresh += u64::from(bytes);
         self.dirty = true;
     }
@@ -89,6 +102,16 @@ impl Slices {
         self.fresh
     }
 
+    /// About how many confirmed bytes are above `settled`: the closed slice that it lies in counts as a whole, of the open
+    /// one as much as of its entries.
+    pub(crate) fn above_settled(&self, settled: u64, confirmed: u64) -> u64 {
+        let closed = self.closed.iter().filter(|(last, _)| *last > settled);
+        let closed: u64 = closed.map(|(_, bytes)| bytes).sum();
+        let entries = confirmed.saturating_sub(self.from).max(1);
+        let left = confirmed.saturating_sub(settled.max(self.from));
+        closed + ((self.open + self.fresh) / entries + 1) * left
+    }
+
     /// Whether it is to be stored before its log leaves memory.
     pub(crate) fn is_dirty(&self) -> bool {
         self.dirty
@@ -96,16 +119,17 @@ impl Slices {
 
     /// Whether it says nothing.
     pub(crate) fn is_empty(&self) -> bool {
-        self.closed.is_empty() && self.open == 0 && self.fresh == 0
+        self.closed.is_empty() && self.open == 0 && self.fresh == 0 && self.coming == 0
     }
 
     /// Counts what is fresh, up to `confirmed`.
     pub(crate) fn count(&mut self, quota: Quota, settled: u64, confirmed: u64) -> Counted {
         self.open += std::mem::take(&mut self.fresh);
         if settled >= confirmed {
-            let warned = self.warned;
+            let (warned, coming) = (self.warned, self.coming);
             *self = Self {
                 warned,
+                coming,
                 ..Self::above(confirmed)
             };
             return Counted::default();
@@ -211,6 +235,25 @@ mod tests {
             (0, 12),
             "no slice grows by it"
         );
+    }
+
+    #[test]
+    fn what_is_left_is_told_about_before_it_is_counted() {
+        let mut slices = Slices::above(0);
+        for _ in 0..100 {
+            slices.comes(500);
+        }
+        assert_eq!(slices.coming(), 50_000);
+        for _ in 0..100 {
+            slices.add(500);
+        }
+        assert_eq!(slices.coming(), 0);
+        let near = |left: u64, expected: u64| (expected..expected + 200).contains(&left);
+        assert!(near(slices.above_settled(0, 100), 50_000));
+        assert!(near(slices.above_settled(80, 100), 10_000));
+        assert_eq!(slices.above_settled(100, 100), 0);
+        assert_eq!(slices.count(QUOTA, 90, 100).drop_to, Some(100));
+        assert_eq!(slices.above_settled(100, 100), 0);
     }
 
     #[test]

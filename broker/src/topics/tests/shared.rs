@@ -14,7 +14,7 @@ impl Rig {
             Answer::Kept { gone: vec![session] }
         } else if self.full.contains(&session) {
             Answer::Refused(Refusal::unavailable())
-        } else if self.away.contains(&session) && !waits {
+        } else if self.stubborn.contains(&session) || (self.away.contains(&session) && !waits) {
             Answer::Away
         } else {
             self.delivered.push(session);
@@ -182,4 +182,44 @@ fn qos_0_is_given_to_who_is_connected_and_to_nobody_else() {
     );
     rig.run();
     assert_eq!(rig.delivered.len(), 1);
+}
+
+#[test]
+fn a_member_that_came_unheard_is_found_and_so_is_one_that_is_no_more_though_others_are_connected() {
+    for filter in FILTERS {
+        let mut rig = Rig::new();
+        let all = rig.members(filter, 4);
+        // After a start nobody is known to be connected.
+        let mut rig = Rig::on(rig.store.durable());
+        rig.away.push(all[2].session);
+        rig.gone.push(all[3].session);
+        let here = TopicCommand::Member {
+            filter: filter.into(),
+            session: all[0].session,
+            here: true,
+        };
+        rig.ask(&filter_key(filter), here);
+        for _ in 0..6 {
+            rig.pass(1_000);
+            assert_eq!(rig.one("iot/alice/1").len(), 1);
+        }
+        let mut got: Vec<SessionId> = (0..2).flat_map(|_| rig.one("iot/alice/1")).collect();
+        got.sort_unstable();
+        let mut expected = [all[0].session, all[1].session];
+        expected.sort_unstable();
+        assert_eq!(got, expected, "{filter}: in turn");
+        assert_eq!(rig.store.rows_of_table(ROUTES.id), 3, "{filter}");
+    }
+}
+
+#[test]
+fn a_member_whose_route_says_more_than_its_subscription_is_asked_once() {
+    let mut rig = Rig::new();
+    let all = rig.members(FILTERS[0], 2);
+    for one in &all {
+        rig.stubborn.push(one.session);
+    }
+    let answer = rig.publish(not_retained("iot/alice/1"));
+    assert!(matches!(answer, Some(Answer::Published { matched: false, .. })));
+    assert!(rig.delivered.is_empty());
 }

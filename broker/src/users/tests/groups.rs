@@ -300,3 +300,165 @@ fn a_member_that_is_full_is_passed_over_before_its_oldest_would_go() {
     assert_eq!(rig.publishes(slow).len(), 150);
     assert_eq!(rig.metrics.over_quota.get(), 0);
 }
+
+#[test]
+fn a_member_whose_log_is_full_in_bytes_is_passed_over_too_also_while_it_is_away() {
+    let mut rig = Rig::with_topics();
+    rig.users.common.config = Arc::new(UsersConfig {
+        session_log_bytes: 64 * 1024,
+        ..UsersConfig::default()
+    });
+    let alice = user("alice");
+    let slow = member(&mut rig, &alice, "slow", GROUP, 1);
+    let quick = member(&mut rig, &alice, "quick", GROUP, 1);
+    let publisher = rig.connect(&alice, clean(V3, "pub"));
+    let large = "x".repeat(1_000);
+    let mut done = 0;
+    for n in 1..=300 {
+        rig.packet(publisher, publish(TOPIC, &large, 1, n));
+        done += ack_all(&mut rig, quick).len();
+    }
+    let held = rig.publishes(slow).len();
+    assert!((40..64).contains(&held), "{held} of some sixty that fit");
+    assert_eq!(done + held, 300);
+    rig.vanish(slow);
+    rig.vanish(quick);
+    for n in 301..=340 {
+        rig.packet(publisher, publish(TOPIC, &large, 1, n));
+    }
+    assert_eq!(pubacks(&mut rig, publisher).len(), 340);
+    rig.pass(10_000);
+    assert_eq!(rig.metrics.over_quota.get(), 0);
+    let quick = rig.connect(&alice, persistent(V5, "quick"));
+    assert_eq!(ack_all(&mut rig, quick).len(), 40);
+}
+
+#[test]
+fn when_all_members_are_full_the_first_one_takes_it() {
+    let mut rig = Rig::with_topics();
+    rig.users.common.config = Arc::new(UsersConfig {
+        session_log_entries: 32,
+        ..UsersConfig::default()
+    });
+    let alice = user("alice");
+    for name in ["a", "b"] {
+        let conn = member(&mut rig, &alice, name, GROUP, 1);
+        rig.vanish(conn);
+    }
+    let publisher = rig.connect(&alice, clean(V3, "pub"));
+    for n in 1..=3_000 {
+        rig.packet(publisher, publish(TOPIC, &n.to_string(), 1, n));
+    }
+    assert_eq!(pubacks(&mut rig, publisher).len(), 3_000);
+    assert!(rig.metrics.over_quota.get() > 500);
+}
+
+#[test]
+fn a_member_in_memory_only_that_leaves_one_open_and_acknowledges_the_others_is_not_closed() {
+    let mut rig = Rig::with_topics();
+    let alice = user("alice");
+    let conn = rig.connect(&alice, clean(V5, "m"));
+    rig.out(conn);
+    assert_eq!(rig.subscribe(conn, GROUP, 1), [1]);
+    let publisher = rig.connect(&alice, clean(V3, "pub"));
+    let mut open = None;
+    let large = "x".repeat(4_000);
+    for n in 1..=3_000u16 {
+        rig.packet(publisher, publish(TOPIC, &large, 1, n));
+        for one in rig.publishes(conn) {
+            if open.is_none() {
+                open = Some(one.packet_id);
+            } else {
+                rig.packet(conn, Incoming::Puback(one.packet_id, 0));
+            }
+        }
+    }
+    assert!(!rig.is_closed(conn));
+    // What it keeps of them would be 12 MB.
+    let session = rig.users.homes.values().flat_map(|home| &home.sessions);
+    let kept: usize = session.map(|session| session.log.kept().1).sum();
+    assert!(kept < 512 * 1024, "{kept}");
+    // It goes, and what it did not acknowledge is another one's.
+    let other = member(&mut rig, &alice, "other", GROUP, 1);
+    rig.vanish(conn);
+    assert_eq!(rig.publishes(other).len(), 1);
+}
+
+#[test]
+fn a_member_in_memory_only_that_takes_too_little_is_passed_over_before_it_would_be_closed() {
+    let mut rig = Rig::with_topics();
+    let alice = user("alice");
+    let slow = rig.connect(&alice, clean(V5, "slow"));
+    rig.out(slow);
+    assert_eq!(rig.subscribe(slow, GROUP, 1), [1]);
+    let quick = member(&mut rig, &alice, "quick", GROUP, 1);
+    let publisher = rig.connect(&alice, clean(V3, "pub"));
+    let mut done = 0;
+    for n in 1..=3_000 {
+        rig.packet(publisher, publish(TOPIC, &n.to_string(), 1, n));
+        done += ack_all(&mut rig, quick).len();
+    }
+    assert!(!rig.is_closed(slow));
+    assert!((3_000 - 1_000..2_500).contains(&done), "{done}");
+    rig.vanish(slow);
+    assert_eq!(done + ack_all(&mut rig, quick).len(), 3_000);
+}
+
+#[test]
+fn what_waits_for_a_member_whose_right_ends_is_given_to_one_that_has_it_and_ends_when_nobody_has() {
+    let mut rig = Rig::with_topics();
+    rig.users.new_rules(rule("iot/#"));
+    let (alice, bob) = (user("alice"), user("bob"));
+    let member_of_bob = member(&mut rig, &bob, "b", GROUP, 2);
+    let publisher = rig.connect(&alice, clean(V3, "pub"));
+    // Sent and not acknowledged, then one that was not sent, of each QoS.
+    for (n, qos) in [(1, 1), (2, 2)] {
+        rig.packet(publisher, publish(TOPIC, &n.to_string(), qos, n));
+    }
+    assert_eq!(rig.publishes(member_of_bob).len(), 2);
+    rig.vanish(member_of_bob);
+    for (n, qos) in [(3, 1), (4, 2)] {
+        rig.packet(publisher, publish(TOPIC, &n.to_string(), qos, n));
+    }
+    rig.users.new_rules(rule("iot/%u/#"));
+    let member_of_alice = member(&mut rig, &alice, "a", GROUP, 2);
+    let again = rig.connect(&bob, persistent(V5, "b"));
+    assert!(rig.publishes(again).is_empty(), "SCOPE");
+    let mut got = texts(&rig.publishes(member_of_alice));
+    got.sort();
+    assert_eq!(got, ["1", "3", "4"], "2 may have been the other one's");
+    // Nobody is left that may have it: it ends, counted, and goes round in no circle.
+    rig.vanish(member_of_alice);
+    rig.vanish(again);
+    rig.packet(publisher, publish(TOPIC, "5", 1, 5));
+    rig.packet(publisher, publish(TOPIC, "6", 1, 6));
+    rig.users.new_rules(rule("none/#"));
+    let ended = rig.metrics.shared_ended.get();
+    for (who, name) in [(&alice, "a"), (&bob, "b"), (&alice, "a"), (&bob, "b")] {
+        let conn = rig.connect(who, persistent(V5, name));
+        assert!(rig.publishes(conn).is_empty());
+    }
+    assert!(rig.metrics.shared_ended.get() >= ended + 2);
+    rig.pass(60_000);
+    let sessions = rig.users.homes.values().flat_map(|home| &home.sessions);
+    let owed = sessions.map(|session| session.log.confirmed() - session.feed.cursor.acked());
+    assert_eq!(owed.sum::<u64>(), 0);
+}
+
+#[test]
+fn that_a_client_is_there_is_told_again_when_the_group_could_not_take_it_in() {
+    let mut rig = Rig::with_topics();
+    let alice = user("alice");
+    let first = member(&mut rig, &alice, "a", GROUP, 1);
+    let second = member(&mut rig, &alice, "b", GROUP, 1);
+    rig.vanish(second);
+    rig.topics_refuse = true;
+    let second = rig.connect(&alice, persistent(V5, "b"));
+    rig.topics_refuse = false;
+    rig.pass(1_000);
+    let publisher = rig.connect(&alice, clean(V3, "pub"));
+    for n in 1..=4 {
+        rig.packet(publisher, publish(TOPIC, &n.to_string(), 1, n));
+    }
+    assert_eq!((rig.publishes(first).len(), rig.publishes(second).len()), (2, 2));
+}

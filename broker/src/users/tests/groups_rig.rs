@@ -2,6 +2,7 @@
 
 use godwit_cluster::{Flow, Loading, Reply, RoleId};
 use godwit_store::{Completion, Store as _};
+use godwit_wire::code::Refusal;
 use godwit_wire::command::{Answer, Command, TopicCommand};
 use godwit_wire::ids::Key;
 
@@ -69,6 +70,10 @@ impl Rig {
     }
 
     pub(super) fn topics_command(&mut self, key: &Key, command: TopicCommand, reply: Reply) {
+        if self.topics_refuse {
+            self.answer(reply, Refusal::unavailable().into());
+            return;
+        }
         let Some(topics) = self.topics.as_deref_mut() else {
             return;
         };

@@ -101,6 +101,8 @@ pub(super) struct Rig {
     pub(super) deaf: bool,
     /// Real homes of topics in place of the naive ones.
     pub(super) topics: Option<Box<Topics>>,
+    /// They refuse everything as unavailable.
+    pub(super) topics_refuse: bool,
     pub(super) refuse_sends: Option<godwit_wire::code::Refusal>,
     next_conn: u32,
     view: u64,
@@ -134,6 +136,7 @@ impl Rig {
             accounts_fail: false,
             deaf: false,
             topics: None,
+            topics_refuse: false,
             refuse_sends: None,
             next_conn: 0,
             view,
