@@ -4,6 +4,8 @@
 //! message or a user is: tables are declared by the crate that owns them.
 
 pub mod coordination;
+#[cfg(feature = "cql")]
+pub mod cql;
 pub mod embedded;
 mod store;
 #[cfg(feature = "testsuite")]

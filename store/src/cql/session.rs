@@ -1,0 +1,369 @@
+//! How the engine talks to the cluster: options, the driver's session, consistencies, time-outs, what the driver may repeat by itself.
+//! Not here: statements and what they are for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use scylla::client::execution_profile::{ExecutionProfile, ExecutionProfileHandle};
+use scylla::client::session::Session;
+use scylla::client::session_builder::SessionBuilder;
+use scylla::errors::ExecutionError;
+use scylla::policies::load_balancing::DefaultPolicy;
+use scylla::policies::retry::{DefaultRetryPolicy, FallthroughRetryPolicy};
+use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
+use scylla::response::query_result::{QueryResult, QueryRowsResult};
+use scylla::serialize::SerializationError;
+use scylla::serialize::value::SerializeValue;
+use scylla::serialize::writers::{CellWriter, WrittenCellProof};
+use scylla::statement::batch::{Batch, BatchType};
+use scylla::statement::prepared::PreparedStatement;
+use scylla::statement::{Consistency, SerialConsistency};
+use uuid::Uuid;
+
+use crate::StoreError;
+
+/// How long one attempt of a write may take before it is repeated: a little more than the server's own 2 s.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a read may take with the driver's own repeats.
+const READ_TIMEOUT: Duration = Duration::from_secs(6);
+/// How long an attempt of a lightweight transaction may take.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(4);
+/// A read that has no answer by then is asked of another replica as well, once.
+const SPECULATE_AFTER: Duration = Duration::from_millis(100);
+/// How long a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// An idle connection is asked for life this often, and given up when it does not answer for as long again: a host that vanished
+/// without a word costs its statements' time-outs for no longer.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// How many copies there are, where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Replication {
+    /// So many, anywhere. For one data centre, and for tests.
+    Simple(u8),
+    /// So many in each of these data centres.
+    Datacenters(Vec<(String, u8)>),
+}
+
+/// Where the cluster is and how it is used. All nodes of one Godwit cluster must agree on everything but `nodes` and `threads`; what
+/// they must agree on is checked at the start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Contact points, `host` or `host:port` (9042).
+    pub nodes: Vec<String>,
+    /// The keyspace of the data; rows of lightweight transactions are in the keyspace of this name with `_own` behind it. Lower-case
+    /// letters, digits and `_`, at most 40.
+    pub keyspace: String,
+    /// All nodes of Godwit are in this one data centre of the store, and read and write at LOCAL_QUORUM and LOCAL_SERIAL there; without
+    /// it, at QUORUM and SERIAL over all.
+    pub datacenter: Option<String>,
+    /// Of both keyspaces, when the schema is made.
+    pub replication: Replication,
+    /// User and password, where the cluster asks for them.
+    pub credentials: Option<(String, String)>,
+    /// Threads of the engine, at least 1. One serves some 30,000 statements a second.
+    pub threads: usize,
+}
+
+impl Options {
+    /// Of these contact points, with the keyspace `godwit` and three copies anywhere.
+    pub fn new(nodes: Vec<String>) -> Self {
+        Self {
+            nodes,
+            keyspace: "godwit".into(),
+            datacenter: None,
+            replication: Replication::Simple(3),
+            credentials: None,
+            threads: 1,
+        }
+    }
+
+    /// The keyspace of what lightweight transactions touch.
+    pub fn own_keyspace(&self) -> String {
+        format!("{}_own", self.keyspace)
+    }
+
+    /// For writes and reads.
+    pub(super) fn consistency(&self) -> Consistency {
+        match self.datacenter {
+            Some(_) => Consistency::LocalQuorum,
+            None => Consistency::Quorum,
+        }
+    }
+
+    fn serial(&self) -> SerialConsistency {
+        match self.datacenter {
+            Some(_) => SerialConsistency::LocalSerial,
+            None => SerialConsistency::Serial,
+        }
+    }
+
+    /// What all nodes must agree on, as it is kept in `meta`.
+    pub(super) fn consistency_level(&self) -> String {
+        match &self.datacenter {
+            Some(name) => format!("local {name}"),
+            None => "all".into(),
+        }
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let name = &self.keyspace;
+        if name.is_empty()
+            || name.len() > 40
+            || !name.chars().all(plain)
+            || !name.starts_with(char::is_alphabetic)
+        {
+            return Err(StoreError::Refused(format!(
+                "{name:?} is no name of a keyspace: 1 to 40 of a to z, 0 to 9 and _, beginning with a letter"
+            )));
+        }
+        if self.nodes.is_empty() {
+            return Err(StoreError::Refused("no node of the store is named".into()));
+        }
+        Ok(())
+    }
+}
+
+/// A bound value.
+#[derive(Clone, Debug)]
+pub(super) enum Bind {
+    Blob(Bytes),
+    Big(i64),
+    Int(i32),
+    Id(Uuid),
+    Yes(bool),
+    Text(String),
+}
+
+impl SerializeValue for Bind {
+    fn serialize<'b>(
+        &self,
+        typ: &scylla::frame::response::result::ColumnType<'_>,
+        writer: CellWriter<'b>,
+    ) -> Result<WrittenCellProof<'b>, SerializationError> {
+        match self {
+            Self::Blob(v) => v.serialize(typ, writer),
+            Self::Big(v) => v.serialize(typ, writer),
+            Self::Int(v) => v.serialize(typ, writer),
+            Self::Id(v) => v.serialize(typ, writer),
+            Self::Yes(v) => v.serialize(typ, writer),
+            Self::Text(v) => v.serialize(typ, writer),
+        }
+    }
+}
+
+impl From<&Bytes> for Bind {
+    fn from(v: &Bytes) -> Self {
+        Self::Blob(v.clone())
+    }
+}
+impl From<Bytes> for Bind {
+    fn from(v: Bytes) -> Self {
+        Self::Blob(v)
+    }
+}
+impl From<i64> for Bind {
+    fn from(v: i64) -> Self {
+        Self::Big(v)
+    }
+}
+/// Views and positions; the largest says "ended".
+impl From<u64> for Bind {
+    fn from(v: u64) -> Self {
+        Self::Big(i64::try_from(v).unwrap_or(i64::MAX))
+    }
+}
+impl From<Uuid> for Bind {
+    fn from(v: Uuid) -> Self {
+        Self::Id(v)
+    }
+}
+impl From<i32> for Bind {
+    fn from(v: i32) -> Self {
+        Self::Int(v)
+    }
+}
+impl From<bool> for Bind {
+    fn from(v: bool) -> Self {
+        Self::Yes(v)
+    }
+}
+impl From<&str> for Bind {
+    fn from(v: &str) -> Self {
+        Self::Text(v.into())
+    }
+}
+
+/// A number as it stands in a row.
+pub(super) fn number(stored: Option<i64>) -> u64 {
+    match stored {
+        Some(i64::MAX) => u64::MAX,
+        Some(n) => u64::try_from(n).unwrap_or(0),
+        None => 0,
+    }
+}
+
+/// A statement with its values.
+#[derive(Clone, Debug)]
+pub(super) struct Bound {
+    pub(super) statement: PreparedStatement,
+    pub(super) values: Vec<Bind>,
+}
+
+/// The driver's session and the three ways in which statements go out.
+pub(super) struct Link {
+    session: Session,
+    writes: ExecutionProfileHandle,
+    reads: ExecutionProfileHandle,
+    serial_reads: ExecutionProfileHandle,
+    claims: ExecutionProfileHandle,
+}
+
+/// What kind of statement is prepared: this decides consistency, time-out, and that nothing but reads is repeated by the driver.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    Write,
+    Read,
+    /// Finishes what lightweight transactions have begun.
+    SerialRead,
+    /// A lightweight transaction.
+    Claim,
+}
+
+impl Link {
+    /// Connects; fails if no node answers.
+    pub(super) async fn open(options: &Options) -> Result<Self, StoreError> {
+        options.check()?;
+        let mut balance = DefaultPolicy::builder().token_aware(true);
+        if let Some(name) = &options.datacenter {
+            balance = balance.prefer_datacenter(name.clone()).permit_dc_failover(false);
+        }
+        let base = ExecutionProfile::builder()
+            .load_balancing_policy(balance.build())
+            .consistency(options.consistency())
+            .serial_consistency(Some(options.serial()))
+            .retry_policy(Arc::new(FallthroughRetryPolicy::new()))
+            .speculative_execution_policy(None);
+        let writes = base
+            .clone()
+            .request_timeout(Some(WRITE_TIMEOUT))
+            .build()
+            .into_handle();
+        let claims = base
+            .clone()
+            .request_timeout(Some(CLAIM_TIMEOUT))
+            .build()
+            .into_handle();
+        let speculative = SimpleSpeculativeExecutionPolicy {
+            max_retry_count: 1,
+            retry_interval: SPECULATE_AFTER,
+        };
+        let reads = base
+            .clone()
+            .request_timeout(Some(READ_TIMEOUT))
+            .retry_policy(Arc::new(DefaultRetryPolicy::new()))
+            .speculative_execution_policy(Some(Arc::new(speculative)));
+        let serial = match options.serial() {
+            SerialConsistency::LocalSerial => Consistency::LocalSerial,
+            SerialConsistency::Serial => Consistency::Serial,
+        };
+        let serial_reads = base.consistency(serial).request_timeout(Some(CLAIM_TIMEOUT));
+        let mut builder = SessionBuilder::new()
+            .known_nodes(&options.nodes)
+            .default_execution_profile_handle(writes.clone())
+            .connection_timeout(CONNECT_TIMEOUT)
+            .keepalive_interval(KEEPALIVE)
+            .keepalive_timeout(KEEPALIVE)
+            // Statements name their keyspaces; nothing else of the schema is looked at.
+            .fetch_full_schema_metadata(false)
+            .tcp_nodelay(true);
+        if let Some((user, password)) = &options.credentials {
+            builder = builder.user(user, password);
+        }
+        let session = builder
+            .build()
+            .await
+            .map_err(|e| StoreError::Unavailable(format!("no node of the store answers: {e}")))?;
+        Ok(Self {
+            session,
+            writes,
+            reads: reads.build().into_handle(),
+            serial_reads: serial_reads.build().into_handle(),
+            claims,
+        })
+    }
+
+    /// Prepares a statement for a use.
+    pub(super) async fn prepare(&self, cql: &str, usage: Use) -> Result<PreparedStatement, StoreError> {
+        let mut prepared = self.session.prepare(cql).await.map_err(|e| {
+            StoreError::Refused(format!(
+                "the store does not take a statement (is its schema made?): {e}; it is: {cql}"
+            ))
+        })?;
+        let profile = match usage {
+            Use::Write => &self.writes,
+            Use::Read => &self.reads,
+            Use::SerialRead => &self.serial_reads,
+            Use::Claim => &self.claims,
+        };
+        prepared.set_execution_profile_handle(Some(profile.clone()));
+        prepared.set_is_idempotent(usage == Use::Read);
+        Ok(prepared)
+    }
+
+    /// Runs one statement once.
+    pub(super) async fn run(
+        &self,
+        statement: &PreparedStatement,
+        values: &[Bind],
+    ) -> Result<QueryResult, ExecutionError> {
+        self.session.execute_unpaged(statement, values).await
+    }
+
+    /// Runs statements on one partition as one mutation, once.
+    pub(super) async fn together(&self, statements: &[Bound]) -> Result<(), ExecutionError> {
+        if let [one] = statements {
+            return self.run(&one.statement, &one.values).await.map(drop);
+        }
+        let mut batch = Batch::new(BatchType::Unlogged);
+        batch.set_execution_profile_handle(Some(self.writes.clone()));
+        let mut values: Vec<&[Bind]> = Vec::with_capacity(statements.len());
+        for bound in statements {
+            batch.append_statement(bound.statement.clone());
+            values.push(&bound.values);
+        }
+        self.session.batch(&batch, values).await.map(drop)
+    }
+
+    /// The rows that a statement finds.
+    pub(super) async fn rows(
+        &self,
+        statement: &PreparedStatement,
+        values: &[Bind],
+    ) -> Result<QueryRowsResult, StoreError> {
+        let result = self.run(statement, values).await.map_err(|e| unavailable(&e))?;
+        result.into_rows_result().map_err(|e| unavailable(&e))
+    }
+
+    /// A change of the schema, or a question about it; agreed on by all nodes that are up when it returns.
+    pub(super) async fn define(&self, cql: &str) -> Result<QueryResult, StoreError> {
+        let failed =
+            |e: &dyn std::fmt::Display| StoreError::Unavailable(format!("{e}; the statement was: {cql}"));
+        self.session.query_unpaged(cql, ()).await.map_err(|e| failed(&e))
+    }
+
+    /// Waits until all nodes that are up have one schema.
+    pub(super) async fn agree(&self) -> Result<(), StoreError> {
+        self.session
+            .await_schema_agreement()
+            .await
+            .map(drop)
+            .map_err(|e| unavailable(&e))
+    }
+}
+
+pub(super) fn unavailable(e: &impl std::fmt::Display) -> StoreError {
+    StoreError::Unavailable(e.to_string())
+}

@@ -1,0 +1,368 @@
+//! Writes: what a batch's operations are in statements, and that each statement is repeated until it is stored. Timestamps are given here,
+//! once, in the order of submission. Not here: when a batch is complete (`order`, `confirm`).
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use backon::{ExponentialBuilder, Retryable};
+use bytes::Bytes;
+use futures::future::join_all;
+use scylla::errors::ExecutionError;
+
+use super::confirm::Done;
+use super::core::{Core, Gone};
+use super::fence;
+use super::names;
+use super::session::{Bind, Bound};
+use crate::StoreError;
+use crate::store::{Outcome, Submission};
+use crate::types::{Batch, Head, Kind, LogId, Op, Scope, Table, View};
+
+/// Pauses before a failed write is repeated: doubled from the first to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_secs(2);
+/// Bytes of one mutation: a quarter of what Cassandra takes with its default segments. A batch with more for one partition lands
+/// in as many parts.
+const MAX_MUTATION: usize = 4 << 20;
+
+/// One thing to be stored: statements on one partition, or a fact.
+pub(super) enum Work {
+    Rows(Vec<Bound>),
+    Claim { table: Table, key: Bytes, value: Bytes },
+}
+
+/// The growing pauses of everything that is repeated.
+pub(super) fn pauses() -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(FIRST_PAUSE)
+        .with_max_delay(LAST_PAUSE)
+        .with_jitter()
+        .without_max_times()
+}
+
+/// How one attempt ended.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// Nobody knows: again.
+    Again(String),
+    /// There is no use.
+    Gone(Gone),
+}
+
+impl From<Gone> for Failed {
+    fn from(gone: Gone) -> Self {
+        Self::Gone(gone)
+    }
+}
+
+impl From<ExecutionError> for Failed {
+    fn from(e: ExecutionError) -> Self {
+        Self::Again(e.to_string())
+    }
+}
+
+/// Bytes that a batch costs while it is under way, about.
+fn cost(batch: &Batch) -> usize {
+    let of = |op: &Op| match op {
+        Op::Append { row, .. } => row.len(),
+        Op::Head { .. } => 0,
+        Op::Put {
+            partition,
+            name,
+            value,
+            ..
+        } => partition.len() + name.len() + value.as_ref().map_or(0, Bytes::len),
+        Op::Insert {
+            partition,
+            element,
+            value,
+            ..
+        } => partition.len() + element.len() + value.len(),
+        Op::Remove {
+            partition, element, ..
+        } => partition.len() + element.len(),
+        Op::Claim { key, value, .. } => key.len() + value.len(),
+    };
+    64 + batch.ops.iter().map(|op| 128 + of(op)).sum::<usize>()
+}
+
+impl Core {
+    pub(super) fn submit(self: &Arc<Self>, batch: Batch) -> Submission {
+        let (statements, bytes) = (batch.ops.len().max(1), cost(&batch));
+        if !self.room.take(statements, bytes) {
+            return Submission::Busy(batch);
+        }
+        let begun = Instant::now();
+        let id = self
+            .order
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .taken(&batch);
+        let works = self.encode(&batch);
+        let heads = batch.ops.iter().filter_map(|op| match op {
+            Op::Head { log, head } if head.floor >= fence::BUCKET => Some((*log, *head)),
+            _ => None,
+        });
+        let done = Done {
+            port: batch.port,
+            ticket: batch.ticket,
+            scope: batch.scope,
+            outcome: Outcome::Stored,
+            begun,
+            statements,
+            bytes,
+            heads: heads.collect(),
+        };
+        self.handle.spawn(self.clone().write(id, works, done));
+        Submission::Taken
+    }
+
+    async fn write(self: Arc<Self>, id: u64, works: Result<Vec<Work>, StoreError>, mut done: Done) {
+        let outcomes = match works {
+            Ok(works) => join_all(works.iter().map(|work| self.store(done.scope, work))).await,
+            Err(e) => {
+                tracing::error!(error = %e, "a batch cannot be written");
+                vec![Ok(Outcome::Unknown)]
+            }
+        };
+        for outcome in outcomes {
+            match outcome {
+                Ok(Outcome::Stored) => {}
+                Ok(other) => done.outcome = other,
+                Err(Gone::Lost) => done.outcome = Outcome::Lost,
+                Err(Gone::Ended) => done.outcome = Outcome::Unknown,
+            }
+        }
+        let free = self
+            .order
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .written(id, done);
+        self.confirms.batches(free);
+    }
+
+    async fn store(&self, scope: Scope, work: &Work) -> Result<Outcome, Gone> {
+        match work {
+            Work::Rows(statements) => self.stored(scope, statements).await.map(|()| Outcome::Stored),
+            Work::Claim { table, key, value } => self.claim(scope, *table, key, value).await,
+        }
+    }
+
+    /// Writes statements of one partition, again and again until they are stored.
+    pub(super) async fn stored(&self, scope: Scope, statements: &[Bound]) -> Result<(), Gone> {
+        let attempt = || async {
+            self.still(scope)?;
+            // Never closed.
+            let _permit = self.wire.acquire().await;
+            Ok(self.link.together(statements).await?)
+        };
+        self.until(attempt).await
+    }
+
+    /// Repeats an attempt with growing pauses until it ends one way or the other.
+    pub(super) async fn until<T, F>(&self, attempt: impl FnMut() -> F) -> Result<T, Gone>
+    where
+        F: Future<Output = Result<T, Failed>>,
+    {
+        let mut repeating = None;
+        let ended = attempt
+            .retry(pauses())
+            .when(|e| matches!(e, Failed::Again(_)))
+            .notify(|e, pause| {
+                let Failed::Again(error) = e else { return };
+                if repeating.is_none() {
+                    tracing::warn!(error, again_in = ?pause, "a write was not stored; it is repeated until it is");
+                    repeating = Some(self.trouble.repeats());
+                }
+            })
+            .await;
+        match ended {
+            Ok(value) => {
+                self.trouble.stored();
+                Ok(value)
+            }
+            Err(Failed::Gone(gone)) => Err(gone),
+            // `Again` is repeated without end.
+            Err(Failed::Again(_)) => Err(Gone::Ended),
+        }
+    }
+
+    /// The statements of a batch, those of one partition of small rows or of a set together.
+    fn encode(&self, batch: &Batch) -> Result<Vec<Work>, StoreError> {
+        let mut works: Vec<Work> = Vec::with_capacity(batch.ops.len());
+        // Where the statements of a partition are gathered, with their bytes.
+        let mut open: Vec<((u16, View, &Bytes), usize, usize)> = Vec::new();
+        for op in &batch.ops {
+            let (key, statements) = match op {
+                Op::Append { log, view, seq, row } => {
+                    works.push(Work::Rows(vec![self.append(*log, *view, *seq, row)?]));
+                    continue;
+                }
+                Op::Head { log, head } => {
+                    let statements = self.head(*log, batch.scope.view, *head)?;
+                    if !statements.is_empty() {
+                        works.push(Work::Rows(statements));
+                    }
+                    continue;
+                }
+                Op::Claim { table, key, value } => {
+                    let (table, key, value) = (*table, key.clone(), value.clone());
+                    works.push(Work::Claim { table, key, value });
+                    continue;
+                }
+                Op::Put {
+                    table,
+                    partition,
+                    name,
+                    view,
+                    value,
+                } => {
+                    let statements = self.put(*table, partition, name, *view, value.as_ref())?;
+                    if table.kind == Kind::Single {
+                        works.push(Work::Rows(statements));
+                        continue;
+                    }
+                    let view = if table.kind == Kind::Owned { *view } else { 0 };
+                    ((table.id, view, partition), statements)
+                }
+                Op::Insert {
+                    table,
+                    partition,
+                    element,
+                    value,
+                } => {
+                    let set = self.tables.set(*table)?;
+                    let values = vec![
+                        partition.into(),
+                        names::key(element).into(),
+                        batch.scope.view.into(),
+                        names::value(element, Some(value)).into(),
+                        self.clock.next().into(),
+                    ];
+                    let statement = set.insert.clone();
+                    ((table.id, 0, partition), vec![Bound { statement, values }])
+                }
+                Op::Remove {
+                    table,
+                    partition,
+                    element,
+                } => {
+                    let set = self.tables.set(*table)?;
+                    let key = names::key(element).into();
+                    let values = vec![
+                        self.clock.next().into(),
+                        partition.into(),
+                        key,
+                        batch.scope.view.into(),
+                    ];
+                    let statement = set.remove.clone();
+                    ((table.id, 0, partition), vec![Bound { statement, values }])
+                }
+            };
+            let bytes: usize = statements.iter().map(weight).sum();
+            match open.iter_mut().rev().find(|(k, ..)| *k == key) {
+                Some((_, at, used)) if *used + bytes <= MAX_MUTATION => {
+                    *used += bytes;
+                    if let Work::Rows(gathered) = &mut works[*at] {
+                        gathered.extend(statements);
+                    }
+                }
+                _ => {
+                    open.push((key, works.len(), bytes));
+                    works.push(Work::Rows(statements));
+                }
+            }
+        }
+        Ok(works)
+    }
+
+    pub(super) fn append(&self, log: LogId, view: View, seq: u64, row: &Bytes) -> Result<Bound, StoreError> {
+        let values = vec![
+            log.id.into(),
+            fence::bucket(seq).into(),
+            seq.into(),
+            view.into(),
+            row.into(),
+            self.clock.next().into(),
+        ];
+        let statement = self.tables.log(log.table)?.append.clone();
+        Ok(Bound { statement, values })
+    }
+
+    /// The maximum counts also within one owner's row, whatever comes late: so the timestamp of a number is the number.
+    pub(super) fn head(&self, log: LogId, view: View, head: Head) -> Result<Vec<Bound>, StoreError> {
+        let s = self.tables.log(log.table)?;
+        let mut all = Vec::new();
+        let mut push = |statement: &_, timestamp: Bind, number: u64| {
+            all.push(Bound {
+                statement: Clone::clone(statement),
+                values: vec![timestamp, number.into(), log.id.into(), view.into()],
+            });
+        };
+        if head.confirmed > 0 {
+            push(&s.confirmed, head.confirmed.into(), head.confirmed);
+        }
+        match head.floor {
+            0 => {}
+            // ScyllaDB takes no timestamps of the far future; now is larger than any position.
+            u64::MAX => push(&s.ended, self.clock.next().into(), u64::MAX),
+            floor => push(&s.floor, floor.into(), floor),
+        }
+        Ok(all)
+    }
+
+    fn put(
+        &self,
+        table: Table,
+        partition: &Bytes,
+        name: &Bytes,
+        view: View,
+        value: Option<&Bytes>,
+    ) -> Result<Vec<Bound>, StoreError> {
+        let (key, stored) = (names::key(name), names::value(name, value));
+        if table.kind == Kind::Owned {
+            let owned = self.tables.owned(table)?;
+            let statement = if value.is_some() { &owned.put } else { &owned.end }.clone();
+            let values = vec![
+                partition.into(),
+                view.into(),
+                key.into(),
+                stored.into(),
+                self.clock.next().into(),
+            ];
+            return Ok(vec![Bound { statement, values }]);
+        }
+        let rows = self.tables.rows(table)?;
+        let statement = if value.is_some() { &rows.put } else { &rows.end }.clone();
+        let mut all = Vec::new();
+        if value.is_none() {
+            // An end goes after a while; what it ended must not come back then.
+            let values = vec![
+                self.clock.next().into(),
+                partition.into(),
+                key.clone().into(),
+                view.into(),
+            ];
+            let statement = rows.forget.clone();
+            all.push(Bound { statement, values });
+        }
+        let values = vec![
+            partition.into(),
+            key.into(),
+            view.into(),
+            stored.into(),
+            self.clock.next().into(),
+        ];
+        all.push(Bound { statement, values });
+        Ok(all)
+    }
+}
+
+/// Bytes of a statement, about.
+pub(super) fn weight(bound: &Bound) -> usize {
+    let of = |bind: &Bind| match bind {
+        Bind::Blob(b) => b.len(),
+        _ => 16,
+    };
+    64 + bound.values.iter().map(of).sum::<usize>()
+}

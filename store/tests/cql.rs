@@ -1,0 +1,338 @@
+//! The CQL engine on a real Cassandra: the conformance suite, and what it promises beyond it: owners that follow each other, ends, buckets,
+//! coordination rows. What happens when the server stops or dies is in `cql_faults.rs`.
+
+#[path = "cql_common/apart.rs"]
+mod apart;
+mod cql_common;
+
+use std::sync::Arc;
+
+use apart::Apart;
+use cql_common::{LostBelow, TABLES, always, bytes, engine, fresh, options, options_of, store, wait};
+use godwit_store::blocking::Client;
+use godwit_store::coordination::{Changed, Coordination, StartRow, StoredView};
+use godwit_store::cql::fence::{BUCKET, LONG_FENCE};
+use godwit_store::cql::{Cql, schema};
+use godwit_store::testsuite::{log, rows, tables};
+use godwit_store::{Head, Op, Outcome, Read, ReadAnswer, Scope, Store, StoreError};
+use uuid::Uuid;
+
+fn make() -> (Arc<dyn Store>, ()) {
+    (Arc::new(Apart::new(store())), ())
+}
+
+godwit_store::conformance!(cql, super::make);
+
+fn scope(view: u64) -> Scope {
+    Scope { shard: 7, view }
+}
+
+fn append(n: u128, view: u64, seq: u64, row: &str) -> Op {
+    let (log, row) = (log(n), bytes(row));
+    Op::Append { log, view, seq, row }
+}
+
+fn head(n: u128, confirmed: u64, floor: u64) -> Op {
+    let (log, head) = (log(n), Head { confirmed, floor });
+    Op::Head { log, head }
+}
+
+fn under(store: &Arc<Cql>, view: u64) -> Client {
+    Client::new(store.clone(), view as u16).under(scope(view))
+}
+
+fn take_up(client: &Client, n: u128, view: u64) -> (Head, Vec<String>) {
+    let (log, scope) = (log(n), scope(view));
+    match client.read(Read::TakeUp { log, scope }).expect("taken up") {
+        ReadAnswer::TakeUp { head, rows } => (head, rows.iter().map(|r| text(&r.row)).collect()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn contents(store: &Arc<Cql>, n: u128) -> Vec<String> {
+    rows(&**store, n, 0)
+        .expect("read")
+        .iter()
+        .map(|r| text(&r.row))
+        .collect()
+}
+
+#[test]
+fn a_replaced_owner_is_told_so_and_what_it_still_writes_is_void() {
+    let (n, lost) = (fresh(), Arc::new(LostBelow::default()));
+    let (a, b) = (engine(lost.clone()), engine(always()));
+    let former = under(&a, 1);
+    take_up(&former, n, 1);
+    let two = vec![append(n, 1, 1, "one"), append(n, 1, 2, "two")];
+    assert_eq!(former.write(two).expect("answered"), Outcome::Stored);
+    // A write of the first owner that nobody has confirmed is on its way while the second one takes over.
+    assert_eq!(
+        under(&b, 2)
+            .write(vec![append(n, 1, 4, "never confirmed")])
+            .expect("answered"),
+        Outcome::Stored
+    );
+    let owner = under(&b, 2);
+    assert_eq!(take_up(&owner, n, 2).1, ["one", "two"]);
+    lost.set(2);
+    assert_eq!(
+        former.write(vec![append(n, 1, 3, "late")]).expect("answered"),
+        Outcome::Lost
+    );
+    assert_eq!(
+        former.write(vec![]).expect("answered"),
+        Outcome::Lost,
+        "an empty batch asks only that"
+    );
+    let asked = Read::TakeUp {
+        log: log(n),
+        scope: scope(1),
+    };
+    assert!(matches!(former.read(asked), Err(StoreError::Lost)));
+    // The same from an engine that does not know yet: it lands, and is never read.
+    assert_eq!(
+        under(&b, 1)
+            .write(vec![append(n, 1, 3, "late")])
+            .expect("answered"),
+        Outcome::Stored
+    );
+    assert_eq!(contents(&b, n), ["one", "two"]);
+    assert_eq!(
+        owner.write(vec![append(n, 2, 3, "three")]).expect("answered"),
+        Outcome::Stored
+    );
+    assert_eq!(contents(&a, n), ["one", "two", "three"]);
+    let third = under(&b, 3);
+    assert_eq!(take_up(&third, n, 3).1, ["one", "two", "three"]);
+    assert_eq!(take_up(&third, n, 3).1, ["one", "two", "three"], "and once more");
+    let asked = Read::TakeUp {
+        log: log(n),
+        scope: scope(2),
+    };
+    assert!(
+        matches!(owner.read(asked), Err(StoreError::Lost)),
+        "by the fence alone"
+    );
+}
+
+#[test]
+fn a_log_of_many_owners_keeps_its_rows_when_its_fence_is_cut() {
+    let (n, store) = (fresh(), engine(always()));
+    let owners = LONG_FENCE as u64 + 3;
+    let each = 2 * BUCKET / owners + 1;
+    let mut want = Vec::new();
+    for view in 1..=owners {
+        let client = under(&store, view);
+        let (found, _) = take_up(&client, n, view);
+        assert_eq!(found.confirmed, want.len() as u64);
+        let first = want.len() as u64 + 1;
+        let ops = (first..first + each).map(|seq| append(n, view, seq, &format!("{seq} of {view}")));
+        assert_eq!(client.write(ops.collect()).expect("answered"), Outcome::Stored);
+        want.extend((first..first + each).map(|seq| format!("{seq} of {view}")));
+        let late = append(n, view.saturating_sub(1), want.len() as u64, "late");
+        assert_eq!(
+            client
+                .write(vec![late, head(n, want.len() as u64, 0)])
+                .expect("answered"),
+            Outcome::Stored
+        );
+    }
+    let last = under(&store, owners + 1);
+    assert_eq!(take_up(&last, n, owners + 1).1, Vec::<String>::new());
+    assert_eq!(contents(&store, n), want);
+    // The fence is cut behind the answer; whoever reads in between reads the same.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!(contents(&store, n), want);
+    assert_eq!(
+        take_up(&under(&store, owners + 2), n, owners + 2).0.confirmed,
+        want.len() as u64
+    );
+    assert_eq!(contents(&store, n), want);
+}
+
+#[test]
+fn buckets_below_the_floor_are_deleted_and_a_log_that_ended_is_empty() {
+    let (n, store) = (fresh(), engine(always()));
+    let client = under(&store, 1);
+    take_up(&client, n, 1);
+    let last = 2 * BUCKET + 5;
+    for first in (1..=last).step_by(500) {
+        let ops = (first..(first + 500).min(last + 1)).map(|seq| append(n, 1, seq, "row"));
+        assert_eq!(client.write(ops.collect()).expect("answered"), Outcome::Stored);
+    }
+    assert_eq!(
+        client.write(vec![head(n, last, BUCKET + 3)]).expect("answered"),
+        Outcome::Stored
+    );
+    let count = |bucket: u64| {
+        let session = wait_session();
+        let asked = format!(
+            "SELECT count(*) FROM {}.test_log WHERE id = {} AND bucket = {bucket}",
+            options().keyspace,
+            Uuid::from_u128(n)
+        );
+        let found = wait(session.query_unpaged(asked, ()))
+            .expect("asked")
+            .into_rows_result()
+            .expect("rows");
+        found.single_row::<(i64,)>().expect("a count").0
+    };
+    let begun = std::time::Instant::now();
+    while count(0) > 0 && begun.elapsed() < cql_common::PATIENCE {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert_eq!((count(0), count(1), count(2)), (0, BUCKET as i64, 5));
+    assert_eq!(contents(&store, n).len() as u64, last - BUCKET - 3);
+    assert_eq!(
+        client.write(vec![head(n, last - 2, BUCKET)]).expect("answered"),
+        Outcome::Stored
+    );
+    let (found, _) = take_up(&under(&store, 2), n, 2);
+    assert_eq!(
+        (found.confirmed, found.floor),
+        (last, BUCKET + 3),
+        "heads only grow"
+    );
+    assert_eq!(
+        under(&store, 2)
+            .write(vec![head(n, 0, u64::MAX)])
+            .expect("answered"),
+        Outcome::Stored
+    );
+    assert_eq!(contents(&store, n), Vec::<String>::new());
+    assert_eq!(take_up(&under(&store, 3), n, 3).0.floor, u64::MAX);
+}
+
+fn wait_session() -> &'static scylla::client::session::Session {
+    static RUNTIME: std::sync::OnceLock<(tokio::runtime::Runtime, scylla::client::session::Session)> =
+        std::sync::OnceLock::new();
+    &RUNTIME
+        .get_or_init(|| {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build();
+            let runtime = runtime.expect("a runtime");
+            let session = runtime
+                .block_on(cql_common::cluster().session())
+                .expect("a session");
+            (runtime, session)
+        })
+        .1
+}
+
+#[test]
+fn an_ended_row_and_its_lower_views_leave_one_row_that_says_so() {
+    let store = engine(always());
+    let partition = bytes(&fresh().to_string());
+    let put = |view, value: Option<&str>| Op::Put {
+        table: tables::ROWS,
+        partition: partition.clone(),
+        name: bytes("n"),
+        view,
+        value: value.map(bytes),
+    };
+    for (view, value) in [(1, Some("a")), (2, Some("b")), (3, None)] {
+        assert_eq!(
+            under(&store, view)
+                .write(vec![put(view, value)])
+                .expect("answered"),
+            Outcome::Stored
+        );
+    }
+    let asked = format!(
+        "SELECT owner, value, ttl(value) FROM {}.test_rows WHERE partition = ?",
+        options().keyspace
+    );
+    let found = wait(wait_session().query_unpaged(asked, (partition.to_vec(),))).expect("asked");
+    let found = found.into_rows_result().expect("rows");
+    let (view, value, ttl) = found
+        .single_row::<(i64, Vec<u8>, Option<i32>)>()
+        .expect("one row");
+    assert_eq!((view, value), (3, vec![0]));
+    assert!(ttl.is_some_and(|ttl| ttl > 9 * 86_400), "{ttl:?}");
+}
+
+#[test]
+fn the_view_is_changed_by_who_saw_the_last_one_only() {
+    let options = options_of("view");
+    schema::create(&options, &TABLES).expect("made");
+    schema::create(&options, &TABLES).expect("made again");
+    let store = Cql::open(&options, &TABLES, always()).expect("opened");
+    let rows = store.coordination();
+    let view = |number, body: &str| StoredView {
+        number,
+        nonce: Uuid::new_v4(),
+        body: bytes(body),
+    };
+    assert_eq!(wait(rows.shown_view()).expect("read"), None);
+    assert_eq!(wait(rows.read_view()).expect("read"), None);
+    let (first, second) = (view(1, "a"), view(2, "a b"));
+    assert_eq!(wait(rows.change_view(None, first.clone())), Changed::Applied);
+    assert_eq!(wait(rows.change_view(None, view(1, "b"))), Changed::Not);
+    assert_eq!(
+        wait(rows.change_view(Some(first.nonce), second.clone())),
+        Changed::Applied
+    );
+    assert_eq!(
+        wait(rows.change_view(Some(first.nonce), view(2, "c"))),
+        Changed::Not
+    );
+    assert_eq!(
+        wait(rows.change_view(Some(first.nonce), second.clone())),
+        Changed::Applied,
+        "it was, by its nonce"
+    );
+    assert_eq!(wait(rows.shown_view()).expect("read"), Some((2, second.nonce)));
+    assert_eq!(wait(rows.read_view()).expect("read"), Some(second));
+}
+
+#[test]
+fn starts_write_their_rows_and_the_dead_ones_are_deleted() {
+    let options = options_of("starts");
+    schema::create(&options, &TABLES).expect("made");
+    let store = Cql::open(&options, &TABLES, always()).expect("opened");
+    let rows = store.coordination();
+    let row = |start, beat| StartRow {
+        start: Uuid::from_u128(start),
+        beat,
+        confirmed: beat * 2,
+        stamp: i64::MAX - 5,
+        about: bytes("n1"),
+    };
+    for (start, beat) in [(1, 1), (2, 1), (1, 2)] {
+        wait(rows.write_start(row(start, beat))).expect("written");
+    }
+    assert_eq!(wait(rows.read_starts()).expect("read"), [row(1, 2), row(2, 1)]);
+    wait(rows.delete_start(Uuid::from_u128(1))).expect("deleted");
+    assert_eq!(wait(rows.read_starts()).expect("read"), [row(2, 1)]);
+    let ahead = rows.stamp() + 3_600_000_000;
+    rows.raise_stamps(ahead);
+    wait(rows.write_start(row(2, 9))).expect("written");
+    assert!(rows.stamp() > ahead);
+}
+
+#[test]
+fn a_schema_that_is_missing_or_made_for_another_consistency_is_refused() {
+    let mut options = options_of("check");
+    let opened = Cql::open(&options, &TABLES, always());
+    assert!(matches!(opened.err(), Some(StoreError::Refused(why)) if why.contains("schema")));
+    schema::create(&options, &TABLES).expect("made");
+    schema::check(&options).expect("as made");
+    options.datacenter = Some(godwit_cassandra::DATACENTER.into());
+    let opened = Cql::open(&options, &TABLES, always());
+    assert!(matches!(opened.err(), Some(StoreError::Refused(why)) if why.contains("consistency")));
+    options.keyspace = "no; such".into();
+    assert!(matches!(schema::check(&options), Err(StoreError::Refused(_))));
+}
+
+#[test]
+fn a_backup_is_the_stores_own_business() {
+    let store = engine(always());
+    let folder = tempfile::TempDir::new().expect("folder");
+    assert!(matches!(store.backup(folder.path()), Err(StoreError::Refused(why)) if why.contains("nodetool")));
+}
