@@ -279,7 +279,11 @@ fn a_device_token_keeps_its_scopes_leads_to_its_user_and_ends() {
         [ReadAnswer::Row(Some(alice.to_bytes()))]
     );
 
+    let standing = |credential| C::Standing { credential };
+    let stands = principal(home.account(alice, standing(id)));
+    assert_eq!((stands.credential, stands.scopes), (Some(id), who.scopes));
     home.ask(alice, C::EndDeviceToken { id }).unwrap();
+    assert_eq!(home.refused(alice, standing(id)), Code::Unauthenticated);
     assert_eq!(
         home.refused(alice, C::Authenticate { secret }),
         Code::Unauthenticated
@@ -288,7 +292,16 @@ fn a_device_token_keeps_its_scopes_leads_to_its_user_and_ends() {
     assert_eq!(ended(&home), [id]);
     assert_eq!(home.refused(alice, C::EndDeviceToken { id }), Code::NotFound);
     let (over, token) = device_token(Scopes::default(), now() - 1);
+    let id = token.id;
     home.account(alice, C::CreateDeviceToken(Box::new(token)));
+    // Over by its time, not revoked; so is a certificate, of which no row is kept, and a user who is not there has neither.
+    principal(home.account(alice, standing(id)));
+    let certificate = Uuid::new_v8([1; 16]);
+    principal(home.account(alice, standing(certificate)));
+    let nobody = UserId::fresh();
+    for credential in [id, certificate] {
+        assert_eq!(home.refused(nobody, standing(credential)), Code::Unauthenticated);
+    }
     assert_eq!(
         home.refused(alice, C::Authenticate { secret: over }),
         Code::Unauthenticated

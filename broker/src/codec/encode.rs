@@ -1,5 +1,5 @@
-//! Packets to clients, appended to the bytes that a connection is about to write. PUBLISH and the acknowledgements by
-//! hand, the rest by the codec crate. Keeps within what the client said in CONNECT.
+//! Packets to clients, appended to the bytes that a connection is about to write. PUBLISH by
+//! hand, acknowledgements in `acks`, the rest by the codec crate. Keeps within what the client said in CONNECT.
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
@@ -7,10 +7,11 @@ use godwit_wire::proto::stored::PublishProperties;
 use rmqtt_codec::{types, v3, v5};
 use tokio_util::codec::Encoder as _;
 
+use super::acks::encode_ack;
 use super::read::property;
 use super::why::why;
 use super::{kind, reason};
-use crate::packet::{Ack, Auth, Connack, Outgoing, PacketId, PublishOut, UserProperties, Version};
+use crate::packet::{Auth, Connack, Outgoing, PacketId, PublishOut, UserProperties, Version};
 
 /// What a client said in CONNECT about what it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,19 +74,19 @@ pub(crate) fn encode(peer: Peer, packet: &Outgoing, out: &mut Vec<u8>) -> bool {
     fits
 }
 
-fn put_two(out: &mut Vec<u8>, value: u16) {
+pub(super) fn put_two(out: &mut Vec<u8>, value: u16) {
     out.extend_from_slice(&value.to_be_bytes());
 }
 
 /// Text or bytes with their length. What is over 65,535 bytes cannot have come from a client; it is cut.
-fn put_binary(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn put_binary(out: &mut Vec<u8>, bytes: &[u8]) {
     let bytes = &bytes[..bytes.len().min(usize::from(u16::MAX))];
     // Cut to what fits.
     put_two(out, bytes.len() as u16);
     out.extend_from_slice(bytes);
 }
 
-fn put_variable(out: &mut Vec<u8>, mut value: usize) {
+pub(super) fn put_variable(out: &mut Vec<u8>, mut value: usize) {
     while value >= 0x80 {
         // The lower seven bits.
         out.push((value & 0x7f) as u8 | 0x80);
@@ -94,7 +95,7 @@ fn put_variable(out: &mut Vec<u8>, mut value: usize) {
     out.push(value as u8);
 }
 
-fn variable_len(value: usize) -> usize {
+pub(super) fn variable_len(value: usize) -> usize {
     match value {
         0..=0x7f => 1,
         0x80..=0x3fff => 2,
@@ -103,7 +104,7 @@ fn variable_len(value: usize) -> usize {
     }
 }
 
-fn binary_len(bytes: &[u8]) -> usize {
+pub(super) fn binary_len(bytes: &[u8]) -> usize {
     2 + bytes.len().min(usize::from(u16::MAX))
 }
 
@@ -217,45 +218,6 @@ fn put_publish_properties(publish: &PublishOut, out: &mut Vec<u8>) {
         out.push(property::USER);
         put_binary(out, pair.name.as_bytes());
         put_binary(out, pair.value.as_bytes());
-    }
-}
-
-fn encode_ack(peer: Peer, first: u8, ack: &Ack, out: &mut Vec<u8>) {
-    let v5 = peer.version == Version::V5;
-    let pairs = ack.properties.iter();
-    let pairs: usize = pairs
-        .map(|(name, value)| 1 + binary_len(name.as_bytes()) + binary_len(value.as_bytes()))
-        .sum();
-    let long = |properties: usize| 3 + variable_len(properties) + properties;
-    let fits = |properties: usize| 1 + variable_len(long(properties)) + long(properties) <= peer.max as usize;
-    // MQTT-3.4.2-2 and its like: what makes the packet too large is left out.
-    let why = ack
-        .reason_string
-        .filter(|why| v5 && peer.problem_information && fits(pairs + 1 + binary_len(why.as_bytes())));
-    let properties = pairs + why.map_or(0, |why| 1 + binary_len(why.as_bytes()));
-    let with_properties = v5 && peer.problem_information && properties > 0 && fits(properties);
-    let remaining = match (with_properties, v5 && ack.reason != 0) {
-        (true, _) => long(properties),
-        (false, true) => 3,
-        (false, false) => 2,
-    };
-    out.push(first);
-    put_variable(out, remaining);
-    put_two(out, ack.packet_id);
-    if remaining > 2 {
-        out.push(ack.reason);
-    }
-    if with_properties {
-        put_variable(out, properties);
-        if let Some(why) = why {
-            out.push(property::REASON_STRING);
-            put_binary(out, why.as_bytes());
-        }
-        for (name, value) in &ack.properties {
-            out.push(property::USER);
-            put_binary(out, name.as_bytes());
-            put_binary(out, value.as_bytes());
-        }
     }
 }
 

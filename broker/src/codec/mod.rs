@@ -1,6 +1,7 @@
 //! Bytes to packets and back: cuts frames, checks what the codec crate does not (docs/decisions/0002-packet-codec.md),
 //! decodes and encodes the hot packets by hand. Holds no state and no connection; bad input never panics.
 
+mod acks;
 mod checks;
 mod cold;
 mod encode;

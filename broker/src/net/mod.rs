@@ -37,10 +37,9 @@ use godwit_cluster::Cx;
 use godwit_wire::account::Principal;
 use godwit_wire::limits::PACKET_BYTES;
 
-use crate::codec::reason;
-use crate::packet::{Incoming, Outgoing};
+use crate::packet::Incoming;
 use crate::part::Part;
-use crate::wire_trait::{CloseReason, Closed, ConnId};
+use crate::wire_trait::{Closed, ConnId};
 use addresses::Place;
 pub use addresses::{AddressLimits, Addresses};
 use conn::{Conn, Stage};
@@ -189,10 +188,10 @@ pub(crate) struct Net {
     /// The same, when there is room behind again.
     waiting: Vec<ConnId>,
     again_timer: bool,
-    /// Tick → connections whose deadline may be then.
     later: Later,
     arriving: Arriving,
     wheel: BTreeMap<u32, Vec<ConnId>>,
+    /// Tick → connections whose deadline may be then.
     /// Ticks of the worker's time, [`TICKS`] a second.
     now: u32,
     /// Seconds since 1970.
@@ -221,10 +220,10 @@ impl Net {
             again: Vec::new(),
             waiting: Vec::new(),
             again_timer: false,
-            wheel: BTreeMap::new(),
             later: Later::default(),
             arriving: Arriving::default(),
             now: 0,
+            wheel: BTreeMap::new(),
             unix: 0,
             accept_paused: false,
             first_listener: 0,
@@ -325,11 +324,11 @@ impl Net {
         let slot = self.slots.get_mut(id.index as usize)?;
         let mut conn = slot.conn.take()?;
         let place = std::mem::take(&mut slot.place);
-        if cx.is_none() {
         if let Some(arrival) = &conn.arrival {
             self.arriving.forget(id, arrival);
         }
             self.config.addresses.left(place);
+        if cx.is_none() {
         }
         self.free.push(id.index);
         if let Some(cx) = cx {
@@ -395,9 +394,9 @@ impl Net {
                 self.read(cx, id, up);
             }
         }
-        while let Some(id) = self.dirty.pop() {
         self.go_on_later_ones(cx, up);
             self.flush(cx, id, up);
+        while let Some(id) = self.dirty.pop() {
         }
         let more = !(self.again.is_empty() && self.waiting.is_empty() && self.later.is_empty());
         if more && !std::mem::replace(&mut self.again_timer, true) {
@@ -419,40 +418,6 @@ impl Net {
             // The end of this turn reads them.
             TIMER_AGAIN => self.again_timer = false,
             _ => {}
-        }
-    }
-
-    /// Accepts and reads no more; what is not open yet is turned away.
-    pub(crate) fn stop_reading(&mut self) {
-        self.stopping = true;
-        self.listeners.clear();
-        for index in 0..self.slots.len() {
-            let Some(id) = self.in_slot(index) else { continue };
-            match self.peek(id).map(|conn| (conn.stage, conn.owned)) {
-                Some((Stage::Greeting, _)) => self.drop_silently(id, "stopping"),
-                Some((Stage::Judging | Stage::Exchange, false)) => {
-                    self.refuse(id, reason::SERVER_UNAVAILABLE)
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Ends every connection; clients of MQTT 5 are told.
-    pub(crate) fn shut_down(&mut self, cx: &mut Cx<'_>, up: &mut Up<'_>) {
-        self.stop_reading();
-        let last = match &self.config.server_reference {
-            Some(server) => Outgoing::Elsewhere(server.clone()),
-            None => Outgoing::Disconnect(reason::SHUTTING_DOWN, Vec::new()),
-        };
-        for index in 0..self.slots.len() {
-            if let Some(id) = self.in_slot(index)
-                && let Some(conn) = self.peek(id)
-                && conn.stage != Stage::Closing
-            {
-                let last = (conn.stage == Stage::Open).then_some(&last);
-                self.end(cx, id, CloseReason::Shutdown, last, up);
-            }
         }
     }
 }

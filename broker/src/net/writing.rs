@@ -167,6 +167,40 @@ impl Net {
         self.discard(id);
         unwritten
     }
+
+    /// Accepts and reads no more; what is not open yet is turned away.
+    pub(crate) fn stop_reading(&mut self) {
+        self.stopping = true;
+        self.listeners.clear();
+        for index in 0..self.slots.len() {
+            let Some(id) = self.in_slot(index) else { continue };
+            match self.peek(id).map(|conn| (conn.stage, conn.owned)) {
+                Some((Stage::Greeting, _)) => self.drop_silently(id, "stopping"),
+                Some((Stage::Judging | Stage::Exchange, false)) => {
+                    self.refuse(id, reason::SERVER_UNAVAILABLE)
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Ends every connection; clients of MQTT 5 are told.
+    pub(crate) fn shut_down(&mut self, cx: &mut Cx<'_>, up: &mut Up<'_>) {
+        self.stop_reading();
+        let last = match &self.config.server_reference {
+            Some(server) => Outgoing::Elsewhere(server.clone()),
+            None => Outgoing::Disconnect(reason::SHUTTING_DOWN, Vec::new()),
+        };
+        for index in 0..self.slots.len() {
+            if let Some(id) = self.in_slot(index)
+                && let Some(conn) = self.peek(id)
+                && conn.stage != Stage::Closing
+            {
+                let last = (conn.stage == Stage::Open).then_some(&last);
+                self.end(cx, id, CloseReason::Shutdown, last, up);
+            }
+        }
+    }
 }
 
 /// Its name in metrics.

@@ -211,6 +211,14 @@ fn doors() -> Vec<Limit> {
             At::Source(NET, "ROOM", "bytes"),
             "it is given no more PUBLISHes and not read until it has taken some; QoS 0 is dropped and counted, QoS 1 and 2 wait in its log",
             &["tests/attacks/tests/flows.rs::a_slow_reader_costs_its_cap_and_gets_everything_when_it_reads"],
+        Limit::new(
+            "renewals of a connection",
+            At::Source("broker/src/net/auth.rs", "RENEWALS", "at once, and one a second"),
+            "the connection ends, the session stays",
+            &["broker/src/net/tests/auth.rs::who_authenticates_anew_again_and_again_is_told_and_closed"],
+        )
+        .told("DISCONNECT 0x96", "")
+        .counted("godwit_mqtt_reauthentications_too_many"),
         )
         .counted("godwit_mqtt_kept_bytes"),
         Limit::new(
@@ -346,3 +354,26 @@ fn packets() -> Vec<Limit> {
         .counted("godwit_mqtt_limits_met{limit=\"publish_bytes_per_second\"}"),
     ]
 }
+        Limit::new(
+            "subscriptions that a publish or a will matches",
+            At::Source("broker/src/users/rates.rs", "ROUTES", "for each publish more that it counts as"),
+            "as `publishes_per_second`, before the next is read",
+            &["broker/src/users/tests/rates.rs::a_publish_that_was_for_thousands_counts_as_many_more_and_holds_back_nobody_else"],
+        )
+        .told("not read; DISCONNECT 0x96", "not read; closed")
+        .counted("godwit_mqtt_limits_met{limit=\"publishes_per_second\"}"),
+        Limit::new(
+            "users that publishes for many are given to in a turn of a worker",
+            At::Source("broker/src/topics/spread.rs", "A_TURN", ""),
+            "the rest goes on in the next turn, in order within a key; acknowledged when all have it",
+            &["broker/src/topics/tests/spread.rs::a_publish_for_many_is_given_to_a_part_of_them_a_turn_and_acknowledged_when_all_have_it"],
+        )
+        .counted("godwit_topic_publishes_spread"),
+        Limit::new(
+            "publishes of a worker that wait for those",
+            At::Source("broker/src/topics/spread.rs", "WAITING", "of 64 MiB at most"),
+            "further ones to the same keys are refused",
+            &["broker/src/topics/tests/spread.rs::what_waits_is_bounded_and_what_is_over_is_told_and_all_that_was_taken_arrives"],
+        )
+        .told("PUBACK 0x83", "closed")
+        .counted("godwit_topic_publishes_crowded"),
