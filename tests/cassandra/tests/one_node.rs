@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use godwit_cassandra::{Cluster, DATACENTER, Options, Paxos};
+use godwit_cassandra::{Cluster, DATACENTER, NODES_VARIABLE, Options, Paxos};
 use scylla::client::session::Session;
 
 async fn schema(session: &Session) -> Result<()> {
@@ -98,6 +98,22 @@ async fn a_node_takes_rows_and_lightweight_transactions_and_keeps_them_over_kill
     assert_eq!(value(&session, 1).await?.as_deref(), Some("plain"));
     assert_eq!(value(&session, 2).await?.as_deref(), Some("first"));
     assert!(!claim(&session, 2, "third").await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_start_is_an_error_with_what_its_log_says() -> Result<()> {
+    if std::env::var_os(NODES_VARIABLE).is_some() {
+        println!("skipped: nothing is started");
+        return Ok(());
+    }
+    let options = Options::default().set("a_setting_that_is_none", 1);
+    let error = Cluster::start_with(1, options).await.expect_err("started");
+    let error = format!("{error:#}");
+    assert!(
+        error.contains("has ended") && error.contains("a_setting_that_is_none"),
+        "{error}"
+    );
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! A Cassandra to try things on by hand: starts, says where, runs until Ctrl-C, leaves nothing behind.
 
+use std::process::ExitCode;
+
 use anyhow::{Result, bail};
 use clap::Parser;
 use godwit_cassandra::{Cluster, Options, Paxos};
@@ -36,9 +38,18 @@ fn mebibytes(text: &str) -> Result<u32, String> {
 }
 
 #[tokio::main]
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("godwit-cassandra: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 #[expect(clippy::print_stdout, reason = "its output is what it is for")]
-async fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+async fn run(arguments: Arguments) -> Result<()> {
     let mut options = Options {
         heap_mib: arguments.heap,
         long_running: true,
