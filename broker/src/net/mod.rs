@@ -190,8 +190,8 @@ pub(crate) struct Net {
     again_timer: bool,
     later: Later,
     arriving: Arriving,
-    wheel: BTreeMap<u32, Vec<ConnId>>,
     /// Tick → connections whose deadline may be then.
+    wheel: BTreeMap<u32, Vec<ConnId>>,
     /// Ticks of the worker's time, [`TICKS`] a second.
     now: u32,
     /// Seconds since 1970.
@@ -222,8 +222,8 @@ impl Net {
             again_timer: false,
             later: Later::default(),
             arriving: Arriving::default(),
-            now: 0,
             wheel: BTreeMap::new(),
+            now: 0,
             unix: 0,
             accept_paused: false,
             first_listener: 0,
@@ -327,8 +327,8 @@ impl Net {
         if let Some(arrival) = &conn.arrival {
             self.arriving.forget(id, arrival);
         }
-            self.config.addresses.left(place);
         if cx.is_none() {
+            self.config.addresses.left(place);
         }
         self.free.push(id.index);
         if let Some(cx) = cx {
@@ -395,8 +395,8 @@ impl Net {
             }
         }
         self.go_on_later_ones(cx, up);
-            self.flush(cx, id, up);
         while let Some(id) = self.dirty.pop() {
+            self.flush(cx, id, up);
         }
         let more = !(self.again.is_empty() && self.waiting.is_empty() && self.later.is_empty());
         if more && !std::mem::replace(&mut self.again_timer, true) {

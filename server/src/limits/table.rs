@@ -201,6 +201,14 @@ fn doors() -> Vec<Limit> {
         .told("DISCONNECT 0x87", "")
         .counted("godwit_mqtt_closed{reason=\"protocol\"}"),
         Limit::new(
+            "renewals of a connection",
+            At::Source("broker/src/net/auth.rs", "RENEWALS", "at once, and one a second"),
+            "the connection ends, the session stays",
+            &["broker/src/net/tests/auth.rs::who_authenticates_anew_again_and_again_is_told_and_closed"],
+        )
+        .told("DISCONNECT 0x96", "")
+        .counted("godwit_mqtt_reauthentications_too_many"),
+        Limit::new(
             "rules about topics",
             At::Count("MAX_RULES", count(godwit_accounts::acl::MAX_RULES)),
             "refused at the start and when they are read again",
@@ -211,14 +219,6 @@ fn doors() -> Vec<Limit> {
             At::Source(NET, "ROOM", "bytes"),
             "it is given no more PUBLISHes and not read until it has taken some; QoS 0 is dropped and counted, QoS 1 and 2 wait in its log",
             &["tests/attacks/tests/flows.rs::a_slow_reader_costs_its_cap_and_gets_everything_when_it_reads"],
-        Limit::new(
-            "renewals of a connection",
-            At::Source("broker/src/net/auth.rs", "RENEWALS", "at once, and one a second"),
-            "the connection ends, the session stays",
-            &["broker/src/net/tests/auth.rs::who_authenticates_anew_again_and_again_is_told_and_closed"],
-        )
-        .told("DISCONNECT 0x96", "")
-        .counted("godwit_mqtt_reauthentications_too_many"),
         )
         .counted("godwit_mqtt_kept_bytes"),
         Limit::new(
@@ -352,8 +352,6 @@ fn packets() -> Vec<Limit> {
         )
         .told("not read; DISCONNECT 0x96", "not read; closed")
         .counted("godwit_mqtt_limits_met{limit=\"publish_bytes_per_second\"}"),
-    ]
-}
         Limit::new(
             "subscriptions that a publish or a will matches",
             At::Source("broker/src/users/rates.rs", "ROUTES", "for each publish more that it counts as"),
@@ -377,3 +375,5 @@ fn packets() -> Vec<Limit> {
         )
         .told("PUBACK 0x83", "closed")
         .counted("godwit_topic_publishes_crowded"),
+    ]
+}
