@@ -35,6 +35,23 @@ async fn keys(session: &Session) -> Result<Vec<i32>> {
     Ok(keys)
 }
 
+/// Whether a lightweight transaction was applied.
+async fn claim(session: &Session, key: i32) -> Result<bool> {
+    let rows = session
+        .query_unpaged(
+            quorum("UPDATE t.rows SET v = 'mine' WHERE k = ? IF v = NULL"),
+            (key,),
+        )
+        .await?
+        .into_rows_result()?;
+    Ok(if rows.column_specs().len() == 1 {
+        rows.single_row::<(bool,)>()?.0
+    } else {
+        // Not applied: with the value that is there.
+        rows.single_row::<(bool, Option<String>)>()?.0
+    })
+}
+
 /// A write that QUORUM must not acknowledge: refused because too few replicas are up or, when the coordinator still takes a dead one for
 /// alive, timed out.
 fn refused(outcome: Result<(), ExecutionError>) -> bool {
@@ -97,6 +114,8 @@ async fn quorum_goes_on_with_one_of_three_killed_stops_with_two_and_is_back_when
     let session = cluster.session().await?;
     insert(&session, 3).await?;
     assert_eq!(keys(&session).await?, [1, 2, 3]);
+    assert!(claim(&session, 6).await?);
+    assert!(!claim(&session, 6).await?);
 
     cluster.kill(2)?;
     let session = cluster.session().await?;
