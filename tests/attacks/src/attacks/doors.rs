@@ -24,9 +24,8 @@ pub(super) async fn all<T: 'static>(mut tasks: JoinSet<Result<T>>) -> Result<Vec
     Ok(done)
 }
 
-fn longest(times: &[Duration]) -> Duration {
-    times.iter().copied().max().unwrap_or_default()
-}
+/// How long a connection lasted, from before it was asked for and from when it was made: the server counts from between.
+type Lasted = (Duration, Duration);
 
 /// A CONNECT that comes a byte at a time, never whole.
 pub fn slowloris(long: bool) -> Attack {
@@ -38,6 +37,7 @@ pub fn slowloris(long: bool) -> Attack {
             tasks.spawn(async move {
                 let begun = Instant::now();
                 let mut peer = Peer::bare(bed.mqtt(), number).await?;
+                let made = Instant::now();
                 // Longer than it has time for.
                 let bytes = wire::connect(&Hello {
                     client: "x".repeat(200),
@@ -47,7 +47,7 @@ pub fn slowloris(long: bool) -> Attack {
                     peer.send_anyway(byte).await;
                     if let Ok(code) = peer.ended(Duration::from_millis(500)).await {
                         ensure!(code.is_none(), "it was told {code:?}");
-                        return Ok(begun.elapsed());
+                        return Ok((begun.elapsed(), made.elapsed()));
                     }
                 }
                 bail!("a CONNECT that dribbled for {:?} was not closed", begun.elapsed())
@@ -64,12 +64,13 @@ pub fn slowloris(long: bool) -> Attack {
         )
 }
 
-async fn closed_in_time(bed: &Bed, times: &[Duration], count: usize) -> Result<Vec<String>> {
-    let (first, last) = (times.iter().min().copied().unwrap_or_default(), longest(times));
+async fn closed_in_time(bed: &Bed, times: &[Lasted], count: usize) -> Result<Vec<String>> {
+    let first = times.iter().map(|time| time.0).min().unwrap_or_default();
+    let last = times.iter().map(|time| time.1).max().unwrap_or_default();
     ensure!(first >= GREETING, "the first was closed after {first:?} already");
     bed.measure(
         "the last one closed so many seconds after its deadline",
-        (last - GREETING).as_secs_f64(),
+        last.saturating_sub(GREETING).as_secs_f64(),
         LATE.as_secs_f64(),
     );
     let counted = bed.metric("godwit_mqtt_greeting_timeouts_total").await?;
@@ -108,9 +109,9 @@ pub fn crowd(long: bool) -> Attack {
         let refused = bed
             .metric("godwit_mqtt_refused_total{reason=\"too_many\"")
             .await?;
-        let kept: Vec<Duration> = times
+        let kept: Vec<Lasted> = times
             .into_iter()
-            .filter(|time| *time >= Duration::from_secs(2))
+            .filter(|time| time.0 >= Duration::from_secs(2))
             .collect();
         // The bystanders are in, and who comes and goes is turned away too.
         ensure!(
@@ -135,7 +136,7 @@ pub fn crowd(long: bool) -> Attack {
 }
 
 /// So many connections on which nothing is sent; how long each lasted.
-async fn silence(bed: &Arc<Bed>, count: usize) -> Result<Vec<Duration>> {
+async fn silence(bed: &Arc<Bed>, count: usize) -> Result<Vec<Lasted>> {
     let mut tasks = JoinSet::new();
     for number in 0..count {
         let bed = Arc::clone(bed);
@@ -143,12 +144,12 @@ async fn silence(bed: &Arc<Bed>, count: usize) -> Result<Vec<Duration>> {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         tasks.spawn(async move {
-            let mut peer = Peer::bare(bed.mqtt(), number).await?;
-            // From when the system has accepted it: the server does so later.
             let begun = Instant::now();
+            let mut peer = Peer::bare(bed.mqtt(), number).await?;
+            let made = Instant::now();
             let code = peer.ended(crate::peer::PATIENCE).await.context("silent")?;
             ensure!(code.is_none(), "it was told {code:?}");
-            Ok(begun.elapsed())
+            Ok((begun.elapsed(), made.elapsed()))
         });
     }
     all(tasks).await

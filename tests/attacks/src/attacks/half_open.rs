@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::doors::all;
@@ -23,6 +24,9 @@ const LINGERS: Duration = Duration::from_secs(2);
 const HEAVY: usize = 4;
 const MUCH: usize = 40;
 const BYTES: usize = 100_000;
+
+/// Who comes back at a time.
+const AT_ONCE: usize = 250;
 
 /// What a peer is sent: before the others are found, and after.
 const FIRST: u8 = 10;
@@ -111,13 +115,13 @@ async fn publish(publisher: &mut Peer, numbers: std::ops::Range<u8>) -> Result<(
     Ok(())
 }
 
-/// Waits for something of the server's; how long after `since` it was, `None`: not in time.
-async fn until<F, R>(since: Instant, done: F) -> Result<Option<Duration>>
+/// Waits for something that is due so long after `since`; how long after it was, `None`: not in time.
+async fn until<F, R>(since: Instant, due: Duration, done: F) -> Result<Option<Duration>>
 where
     F: Fn() -> R,
     R: Future<Output = Result<bool>>,
 {
-    while since.elapsed() < PATIENCE {
+    while since.elapsed() < due + PATIENCE {
         if done().await? {
             return Ok(Some(since.elapsed()));
         }
@@ -151,10 +155,12 @@ pub fn vanished(long: bool) -> Attack {
         ensure!(codes.iter().all(|code| *code < 0x80), "a publish was refused");
 
         // Back from elsewhere while the old connection looks alive.
+        let room = Arc::new(Semaphore::new(AT_ONCE));
         let mut tasks = JoinSet::new();
         for number in (0..count).filter(|number| fate(*number) == Fate::Back) {
-            let bed = Arc::clone(&bed);
+            let (bed, room) = (Arc::clone(&bed), Arc::clone(&room));
             tasks.spawn(async move {
+                let _room = room.acquire().await?;
                 let mut peer = back(&bed, number).await?;
                 take(&mut peer, 0, FIRST).await?;
                 peer.ping().await?;
@@ -171,7 +177,7 @@ pub fn vanished(long: bool) -> Attack {
         );
 
         let due = (count - returned) as f64;
-        let found = until(cut, || async {
+        let found = until(cut, silence, || async {
             let found = bed.metric("godwit_mqtt_keep_alive_timeouts_total").await?;
             // What came last came at most this long before the cut.
             let early =
@@ -186,7 +192,7 @@ pub fn vanished(long: bool) -> Attack {
             LATE.as_secs_f64(),
         );
         // What is left then is the bystanders, who comes and goes among them, and the publisher.
-        let freed = until(cut, || async {
+        let freed = until(cut, silence + LINGERS, || async {
             let kept = bed.metric("godwit_mqtt_kept_bytes").await? - kept_before;
             let connections = bed.metric("godwit_mqtt_connections").await?;
             // Those that were taken over are the operating system's for some time more, as any that is closed.
@@ -200,10 +206,13 @@ pub fn vanished(long: bool) -> Attack {
         );
 
         publish(&mut publisher, FIRST..FIRST + SECOND).await?;
+        // Not all at once: a storm is another attack.
+        let room = Arc::new(Semaphore::new(AT_ONCE));
         let mut tasks = JoinSet::new();
         for number in 0..count {
-            let bed = Arc::clone(&bed);
+            let (bed, room) = (Arc::clone(&bed), Arc::clone(&room));
             tasks.spawn(async move {
+                let _room = room.acquire().await?;
                 let mut peer = back(&bed, number).await?;
                 match fate(number) {
                     Fate::Heavy => take(&mut peer, 0, MUCH as u8).await,
