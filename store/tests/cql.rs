@@ -336,3 +336,147 @@ fn a_backup_is_the_stores_own_business() {
     let folder = tempfile::TempDir::new().expect("folder");
     assert!(matches!(store.backup(folder.path()), Err(StoreError::Refused(why)) if why.contains("nodetool")));
 }
+
+#[test]
+fn a_completion_waits_until_its_owner_knows_the_view_and_order_is_kept() {
+    #[derive(Default)]
+    struct Knows(std::sync::atomic::AtomicBool);
+    impl godwit_store::Ownership for Knows {
+        fn verdict(&self, scope: Scope, _shown: u64) -> godwit_store::Verdict {
+            match (scope.shard, self.0.load(std::sync::atomic::Ordering::SeqCst)) {
+                (7, false) => godwit_store::Verdict::Later,
+                _ => godwit_store::Verdict::Held,
+            }
+        }
+    }
+    let (n, knows) = (fresh(), Arc::new(Knows::default()));
+    let store = engine(knows.clone());
+    let done = godwit_store::testsuite::Port::register(&*store, 1);
+    let batch = |ticket, shard| godwit_store::Batch {
+        port: 1,
+        ticket,
+        scope: Scope { shard, view: 1 },
+        ops: vec![append(n + u128::from(shard), 1, ticket, "row")],
+    };
+    for ticket in 1..=20 {
+        godwit_store::testsuite::submit(&*store, batch(ticket, 7));
+    }
+    godwit_store::testsuite::submit(&*store, batch(1, 8));
+    let next = || match done.recv_timeout(cql_common::PATIENCE).expect("completed") {
+        godwit_store::Completion::Written { ticket, outcome } => (ticket, outcome),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(next(), (1, Outcome::Stored), "another shard does not wait");
+    assert_eq!(contents(&store, n + 7).len(), 20, "they are written");
+    assert!(done.try_recv().is_err(), "and nobody is told");
+    knows.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    for ticket in 1..=20 {
+        assert_eq!(next(), (ticket, Outcome::Stored));
+    }
+}
+
+#[test]
+fn a_former_owners_removal_leaves_what_a_later_one_inserted() {
+    let store = engine(always());
+    let partition = bytes(&fresh().to_string());
+    let (table, element) = (tables::SET, bytes("e"));
+    let insert = |value| Op::Insert {
+        table,
+        partition: partition.clone(),
+        element: element.clone(),
+        value: bytes(value),
+    };
+    let remove = Op::Remove {
+        table,
+        partition: partition.clone(),
+        element: element.clone(),
+    };
+    let found = || {
+        let asked = Read::Set {
+            table,
+            partition: partition.clone(),
+            after: None,
+            up_to: None,
+            limit: 9,
+        };
+        match under(&store, 9).read(asked).expect("read") {
+            ReadAnswer::Set { elements, .. } => elements.iter().map(|(_, v)| text(v)).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        }
+    };
+    for (view, op, want) in [
+        (1, insert("1"), vec!["1"]),
+        (2, insert("2"), vec!["2"]),
+        (1, remove.clone(), vec!["2"]),
+        (1, insert("late"), vec!["2"]),
+        (3, remove.clone(), vec![]),
+        (2, insert("again"), vec!["again"]),
+    ] {
+        assert_eq!(
+            under(&store, view).write(vec![op]).expect("answered"),
+            Outcome::Stored
+        );
+        assert_eq!(found(), want);
+    }
+}
+
+#[test]
+fn rows_of_a_key_that_a_former_owner_still_writes_are_void_and_its_copy_is_deleted() {
+    let (lost, store) = (Arc::new(LostBelow::default()), engine(always()));
+    let former = engine(lost.clone());
+    let partition = bytes(&fresh().to_string());
+    let put = |view, name: &str| Op::Put {
+        table: tables::OWNED,
+        partition: partition.clone(),
+        name: bytes(name),
+        view,
+        value: Some(bytes("v")),
+    };
+    let take_up = |view| Read::TakeUpRows {
+        table: tables::OWNED,
+        partition: partition.clone(),
+        scope: scope(view),
+    };
+    let names = || {
+        let asked = Read::Rows {
+            table: tables::OWNED,
+            partition: partition.clone(),
+            after: None,
+            limit: 9,
+        };
+        match under(&store, 9).read(asked).expect("read") {
+            ReadAnswer::Rows { rows, .. } => rows.iter().map(|(n, _)| text(n)).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(
+        under(&former, 1).write(vec![put(1, "before")]).expect("answered"),
+        Outcome::Stored
+    );
+    assert_eq!(names(), Vec::<String>::new(), "nobody has taken it up");
+    under(&former, 2).read(take_up(2)).expect("taken up");
+    assert_eq!(
+        under(&former, 2).write(vec![put(2, "two")]).expect("answered"),
+        Outcome::Stored
+    );
+    under(&store, 3).read(take_up(3)).expect("taken up");
+    assert_eq!(
+        under(&former, 2).write(vec![put(2, "late")]).expect("answered"),
+        Outcome::Stored
+    );
+    assert_eq!(names(), ["two"]);
+    lost.set(3);
+    assert_eq!(
+        under(&former, 2).write(vec![put(2, "later")]).expect("answered"),
+        Outcome::Lost
+    );
+    assert!(matches!(
+        under(&former, 2).read(take_up(2)),
+        Err(StoreError::Lost)
+    ));
+    assert!(
+        matches!(under(&store, 2).read(take_up(2)), Err(StoreError::Lost)),
+        "by the fence alone"
+    );
+    assert_eq!(names(), ["two"]);
+}

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use scylla::client::execution_profile::{ExecutionProfile, ExecutionProfileHandle};
 use scylla::client::session::Session;
@@ -31,6 +32,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(6);
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(4);
 /// A read that has no answer by then is asked of another replica as well, once.
 const SPECULATE_AFTER: Duration = Duration::from_millis(100);
+/// A read that failed at once is tried again after this pause and its doubles, so many times: for 3 s in all.
+const FIRST_READ_PAUSE: Duration = Duration::from_millis(50);
+const READ_REPEATS: usize = 6;
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// An idle connection is asked for life this often, and given up when it does not answer for as long again: a host that vanished
@@ -337,13 +341,23 @@ impl Link {
         self.session.batch(&batch, values).await.map(drop)
     }
 
-    /// The rows that a statement finds.
+    /// The rows that a statement finds. What fails at once, because no replica can be reached, is tried again for some seconds: a
+    /// node that is restarted is nobody's business. What took its time is not.
     pub(super) async fn rows(
         &self,
         statement: &PreparedStatement,
         values: &[Bind],
     ) -> Result<QueryRowsResult, StoreError> {
-        let result = self.run(statement, values).await.map_err(|e| unavailable(&e))?;
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(FIRST_READ_PAUSE)
+            .with_max_times(READ_REPEATS)
+            .with_jitter();
+        let attempt = || self.run(statement, values);
+        let result = attempt
+            .retry(pauses)
+            .when(|e| !matches!(e, ExecutionError::RequestTimeout(_)))
+            .await
+            .map_err(|e| unavailable(&e))?;
         result.into_rows_result().map_err(|e| unavailable(&e))
     }
 

@@ -60,10 +60,12 @@ use tables::{LOG, ROWS, SET};
 pub use completion::*;
 pub use keyed::*;
 pub use logs::*;
+pub use owners::*;
 
 mod completion;
 mod keyed;
 mod logs;
+mod owners;
 
 /// How long a completion may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -189,7 +191,10 @@ macro_rules! conformance {
             take_up_is_dense of_a_small_row_the_highest_view_counts small_rows_come_in_pages
             a_set_keeps_its_elements_in_order a_fact_is_claimed_once of_claims_under_way_together_one_wins
             completions_come_once_in_order_and_after_them_rows_are_visible a_read_is_completed_with_all_answers
-            long_names_and_large_rows_come_back_whole a_closed_store_takes_nothing);
+            long_names_and_large_rows_come_back_whole a_closed_store_takes_nothing
+            rows_of_one_key_go_from_owner_to_owner rows_that_are_taken_up_are_there_in_the_same_call
+            single_rows_are_read_one_by_one an_empty_batch_is_completed
+            what_a_former_owner_left_behind_a_gap_is_never_read);
     };
     (@ $engine:ident, $make:expr, $($case:ident)*) => {
         mod $engine {
