@@ -9,7 +9,6 @@ use godwit_wire::code::{Code, Refusal};
 use uuid::Uuid;
 
 use crate::extract::Peer;
-use crate::limits::client;
 use crate::metrics::RequestLabels;
 use crate::problem::{Problem, finish};
 use crate::state::Api;
@@ -46,7 +45,7 @@ fn admitted(api: &Api, request: &Request) -> Result<tokio::sync::OwnedSemaphoreP
     }
     let free = matches!(path, "/healthz" | "/readyz" | "/metrics") && *request.method() == Method::GET;
     if !free {
-        let address = client(Peer::of(request.extensions()));
+        let address = Peer::of(request.extensions()).into();
         api.per_address
             .take(address, api.now())
             .map_err(Problem::too_often)?;

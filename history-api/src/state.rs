@@ -1,7 +1,6 @@
 //! What all handlers share, and how they reach a home: one call with a time-out, one way to read an answer.
 
 use std::future::Future;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,6 +9,7 @@ use godwit_accounts::Tokens;
 use godwit_cluster::Router;
 use godwit_store::{Read, ReadAnswer, Store};
 use godwit_wire::account::{AccountAnswer, AccountCommand, Profile};
+use godwit_wire::address::Customer;
 use godwit_wire::code::{Code, Refusal};
 use godwit_wire::command::{Answer, Command, ConversationCommand, Named};
 use godwit_wire::ids::{ConversationId, Key, UserId};
@@ -54,9 +54,9 @@ pub struct Api(Arc<Inner>);
 pub struct Inner {
     pub(crate) parts: Parts,
     pub(crate) logins: LoginGuard,
-    pub(crate) per_address: Limiter<IpAddr>,
+    pub(crate) per_address: Limiter<Customer>,
     pub(crate) per_user: Limiter<UserId>,
-    pub(crate) registrations: Limiter<IpAddr>,
+    pub(crate) registrations: Limiter<Customer>,
     /// Password hashes computed at a time: each takes a core.
     pub(crate) hashing: Arc<Semaphore>,
     pub(crate) requests: Arc<Semaphore>,

@@ -18,7 +18,6 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::Register;
 use crate::extract::{Caller, Json, Path, Peer, Query, RequestKey, id, made};
-use crate::limits::client;
 use crate::problem::Problem;
 use crate::state::{Api, unexpected};
 
@@ -123,7 +122,7 @@ pub(crate) async fn register(
         }
     }
     api.registrations
-        .take(client(address), api.now())
+        .take(address.into(), api.now())
         .map_err(Problem::too_often)?;
     // The password is left out: a fast hash of it is kept nowhere. It is compared at a repeat.
     let said = (&body.value.username, &body.value.display_name, &body.value.email);

@@ -1,9 +1,11 @@
-//! How much of the room for HTTP connections one address may take, so that it leaves the others some. An IPv4 address
-//! counts alone, an IPv6 address with its /64.
+//! How much of the room for HTTP connections one address may take, so that it leaves the others some. Which
+//! addresses count together is `Customer`'s affair.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use godwit_wire::address::Customer;
 
 /// One address may have this part of the room: four together are needed to keep others waiting.
 const PART: usize = 4;
@@ -14,14 +16,14 @@ const LEAST: usize = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct Shares {
     most: usize,
-    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    open: Arc<Mutex<HashMap<Customer, usize>>>,
 }
 
 /// A connection that counts until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     of: Shares,
-    address: IpAddr,
+    customer: Customer,
 }
 
 impl Shares {
@@ -35,16 +37,16 @@ impl Shares {
 
     /// One more of this address; `None`: it has its share.
     pub(crate) fn take(&self, address: IpAddr) -> Option<Share> {
-        let address = together(address);
+        let customer = Customer::from(address);
         let mut all = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = all.entry(address).or_default();
+        let open = all.entry(customer).or_default();
         if *open >= self.most {
             return None;
         }
         *open += 1;
         Some(Share {
             of: self.clone(),
-            address,
+            customer,
         })
     }
 }
@@ -52,23 +54,12 @@ impl Shares {
 impl Drop for Share {
     fn drop(&mut self) {
         let mut all = self.of.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = all.get_mut(&self.address) {
+        if let Some(open) = all.get_mut(&self.customer) {
             *open -= 1;
             if *open == 0 {
-                all.remove(&self.address);
+                all.remove(&self.customer);
             }
         }
-    }
-}
-
-/// What stands for all that count together.
-fn together(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        address => address,
     }
 }
 

@@ -2,6 +2,7 @@
 //! between homes. No IO, no state.
 
 pub mod account;
+pub mod address;
 pub mod code;
 pub mod command;
 pub mod content;
