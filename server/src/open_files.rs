@@ -1,12 +1,14 @@
 //! The limit on open files: raised to what the system allows, and how it is shared among the doors, so that clients can
 //! never take the descriptors that the store needs.
 
+use godwit_broker::TOLD;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Below this many a warning is given at start.
 const WANTED: u64 = 10_000;
-/// What the store, the index, the listeners and the process itself need.
+/// What the store, the index, the listeners and the process itself need, and the few that are turned away with a word.
 const RESERVED: u64 = 512;
+const _: () = assert!(TOLD as u64 * 4 <= RESERVED, "most of it is the store's");
 /// Most HTTP connections, however many files may be open: each costs far more than one of MQTT.
 const HTTP_MOST: u64 = 16 * 1024;
 /// Fewest of each kind.

@@ -1,14 +1,16 @@
-//! How many connections an address has, and how fast it makes new ones: one table for all workers, of bounded size. An
-//! IPv4 address counts alone, an IPv6 address with its /64, which is what one customer is given.
+//! How many connections an address has, and how fast it makes new ones: one table for all workers, of bounded size. Which
+//! addresses count together is `Customer`'s affair.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
 use godwit_cluster::Cx;
+use godwit_wire::address::Customer;
 
 use super::{Net, NetMetrics};
 use crate::codec::reason;
@@ -25,6 +27,11 @@ pub(super) const BURST_SECONDS: u64 = 10;
 /// table shrinks while newcomers come.
 const LOOKS: usize = 4;
 
+/// Most connections of the node that are turned away and may send their CONNECT first, within its time, to be told why in
+/// the CONNACK; further ones are closed at once. Turning away must stay cheap, whatever comes: these few are beside
+/// `max_connections` and beside what their addresses may have.
+pub const TOLD: u32 = 64;
+
 /// The limits of one address; 0: none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AddressLimits {
@@ -34,26 +41,6 @@ pub struct AddressLimits {
     pub per_second: u32,
 }
 
-/// Who is counted together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Prefix {
-    V4([u8; 4]),
-    V6([u8; 8]),
-}
-
-impl Prefix {
-    fn of(address: IpAddr) -> Self {
-        // A listener of both families sees IPv4 clients as mapped ones.
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self::V4(address.octets()),
-            IpAddr::V6(address) => {
-                let [a, b, c, d, e, f, g, h, ..] = address.octets();
-                Self::V6([a, b, c, d, e, f, g, h])
-            }
-        }
-    }
-}
-
 /// Where a connection is counted: a place of the table and 1; 0: nowhere. Above all places: not let in, but told so.
 /// As small as this since every connection has one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,21 +48,15 @@ pub(super) struct Place(u32);
 
 const TOLD_TOO_MANY: Place = Place(u32::MAX);
 const TOLD_TOO_FAST: Place = Place(u32::MAX - 1);
+const TOLD_FULL: Place = Place(u32::MAX - 2);
 
 impl Place {
-    /// Of a connection that was not let in and waits for the answer to its CONNECT.
-    pub(super) fn to_be_told(refused: Refused) -> Self {
-        match refused {
-            Refused::TooMany => TOLD_TOO_MANY,
-            Refused::TooFast => TOLD_TOO_FAST,
-        }
-    }
-
     /// Why it is not let in.
     pub(super) fn refused(self) -> Option<Refused> {
         match self {
             TOLD_TOO_MANY => Some(Refused::TooMany),
             TOLD_TOO_FAST => Some(Refused::TooFast),
+            TOLD_FULL => Some(Refused::Full),
             _ => None,
         }
     }
@@ -88,6 +69,8 @@ pub(super) enum Refused {
     TooMany,
     /// Its address makes them too fast.
     TooFast,
+    /// The node has as many as it may, and another server is known.
+    Full,
 }
 
 impl Refused {
@@ -96,6 +79,7 @@ impl Refused {
         match self {
             Self::TooMany => reason::QUOTA,
             Self::TooFast => reason::CONNECTION_RATE,
+            Self::Full => reason::USE_ANOTHER_SERVER,
         }
     }
 
@@ -104,13 +88,14 @@ impl Refused {
         match self {
             Self::TooMany => "address_connections",
             Self::TooFast => "address_rate",
+            Self::Full => "too_many",
         }
     }
 }
 
 #[derive(Debug)]
 struct Entry {
-    prefix: Prefix,
+    of: Customer,
     open: u32,
     /// Microseconds (of the workers' time) at which all that it made is within its rate.
     paid_at: u64,
@@ -118,7 +103,7 @@ struct Entry {
 
 #[derive(Debug, Default)]
 struct Table {
-    places: HashMap<Prefix, u32>,
+    places: HashMap<Customer, u32>,
     entries: Vec<Option<Entry>>,
     free: Vec<u32>,
     hand: usize,
@@ -130,6 +115,8 @@ pub struct Addresses {
     limits: AddressLimits,
     most: usize,
     table: Mutex<Table>,
+    /// Connections that are turned away and whose CONNECT is awaited: [`TOLD`] at most.
+    told: AtomicU32,
     /// How many are known.
     pub(super) known: Gauge,
     /// Connections that were let in uncounted, the table being full.
@@ -168,12 +155,12 @@ impl Addresses {
             return Ok(Place::default());
         }
         let now = now_ms.saturating_mul(1_000);
-        let prefix = Prefix::of(address);
+        let customer = Customer::from(address);
         let mut table = self.table();
         table.forget_some(now);
-        let index = match table.places.get(&prefix) {
+        let index = match table.places.get(&customer) {
             Some(index) => *index,
-            None => match table.make(prefix, self.most) {
+            None => match table.make(customer, self.most) {
                 Some(index) => index,
                 None => {
                     drop(table);
@@ -192,9 +179,32 @@ impl Addresses {
         judged.map(|()| Place(index + 1))
     }
 
-    /// A connection that was let in is gone.
+    /// The place of a connection that was not let in and is to be told so, until [`Self::left`]. `None`: there are enough
+    /// of them.
+    pub(super) fn to_be_told(&self, refused: Refused) -> Option<Place> {
+        let one_more = |told| (told < TOLD).then_some(told + 1);
+        self.told
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .ok()?;
+        Some(match refused {
+            Refused::TooMany => TOLD_TOO_MANY,
+            Refused::TooFast => TOLD_TOO_FAST,
+            Refused::Full => TOLD_FULL,
+        })
+    }
+
+    /// How many of those there are.
+    pub(super) fn told(&self) -> u32 {
+        self.told.load(Ordering::Relaxed)
+    }
+
+    /// A connection that was let in, or was to be told that it was not, is gone.
     pub(super) fn left(&self, place: Place) {
-        let Some(index) = place.0.checked_sub(1).filter(|_| place.refused().is_none()) else {
+        if place.refused().is_some() {
+            self.told.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let Some(index) = place.0.checked_sub(1) else {
             return;
         };
         let mut table = self.table();
@@ -257,7 +267,7 @@ impl Table {
         self.entries.get_mut(index as usize)?.as_mut()
     }
 
-    fn make(&mut self, prefix: Prefix, most: usize) -> Option<u32> {
+    fn make(&mut self, customer: Customer, most: usize) -> Option<u32> {
         if self.places.len() >= most {
             return None;
         }
@@ -267,11 +277,11 @@ impl Table {
             (self.entries.len() - 1) as u32
         });
         *self.entries.get_mut(index as usize)? = Some(Entry {
-            prefix,
+            of: customer,
             open: 0,
             paid_at: 0,
         });
-        self.places.insert(prefix, index);
+        self.places.insert(customer, index);
         Some(index)
     }
 
@@ -284,7 +294,7 @@ impl Table {
             && entry.open == 0
             && entry.paid_at <= now
         {
-            self.places.remove(&entry.prefix);
+            self.places.remove(&entry.of);
             *slot = None;
             self.free.push(index);
         }

@@ -97,7 +97,7 @@ impl Net {
         let Some(conn) = self.get(id) else { return };
         conn.connected_by(&connect);
         if let Some(refused) = self.place(id).refused() {
-            self.refuse(id, refused.code());
+            self.say_no(id, refused.name(), refused.code());
             return;
         }
         match Auth::of(&mut connect) {
@@ -399,25 +399,31 @@ impl Net {
 
     /// A CONNACK that says no, and the end of the connection.
     pub(super) fn refuse(&mut self, id: ConnId, reason: u8) {
-        self.metrics.count_refused(match reason {
+        let why = match reason {
             codec::reason::BAD_CREDENTIAL | codec::reason::NOT_AUTHORIZED => "credential",
             codec::reason::SERVER_UNAVAILABLE => "unavailable",
             codec::reason::UNSUPPORTED_VERSION => "version",
             codec::reason::TOO_LARGE => "too_large",
             codec::reason::CLIENT_ID => "client_id",
             codec::reason::BAD_AUTH_METHOD => "auth_method",
-            codec::reason::QUOTA => "address_connections",
-            codec::reason::CONNECTION_RATE => "address_rate",
+            codec::reason::QUOTA => "user_properties",
             _ => "malformed",
-        });
+        };
+        let elsewhere = self.config.server_reference.is_some();
+        if elsewhere && self.stopping && reason == reason::SERVER_UNAVAILABLE {
+            self.say_no(id, why, reason::USE_ANOTHER_SERVER);
+        } else {
+            self.say_no(id, why, reason);
+        }
+    }
+
+    /// The same, counted under this name.
+    fn say_no(&mut self, id: ConnId, why: &'static str, reason: u8) {
+        self.metrics.count_refused(why);
         let elsewhere = self.config.server_reference.clone();
-        let elsewhere = elsewhere.filter(|_| self.stopping && reason == reason::SERVER_UNAVAILABLE);
         let connack = Connack {
-            reason: match elsewhere {
-                Some(_) => reason::USE_ANOTHER_SERVER,
-                None => reason,
-            },
-            server_reference: elsewhere,
+            reason,
+            server_reference: elsewhere.filter(|_| reason == reason::USE_ANOTHER_SERVER),
             ..Connack::default()
         };
         self.close(id, Some(Outgoing::Connack(Box::new(connack))));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use godwit_cluster::Cx;
 
-use super::addresses::Place;
+use super::addresses::{Place, Refused};
 use super::conn::Conn;
 use super::proxy::{Announcing, Proxies};
 use super::tls::{self, TlsSettings};
@@ -161,8 +161,14 @@ impl Net {
             Ok(transport) => {
                 self.metrics.accepted.inc();
                 // Its upgrade was answered already: it is told in its CONNACK.
-                let place = self.admit(cx, new.peer.ip()).unwrap_or_else(Place::to_be_told);
-                self.greet(cx, transport, input, place);
+                let admitted = self.admit(cx, new.peer.ip());
+                let place = admitted.or_else(|refused| {
+                    let told = self.config.addresses.to_be_told(refused);
+                    told.ok_or_else(|| self.metrics.count_refused(refused.name()))
+                });
+                if let Ok(place) = place {
+                    self.greet(cx, transport, input, place);
+                }
             }
             Err(error) => tracing::debug!(%error, "a new connection is gone already"),
         }
@@ -173,13 +179,11 @@ impl Net {
         if self.stopping {
             return;
         }
-        let most = i64::from(self.config.max_connections);
-        if most > 0 && self.metrics.connections.get() >= most {
+        let Some(place) = self.place_of_node(place) else {
             // Dropped, so that it learns at once; the descriptors left are the store's.
-            self.metrics.count_refused("too_many");
-            self.config.addresses.left(place);
+            self.metrics.count_refused(Refused::Full.name());
             return;
-        }
+        };
         // Without it small packets wait for each other; a socket that refuses it is gone and will say so.
         let _ = transport.socket().set_nodelay(true);
         let until = self.now + self.config.connect_seconds * TICKS + 1;
@@ -188,6 +192,20 @@ impl Net {
             self.look_at(id, until);
             self.queue(id);
         }
+    }
+
+    /// Where a new connection is counted: as its address says while the node has room, then among those that are told
+    /// where else to go, where that is known. `None`: nowhere, it is closed.
+    fn place_of_node(&self, place: Place) -> Option<Place> {
+        let addresses = &self.config.addresses;
+        let most = i64::from(self.config.max_connections);
+        let open = self.metrics.connections.get() - i64::from(addresses.told());
+        if most == 0 || open < most || place.refused().is_some() {
+            return Some(place);
+        }
+        addresses.left(place);
+        self.config.server_reference.as_ref()?;
+        addresses.to_be_told(Refused::Full)
     }
 
     fn pause_accepting(&mut self, cx: &mut Cx<'_>, ms: u64) {

@@ -41,7 +41,7 @@ use crate::packet::Incoming;
 use crate::part::Part;
 use crate::wire_trait::{Closed, ConnId};
 use addresses::Place;
-pub use addresses::{AddressLimits, Addresses};
+pub use addresses::{AddressLimits, Addresses, TOLD};
 use conn::{Conn, Stage};
 pub use metrics::NetMetrics;
 use metrics::Tally;
@@ -92,9 +92,10 @@ const _: () = assert!(
 pub struct NetConfig {
     /// Clients without a user name are let in, to ordinary topics only.
     pub anonymous: bool,
-    /// Most connections of all workers together; further ones are closed at once. 0: no limit but the system's.
+    /// Most connections of all workers together; further ones are closed at once, or told where else to go if that is known
+    /// (at most [`TOLD`] at a time). 0: no limit but the system's.
     pub max_connections: u32,
-    /// Where clients of MQTT 5 are sent when the node ends (Server Reference).
+    /// Where clients of MQTT 5 are sent when the node ends or is full (Server Reference).
     pub server_reference: Option<Arc<str>>,
     /// Seconds from the first byte of TCP to a whole CONNECT and its CONNACK, what a balancer announces and the handshake
     /// of TLS included. A WebSocket's begin at its upgrade.

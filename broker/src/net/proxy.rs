@@ -134,6 +134,7 @@ impl Net {
         };
         tracing::debug!(client = %address, balancer = ?peer, "a client was announced");
         match self.admit(cx, address.ip()) {
+            _ if self.place(id).refused().is_some() => {}
             Ok(place) => self.set_place(id, place),
             Err(refused) => {
                 self.drop_silently(id, refused.name());
