@@ -11,7 +11,7 @@ pub(super) fn why(code: u8) -> Option<&'static str> {
         reason::BAD_CREDENTIAL => "user name and token do not fit; the account's password is not taken here",
         reason::SERVER_UNAVAILABLE => "not now; try again later",
         reason::SHUTTING_DOWN => "this server ends; the session stays",
-        reason::USE_ANOTHER_SERVER => "this server ends; another one has been named",
+        reason::USE_ANOTHER_SERVER => "this server ends or is full; another one has been named",
         reason::BAD_AUTH_METHOD => "this authentication method is not taken",
         reason::KEEP_ALIVE => "nothing came for one and a half times the keep-alive",
         0x8E => "another connection with this client id took over",
