@@ -112,11 +112,6 @@ impl Rig {
         }
     }
 
-    fn end_of_turn(&mut self) {
-        let topics = &mut self.topics;
-        self.harness.with(RoleId::Broker, |cx| topics.end_of_turn(cx));
-    }
-
     fn timer(&mut self, number: u64) {
         let topics = &mut self.topics;
         self.harness.with(RoleId::Broker, |cx| topics.timer(cx, number));

@@ -237,7 +237,9 @@ impl Users {
     /// A client has authenticated anew: its rights are these from now on.
     pub(crate) fn renewed(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire, conn: ConnId, who: Principal) {
         self.with_conn(cx, wire, conn, |home, env| {
-            let Some(session) = home.session_at(conn) else { return };
+            let Some(session) = home.session_at(conn) else {
+                return;
+            };
             let id = session.id;
             if let Some(live) = session.live.as_deref_mut() {
                 live.principal = who.clone();

@@ -3,6 +3,13 @@
 use super::super::spread::{A_TURN, FEW, MATCHED, WAITING};
 use super::*;
 
+impl Rig {
+    pub(super) fn end_of_turn(&mut self) {
+        let topics = &mut self.topics;
+        self.harness.with(RoleId::Broker, |cx| topics.end_of_turn(cx));
+    }
+}
+
 /// Subscribers of one topic, each a user of their own.
 fn subscribers(rig: &mut Rig, filter: &str, count: usize) {
     for _ in 0..count {
