@@ -8,6 +8,7 @@ mod delays;
 mod ends;
 mod groups;
 mod groups_ends;
+mod groups_full;
 mod groups_model;
 mod groups_rig;
 mod homes;
