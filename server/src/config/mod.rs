@@ -4,6 +4,7 @@
 // The comments are the generated configuration file, where a URL is a plain one.
 #![expect(rustdoc::bare_urls)]
 
+mod changes;
 mod settings;
 mod types;
 
@@ -59,7 +60,8 @@ pub struct Config {
     #[config(layer_attr(arg(long, value_name = "ADDR")))]
     pub https: Listen,
 
-    /// Certificate chain (PEM) for MQTT over TLS and HTTPS. This and the other files of TLS are read again on SIGHUP.
+    /// Certificate chain (PEM) for MQTT over TLS and HTTPS. The options of TLS and the files are read again on SIGHUP; without TLS
+    /// at the start they count at the next one.
     #[config(env = "GODWIT_TLS_CERT")]
     #[config(layer_attr(arg(long, value_name = "FILE")))]
     pub tls_cert: Option<PathBuf>,
@@ -89,7 +91,7 @@ pub struct Config {
     #[config(layer_attr(arg(long, value_name = "WHETHER")))]
     pub tls_client_auth: ClientAuth,
 
-    /// Certificate revocation lists (PEM) of those authorities. An authority without a list revokes nothing.
+    /// Certificate revocation lists (PEM) of those authorities, and of no others. An authority without a list revokes nothing.
     #[config(env = "GODWIT_TLS_CLIENT_CRL")]
     #[config(layer_attr(arg(long, value_name = "FILE")))]
     pub tls_client_crl: Option<PathBuf>,
@@ -100,7 +102,8 @@ pub struct Config {
     #[config(layer_attr(arg(long, value_name = "SWITCH")))]
     pub proxy_protocol: Switch,
 
-    /// Addresses and networks of those balancers, such as ["192.0.2.7", "10.0.0.0/8"]; connections from others are closed.
+    /// Addresses and networks of those balancers, such as ["192.0.2.7", "10.0.0.0/8"]; connections from others are closed. Whoever
+    /// connects from there is believed, so networks wider than /8 (IPv6: /7) are refused.
     #[config(env = "GODWIT_PROXY_FROM", parse_env = confique::env::parse::list_by_comma, default = [])]
     #[config(layer_attr(arg(long, value_name = "NETWORK", value_delimiter = ',')))]
     pub proxy_from: Vec<Network>,
@@ -154,7 +157,7 @@ pub struct Config {
     pub connections_per_address: u32,
 
     /// New MQTT connections a second of one address (IPv6: of one /64) for ever, beside what ten such seconds allow at once;
-    /// 0: no limit, since behind one address there may be a whole town whose phones return at once.
+    /// 0: no limit, since behind one address there may be a whole town whose phones return at once. At most 1000000.
     #[config(env = "GODWIT_CONNECTS_PER_ADDRESS", default = 0)]
     #[config(layer_attr(arg(long, value_name = "COUNT")))]
     pub connects_per_address: u32,
@@ -211,8 +214,8 @@ pub struct Config {
     #[config(layer_attr(arg(long, value_name = "QOS")))]
     pub max_qos: u8,
 
-    /// Where clients of MQTT 5 are sent when this node ends (Server Reference): HOST or HOST:PORT, or several with blanks
-    /// between. Without it they are told that the server shuts down.
+    /// Where clients of MQTT 5 are sent when this node ends, or has as many connections as it may (Server Reference): HOST or
+    /// HOST:PORT, or several with blanks between. Without it they are told that the server shuts down, or closed at once.
     #[config(env = "GODWIT_SERVER_REFERENCE")]
     #[config(layer_attr(arg(long, value_name = "SERVER")))]
     pub server_reference: Option<String>,

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use godwit_accounts::Acl;
 use godwit_cluster::MAX_WORKERS;
+use ipnet::IpNet;
+use rustls::pki_types::DnsName;
 
-use super::{ClientAuth, Config, ConfigError, Hidden, Registration, Switch, TlsFiles};
+use super::{ClientAuth, Config, ConfigError, Hidden, Network, Registration, Switch, TlsFiles};
 
 const DAYS: RangeInclusive<u32> = 1..=3_650;
 /// With fewer a single large packet would hold its client back for minutes.
@@ -18,6 +20,12 @@ const REFERENCE_BYTES: RangeInclusive<usize> = 1..=1_024;
 const CACHE_MB: RangeInclusive<u32> = 8..=65_536;
 const TOKEN_CHARS: RangeInclusive<usize> = 8..=256;
 const CONNECT_SECONDS: RangeInclusive<u32> = 1..=60;
+/// What it allows is counted in microseconds.
+const CONNECTS: RangeInclusive<u32> = 0..=1_000_000;
+/// Shortest prefix of a network of balancers: the widest private networks are 10.0.0.0/8 and fc00::/7. Whoever is in it may
+/// announce any client, so a wider one would trust strangers.
+const PROXY_PREFIX_V4: u8 = 8;
+const PROXY_PREFIX_V6: u8 = 7;
 /// Most certificates: all are read at each reload.
 const CERTIFICATES: usize = 64;
 /// Most networks of balancers: each new connection is compared with them.
@@ -97,6 +105,8 @@ impl Settings {
                 "proxy_protocol = \"on\" and proxy_from need each other".into(),
             ));
         }
+        in_range("connects_per_address", options.connects_per_address, &CONNECTS)?;
+        check_proxies(&options.proxy_from)?;
         if options.proxy_from.len() > PROXIES {
             return Err(ConfigError(format!(
                 "proxy_from has more than {PROXIES} networks"
@@ -132,6 +142,7 @@ fn tls(options: &Config) -> Result<Option<Tls>, ConfigError> {
             "tls has more than {CERTIFICATES} certificates"
         )));
     }
+    check_names(&certificates)?;
     let client = match (options.tls_client_auth, &options.tls_client_ca) {
         (ClientAuth::Off, None) => None,
         (ClientAuth::Off, Some(_)) | (_, None) => {
@@ -155,6 +166,32 @@ fn tls(options: &Config) -> Result<Option<Tls>, ConfigError> {
         };
     }
     Ok(Some(Tls { certificates, client }))
+}
+
+/// Names that a client can ask for (SNI), which are never addresses; `*.` stands for one label.
+fn check_names(certificates: &[TlsFiles]) -> Result<(), ConfigError> {
+    let is_name = |name: &str| DnsName::try_from(name.strip_prefix("*.").unwrap_or(name)).is_ok();
+    let mut names = certificates.iter().flat_map(|files| &files.names);
+    match names.find(|name| !is_name(name)) {
+        None => Ok(()),
+        Some(bad) => Err(ConfigError(format!(
+            "tls: \"{bad}\" is no server name, such as chat.example.org or *.example.org"
+        ))),
+    }
+}
+
+fn check_proxies(networks: &[Network]) -> Result<(), ConfigError> {
+    let is_wide = |network: &&Network| match network.0 {
+        IpNet::V4(network) => network.prefix_len() < PROXY_PREFIX_V4,
+        IpNet::V6(network) => network.prefix_len() < PROXY_PREFIX_V6,
+    };
+    match networks.iter().find(is_wide) {
+        None => Ok(()),
+        Some(Network(network)) => Err(ConfigError(format!(
+            "proxy_from: {network} would let almost anybody announce any address: it takes networks of /{PROXY_PREFIX_V4} \
+             (IPv6: /{PROXY_PREFIX_V6}) and narrower ones"
+        ))),
+    }
 }
 
 /// One for each core, unless a number is given.
@@ -262,10 +299,38 @@ mod tests {
         assert_eq!(Settings::of(public).unwrap().registration, Registration::Open);
     }
 
+    fn believes(config: &mut Config, network: &str) {
+        config.proxy_protocol = Switch::On;
+        config.proxy_from = vec!["10.0.0.0/8".parse().unwrap(), network.parse().unwrap()];
+    }
+
+    fn files(name: &str) -> TlsFiles {
+        TlsFiles {
+            cert: "x.pem".into(),
+            key: "x.key".into(),
+            names: vec!["*.example.org".into(), name.into()],
+        }
+    }
+
+    #[test]
+    fn networks_of_balancers_names_of_servers_and_rates_are_taken_up_to_their_bounds() {
+        let mut config = options();
+        config.connects_per_address = 1_000_000;
+        config.tls = Some(vec![files("Chat_1.example.org")]);
+        for network in ["10.0.0.0/8", "fc00::/7", "::ffff:10.0.0.0/104", "192.0.2.7"] {
+            believes(&mut config, network);
+            assert!(Settings::of(config.clone()).is_ok(), "{network}");
+        }
+        for bad in ["127.0.0.1", "*", "*.*.example.org", "a..b", ""] {
+            config.tls = Some(vec![files(bad)]);
+            assert!(Settings::of(config.clone()).is_err(), "{bad:?}");
+        }
+    }
+
     #[test]
     fn options_that_contradict_each_other_or_leave_their_range_are_refused_by_name() {
         type Change = (&'static str, fn(&mut Config));
-        let changes: [Change; 18] = [
+        let changes: [Change; 23] = [
             ("tls_key", |c| c.tls_cert = Some("x".into())),
             ("tls_client_ca", |c| c.tls_client_auth = ClientAuth::Required),
             ("tls_client_auth", |c| c.tls_client_ca = Some("x".into())),
@@ -273,6 +338,11 @@ mod tests {
             ("proxy_from", |c| c.proxy_protocol = Switch::On),
             ("proxy_protocol", |c| c.proxy_from = vec!["::1".parse().unwrap()]),
             ("connect_seconds", |c| c.connect_seconds = 0),
+            ("connects_per_address", |c| c.connects_per_address = 1_000_001),
+            ("0.0.0.0/0", |c| believes(c, "0.0.0.0/0")),
+            ("0.0.0.0/0", |c| believes(c, "::ffff:0:0/96")),
+            ("2000::/3", |c| believes(c, "2000::/3")),
+            ("not a name", |c| c.tls = Some(vec![files("not a name")])),
             ("registration_token", |c| {
                 c.registration = Some(Registration::Token)
             }),

@@ -7,8 +7,9 @@ use std::str::FromStr;
 
 use godwit_accounts::Direct;
 use godwit_accounts::acl::{Access, Effect, Rule, Who};
-use ipnet::IpNet;
-use serde::Deserialize;
+use ipnet::{IpNet, Ipv4Net};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer};
 
 /// Where to listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -100,7 +101,7 @@ pub enum Switch {
     On,
 }
 
-/// An address, or a network of them.
+/// An address, or a network of them; of IPv6 addresses that stand for IPv4 ones: the IPv4 network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Network(pub IpNet);
@@ -116,10 +117,24 @@ impl FromStr for Network {
     fn from_str(text: &str) -> Result<Self, NotNetwork> {
         let one = text.parse::<IpAddr>().map(IpNet::from);
         one.or_else(|_| text.parse())
-            .map(Self)
+            .map(|network| Self(canonical(network)))
             .map_err(|_| NotNetwork(text.to_owned()))
     }
 }
+
+/// Addresses are compared in their canonical form, so networks have it too.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(mapped) = network else {
+        return network;
+    };
+    let v4 = mapped.addr().to_ipv4_mapped();
+    let v4 = v4.zip(mapped.prefix_len().checked_sub(MAPPED_BITS));
+    let v4 = v4.and_then(|(address, len)| Ipv4Net::new(address, len).ok());
+    v4.map_or(network, IpNet::V4)
+}
+
+/// Bits before the IPv4 address in a mapped one.
+const MAPPED_BITS: u8 = 96;
 
 impl TryFrom<String> for Network {
     type Error = NotNetwork;
@@ -178,9 +193,59 @@ pub enum LogFormat {
 }
 
 /// A text that is not shown.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Hidden(pub String);
+
+/// Nor is anything that stands in its place: errors of serde show what they found.
+impl<'de> Deserialize<'de> for Hidden {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(HiddenText)
+    }
+}
+
+struct HiddenText;
+
+impl HiddenText {
+    fn refused<E: serde::de::Error>() -> Result<Hidden, E> {
+        Err(E::custom("it must be a text in quotes"))
+    }
+}
+
+impl Visitor<'_> for HiddenText {
+    type Value = Hidden;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text in quotes")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Hidden, E> {
+        Ok(Hidden(text.to_owned()))
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<Hidden, E> {
+        Self::refused()
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<Hidden, E> {
+        Self::refused()
+    }
+
+    fn visit_i128<E: serde::de::Error>(self, _: i128) -> Result<Hidden, E> {
+        Self::refused()
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<Hidden, E> {
+        Self::refused()
+    }
+
+    fn visit_u128<E: serde::de::Error>(self, _: u128) -> Result<Hidden, E> {
+        Self::refused()
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<Hidden, E> {
+        Self::refused()
+    }
+}
 
 impl fmt::Debug for Hidden {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -303,6 +368,11 @@ mod tests {
                 .0
                 .contains(&IpAddr::from([10, 1, 2, 3]))
         );
+        let same =
+            |mapped: &str, plain: &str| assert_eq!(mapped.parse::<Network>(), plain.parse(), "{mapped}");
+        same("::ffff:10.1.2.3", "10.1.2.3");
+        same("::ffff:10.0.0.0/104", "10.0.0.0/8");
+        same("::ffff:0:0/96", "0.0.0.0/0");
         for bad in ["10.0.0.0/33", "everywhere", ""] {
             assert!(bad.parse::<Network>().is_err(), "{bad:?}");
         }
@@ -322,5 +392,31 @@ mod tests {
     #[test]
     fn a_hidden_text_is_not_shown() {
         assert_eq!(format!("{:?}", Hidden("secret".into())), "Hidden(…)");
+    }
+
+    #[test]
+    fn what_stands_in_the_place_of_a_hidden_text_is_not_shown_either() {
+        let secrets = [
+            "4815162342",
+            "48.15",
+            "0x4815",
+            "[4815]",
+            "{ a = 4815 }",
+            "4815-16-23",
+            "a4815",
+            "48151623424815162342",
+            "\"4815",
+        ];
+        for secret in secrets {
+            let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+            std::fs::write(file.path(), format!("registration_token = {secret}\n")).unwrap();
+            let none = <crate::config::Flags as confique::Layer>::empty();
+            let read = crate::Config::load(none, Some(file.path()));
+            let error = read.unwrap_err().to_string();
+            assert!(
+                !error.contains("4815") && !error.contains("18453") && error.contains("registration_token"),
+                "{secret}: {error}"
+            );
+        }
     }
 }

@@ -1,0 +1,31 @@
+//! Which options two configurations differ in.
+
+use super::Config;
+
+/// Compares field by field; does not compile while one is missing.
+macro_rules! differing {
+    ($one:expr, $other:expr, $($option:ident)*) => {{
+        let Config { $($option),* } = $one;
+        let mut names = Vec::new();
+        $(if *$option != $other.$option {
+            names.push(stringify!($option));
+        })*
+        names
+    }};
+}
+
+impl Config {
+    /// The names of the options that are not the same in `other`.
+    pub fn differing(&self, other: &Self) -> Vec<&'static str> {
+        differing!(self, other,
+            data_dir mqtt http admin mqtts
+            https tls_cert tls_key tls tls_client_ca
+            tls_client_auth tls_client_crl proxy_protocol proxy_from anonymous
+            registration registration_token registrations_per_second direct cors_origins
+            workers max_connections connections_per_address connects_per_address connect_seconds
+            mailbox_days session_days publishes_per_second publish_bytes_per_second retained_per_user
+            retained_bytes_per_user max_keep_alive max_qos server_reference store_cache_mb
+            log log_format acl
+        )
+    }
+}
