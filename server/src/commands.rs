@@ -116,18 +116,7 @@ fn wait_for_end(signals: &mut Signals, running: &Running, options: &Options) {
             tracing::info!(signal, "asked to end");
             return;
         }
-        match running.reload_certificates() {
-            Ok(()) => tracing::info!("certificates read again"),
-            Err(error) => tracing::error!(%error, "the certificates stay the old ones"),
-        }
-        // Of the configuration only the rules change without a start.
-        match load(options.clone()).and_then(Settings::of) {
-            Ok(settings) => {
-                running.change_rules(&settings.acl);
-                tracing::info!("acl rules read again");
-            }
-            Err(error) => tracing::error!(%error, "the acl rules stay the old ones"),
-        }
+        running.reload(load(options.clone()).and_then(Settings::of));
     }
 }
 

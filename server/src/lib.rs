@@ -17,6 +17,7 @@ mod node;
 mod open_files;
 #[cfg(feature = "planted-bugs")]
 mod planted;
+mod reload;
 mod search;
 mod serve;
 mod shares;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use godwit_accounts::{Accounts, Acl};
+use godwit_accounts::Accounts;
 use godwit_cluster::{MakeRoles, Role, Router, Workers};
 use godwit_history_api::{Api, Rate, Register, SearchIndex};
 use godwit_ingest::Ingest;
@@ -25,8 +25,10 @@ use crate::{StartError, mqtt, open_files};
 /// A node at work. Dropping it ends the node.
 pub struct Running {
     addresses: Addresses,
-    router: Router,
-    certificates: Option<Arc<Certificates>>,
+    /// As it was started.
+    pub(crate) options: Config,
+    pub(crate) router: Router,
+    pub(crate) certificates: Option<Arc<Certificates>>,
     shutdown: Shutdown,
     main: Option<JoinHandle<()>>,
 }
@@ -40,28 +42,6 @@ impl Running {
     /// The way to its homes.
     pub fn router(&self) -> &Router {
         &self.router
-    }
-
-    /// Reads the files of TLS again, if there are any. Connections stay, but those whose client's certificate counts no
-    /// longer.
-    ///
-    /// # Errors
-    /// They cannot be used; everything stays.
-    pub fn reload_certificates(&self) -> Result<(), StartError> {
-        let Some(certificates) = &self.certificates else {
-            return Ok(());
-        };
-        certificates.reload()?;
-        if let Some(verifier) = certificates.verifier()? {
-            mqtt::verify_again(&self.router, &verifier);
-        }
-        Ok(())
-    }
-
-    /// Sets the rules of ordinary topics. They count for what is subscribed and owed already, too: what is not allowed any
-    /// more is dropped at delivery, and counted.
-    pub fn change_rules(&self, acl: &Arc<Acl>) {
-        mqtt::change_rules(&self.router, acl);
     }
 
     /// Waits until the shutdown that somebody began is through.
@@ -139,12 +119,13 @@ pub fn serve(
     tell_start(&node, &addresses, connections.mqtt);
 
     let (router, certificates) = (parts.workers.router().clone(), node.certificates.clone());
-    let begun = shutdown.clone();
+    let (begun, options) = (shutdown.clone(), node.settings.options);
     let main = std::thread::Builder::new()
         .name("godwit-main".into())
         .spawn(move || parts.run(&begun))?;
     Ok(Running {
         addresses,
+        options,
         router,
         certificates,
         shutdown,

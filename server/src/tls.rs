@@ -1,27 +1,32 @@
 //! Certificates and authorities of MQTT over TLS and of HTTPS: read at start, read again on request without closing a
-//! connection. What the files hold is taken together or not at all.
+//! connection. What the files hold is taken together or not at all. Whose certificates let clients in is in `clients`.
+
+mod clients;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use godwit_broker::TlsSettings;
+use rustls::ServerConfig;
+use rustls::client::verify_server_name;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::{self, PemObject as _};
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use crate::StartError;
-use crate::config::{ClientAuth, ClientTls, Tls, TlsFiles};
+use crate::config::{ClientAuth, Tls, TlsFiles};
+use clients::Authorities;
 
 /// The TLS settings of this node's listeners.
 #[derive(Debug)]
 pub(crate) struct Certificates {
-    tls: Tls,
+    /// What was read last, and could be used.
+    tls: Mutex<Tls>,
     /// Of MQTT.
     pub(crate) mqtt: Arc<TlsSettings>,
     /// Of HTTPS, where a client's certificate is never required: REST has none.
@@ -34,86 +39,79 @@ impl Certificates {
     /// # Errors
     /// They cannot be read, are not PEM, or do not belong together.
     pub(crate) fn open(tls: Tls) -> Result<Arc<Self>, StartError> {
-        let (mqtt, https) = configs(&tls)?;
+        let read = Read::of(&tls)?;
         Ok(Arc::new(Self {
-            tls,
-            mqtt: TlsSettings::new(mqtt),
-            https: TlsSettings::new(https),
+            tls: Mutex::new(tls),
+            mqtt: TlsSettings::new(read.mqtt),
+            https: TlsSettings::new(read.https),
         }))
     }
 
-    /// Reads the files again; new connections get what they hold now. After an error everything stays.
+    /// Reads the files once more, those that are named now if `tls` is given; new connections get what they hold now. Gives
+    /// who judges clients' certificates from now on, if any count. After an error everything stays.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub(crate) fn reload(&self) -> Result<(), StartError> {
-        let (mqtt, https) = configs(&self.tls)?;
-        self.mqtt.set(mqtt);
-        self.https.set(https);
-        Ok(())
-    }
-
-    /// Who judges clients' certificates by what the files hold now.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub(crate) fn verifier(&self) -> Result<Option<Arc<dyn ClientCertVerifier>>, StartError> {
-        let client = self.tls.client.as_ref();
-        client.map(|client| verifier(client, false)).transpose()
+    pub(crate) fn reload(&self, tls: Option<Tls>) -> Result<Option<Arc<dyn ClientCertVerifier>>, StartError> {
+        let mut current = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
+        let tls = tls.unwrap_or_else(|| current.clone());
+        let read = Read::of(&tls)?;
+        *current = tls;
+        self.mqtt.set(read.mqtt);
+        self.https.set(read.https);
+        Ok(read.verifier)
     }
 }
 
-/// Settings of MQTT and of HTTPS.
-fn configs(tls: &Tls) -> Result<(Arc<ServerConfig>, Arc<ServerConfig>), StartError> {
-    let names: Arc<dyn ResolvesServerCert> = Arc::new(ByName::read(&tls.certificates)?);
-    let config = |protocol: &[u8], required| -> Result<Arc<ServerConfig>, StartError> {
-        let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| StartError::Tls(error.to_string()))?;
-        let mut config = match &tls.client {
-            None => builder.with_no_client_auth(),
-            Some(client) => builder.with_client_cert_verifier(verifier(client, required)?),
-        }
-        .with_cert_resolver(names.clone());
-        if tls.client.is_some() {
-            // A resumed session is not verified anew: a certificate that was revoked meanwhile would come in by it.
-            config.session_storage = Arc::new(NoServerSessionStorage {});
-            config.send_tls13_tickets = 0;
-        }
-        config.alpn_protocols = vec![protocol.to_vec()];
-        Ok(Arc::new(config))
-    };
-    let required = tls
-        .client
-        .as_ref()
-        .is_some_and(|client| client.auth == ClientAuth::Required);
-    Ok((config(b"mqtt", required)?, config(b"http/1.1", false)?))
+/// What the files make.
+struct Read {
+    mqtt: Arc<ServerConfig>,
+    https: Arc<ServerConfig>,
+    /// Who judges clients' certificates, if any count.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
-/// Who judges clients' certificates.
-fn verifier(client: &ClientTls, required: bool) -> Result<Arc<dyn ClientCertVerifier>, StartError> {
-    let mut roots = RootCertStore::empty();
-    for authority in chain(&client.ca)? {
-        roots
-            .add(authority)
-            .map_err(|error| in_file(&client.ca, &error))?;
+impl Read {
+    /// Each file is read once, so that what is made of it is one.
+    fn of(tls: &Tls) -> Result<Self, StartError> {
+        let names: Arc<dyn ResolvesServerCert> = Arc::new(ByName::read(&tls.certificates)?);
+        let authorities = tls.client.as_ref().map(Authorities::read).transpose()?;
+        let client = authorities.as_ref();
+        let optional = client.map(|client| client.verifier(false)).transpose()?;
+        let is_required = tls
+            .client
+            .as_ref()
+            .is_some_and(|client| client.auth == ClientAuth::Required);
+        let of_mqtt = client.map(|client| client.verifier(is_required)).transpose()?;
+        Ok(Self {
+            mqtt: config(b"mqtt", &names, of_mqtt)?,
+            https: config(b"http/1.1", &names, optional.clone())?,
+            verifier: optional,
+        })
     }
-    let mut builder =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()));
-    if let Some(file) = &client.crl {
-        let lists = CertificateRevocationListDer::pem_file_iter(file)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| in_file(file, &error))?;
-        if lists.is_empty() {
-            return Err(in_file(file, &"it holds no revocation list"));
-        }
-        // An authority without a list in the file revokes nothing.
-        builder = builder.with_crls(lists).allow_unknown_revocation_status();
+}
+
+fn config(
+    protocol: &[u8],
+    names: &Arc<dyn ResolvesServerCert>,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+) -> Result<Arc<ServerConfig>, StartError> {
+    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| StartError::Tls(error.to_string()))?;
+    let are_judged = clients.is_some();
+    let mut config = match clients {
+        None => builder.with_no_client_auth(),
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
     }
-    if !required {
-        builder = builder.allow_unauthenticated();
+    .with_cert_resolver(names.clone());
+    if are_judged {
+        // A resumed session is not verified anew: a certificate that was revoked meanwhile would come in by it.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
     }
-    builder.build().map_err(|error| in_file(&client.ca, &error))
+    config.alpn_protocols = vec![protocol.to_vec()];
+    Ok(Arc::new(config))
 }
 
 /// Certificates by the server name that the client asks for.
@@ -129,6 +127,13 @@ impl ByName {
         let (mut first, mut names) = (None, HashMap::new());
         for files in files {
             let key = Arc::new(read(files)?);
+            for name in not_covered(files, &key)? {
+                tracing::warn!(
+                    name,
+                    cert = %files.cert.display(),
+                    "a certificate is not good for a name that it is given for: clients that look will refuse it"
+                );
+            }
             for name in names_of(files, &key)? {
                 // The first one counts.
                 names.entry(name).or_insert_with(|| key.clone());
@@ -175,6 +180,23 @@ fn names_of(files: &TlsFiles, key: &CertifiedKey) -> Result<Vec<String>, StartEr
         _ => None,
     });
     Ok(of_dns.collect())
+}
+
+/// Names of the configuration that the certificate is not good for.
+fn not_covered<'f>(files: &'f TlsFiles, key: &CertifiedKey) -> Result<Vec<&'f str>, StartError> {
+    let in_cert = |error: &rustls::Error| in_file(&files.cert, error);
+    let certificate = key.end_entity_cert().map_err(|error| in_cert(&error))?;
+    let parsed = ParsedCertificate::try_from(certificate).map_err(|error| in_cert(&error))?;
+    let is_covered = |name: &str| {
+        // One of those that the wildcard stands for.
+        let asked = match name.strip_prefix("*.") {
+            Some(parent) => format!("any-other.{parent}"),
+            None => name.to_owned(),
+        };
+        ServerName::try_from(asked).is_ok_and(|name| verify_server_name(&parsed, &name).is_ok())
+    };
+    let names = files.names.iter().map(String::as_str);
+    Ok(names.filter(|name| !is_covered(name)).collect())
 }
 
 fn in_file(file: &Path, error: &dyn std::fmt::Display) -> StartError {
@@ -234,13 +256,13 @@ mod tests {
         let certificates = Certificates::open(tls(&[&files])).unwrap();
         let first = certificates.mqtt.current();
         write(temp.path(), "server", &["two.example"]);
-        certificates.reload().unwrap();
+        certificates.reload(None).unwrap();
         let second = certificates.mqtt.current();
         assert!(!Arc::ptr_eq(&first, &second));
         std::fs::write(&files.cert, "nothing").unwrap();
         assert!(
             certificates
-                .reload()
+                .reload(None)
                 .unwrap_err()
                 .to_string()
                 .contains("server.pem")
@@ -280,25 +302,36 @@ mod tests {
     }
 
     #[test]
-    fn authorities_and_revocation_lists_that_are_none_are_named() {
+    fn other_files_are_taken_up_and_stay_when_the_next_ones_are_broken() {
         let temp = tempfile::tempdir().unwrap();
-        let files = write(temp.path(), "server", &["one.example"]);
-        let empty = temp.path().join("empty.pem");
-        std::fs::write(&empty, "").unwrap();
-        let mut given = tls(&[&files]);
-        given.client = Some(ClientTls {
-            auth: ClientAuth::Required,
-            ca: empty.clone(),
-            crl: None,
-        });
-        let refused = Certificates::open(given.clone()).unwrap_err().to_string();
-        assert!(refused.contains("empty.pem"), "{refused}");
-        given.client = Some(ClientTls {
-            auth: ClientAuth::Required,
-            ca: files.cert.clone(),
-            crl: Some(empty),
-        });
-        let refused = Certificates::open(given).unwrap_err().to_string();
-        assert!(refused.contains("no revocation list"), "{refused}");
+        let [first, second] = ["first", "second"].map(|name| write(temp.path(), name, &["one.example"]));
+        let certificates = Certificates::open(tls(&[&first])).unwrap();
+        certificates.reload(Some(tls(&[&second]))).unwrap();
+        let mut broken = first.clone();
+        broken.key = second.key.clone();
+        assert!(certificates.reload(Some(tls(&[&broken]))).is_err());
+        std::fs::remove_file(&first.cert).unwrap();
+        certificates.reload(None).unwrap();
+    }
+
+    #[test]
+    fn a_name_that_the_certificate_is_not_good_for_is_noticed() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut files = write(temp.path(), "server", &["one.example", "*.two.example"]);
+        let names = [
+            "one.example",
+            "ONE.example",
+            "a.two.example",
+            "*.two.example",
+            "two.example",
+            "*.one.example",
+            "a.b.two.example",
+        ];
+        files.names = names.map(str::to_owned).into();
+        let key = read(&files).unwrap();
+        assert_eq!(
+            not_covered(&files, &key).unwrap(),
+            ["two.example", "*.one.example", "a.b.two.example"]
+        );
     }
 }

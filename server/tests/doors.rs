@@ -4,16 +4,17 @@
 #![allow(clippy::unwrap_used)]
 
 mod authority;
+mod reload;
 mod support;
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use authority::{Authority, Files, Tls, http_status, self_signed, web_socket};
+use authority::{Authority, Files, Tls, abort, http_status, self_signed, web_socket};
 use rustix::process::Signal;
 use support::{Server, eventually, free_port, get_as, text};
 
@@ -202,8 +203,18 @@ fn a_certificate_lets_its_user_in_and_nobody_else() {
     assert!(again.ask(&connect("phone", None)).is_err());
     assert_eq!(web_socket(&mut early.0, &connect("w", None))[3], 0x86);
     assert_eq!(stays.ask(&[0xc0, 0]).unwrap(), [0xd0, 0]);
-    // Another authority altogether.
+    // Another authority altogether; not while the list is of the old one.
     std::fs::copy(&foreign.file, &ours.file).unwrap();
+    node.server.signal(Signal::HUP);
+    eventually("it is refused", || {
+        let log = node.server.log();
+        let refused = log
+            .lines()
+            .find(|line| line.contains("the certificates stay the old ones"))?;
+        refused.contains("crl.pem").then_some(())
+    });
+    assert_eq!(stays.ask(&[0xc0, 0]).unwrap(), [0xd0, 0]);
+    foreign.revoke(&crl, &[]);
     let last_of_bob = {
         node.reload();
         stays.packet().unwrap()
@@ -264,29 +275,6 @@ fn a_client_gets_the_certificate_of_the_name_that_it_asks_for_also_after_each_wa
     );
 }
 
-/// What a client does that never finishes its handshake.
-fn abort(port: u16, way: usize) {
-    let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    // The first bytes of a ClientHello that announces 200 more.
-    let hello = [&[0x16, 3, 1, 0, 204, 1, 0, 0, 200, 3, 3][..], &[7; 90]].concat();
-    let sent = match way % 5 {
-        0 => &[][..],
-        1 => &hello[..3],
-        2 => &hello[..],
-        3 => b"GET / HTTP/1.1\r\n\r\n",
-        _ => &connect("c", None),
-    };
-    let _ = socket.write_all(sent);
-    if way.is_multiple_of(2) {
-        // With a reset where something is unread.
-        drop(socket);
-    } else {
-        let _ = socket.shutdown(Shutdown::Write);
-        let _ = socket.set_read_timeout(Some(Duration::from_secs(10)));
-        let _ = socket.read_to_end(&mut Vec::new());
-    }
-}
-
 #[test]
 fn aborted_handshakes_leave_no_descriptor_and_rotated_certificates_drop_nobody() {
     let folder = tempfile::tempdir().unwrap();
@@ -311,7 +299,8 @@ fn aborted_handshakes_leave_no_descriptor_and_rotated_certificates_drop_nobody()
                 while let Ok(way) = usize::try_from(next.fetch_add(1, Ordering::Relaxed))
                     && way < aborted
                 {
-                    abort(if way % 10 < 7 { node.mqtts } else { node.https }, way);
+                    let port = if way % 10 < 7 { node.mqtts } else { node.https };
+                    abort(port, way, &connect("c", None));
                 }
             });
         }
@@ -348,6 +337,9 @@ fn aborted_handshakes_leave_no_descriptor_and_rotated_certificates_drop_nobody()
     });
     assert!(acknowledged.load(Ordering::Relaxed) > turns);
     assert_eq!(bystander.ask(&[0xc0, 0]).unwrap(), [0xd0, 0]);
+    eventually("rotation leaves no descriptor", || {
+        (open_files() <= before + 2.0).then_some(())
+    });
 }
 
 #[test]

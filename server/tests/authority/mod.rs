@@ -218,3 +218,26 @@ pub fn web_socket(stream: &mut (impl std::io::Read + std::io::Write), packet: &[
     stream.read_exact(&mut content).unwrap();
     content
 }
+
+/// What a client does that never finishes its handshake.
+pub fn abort(port: u16, way: usize, connect: &[u8]) {
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    // The first bytes of a ClientHello that announces 200 more.
+    let hello = [&[0x16, 3, 1, 0, 204, 1, 0, 0, 200, 3, 3][..], &[7; 90]].concat();
+    let sent = match way % 5 {
+        0 => &[][..],
+        1 => &hello[..3],
+        2 => &hello[..],
+        3 => b"GET / HTTP/1.1\r\n\r\n",
+        _ => connect,
+    };
+    let _ = socket.write_all(sent);
+    if way.is_multiple_of(2) {
+        // With a reset where something is unread.
+        drop(socket);
+    } else {
+        let _ = socket.shutdown(std::net::Shutdown::Write);
+        let _ = socket.set_read_timeout(Some(Duration::from_secs(10)));
+        let _ = socket.read_to_end(&mut Vec::new());
+    }
+}
