@@ -15,6 +15,7 @@ use crate::StartError;
 use crate::admin::{self, Admin};
 use crate::http::{Door, Greeting, Refused};
 use crate::node::Node;
+use crate::paced::Pace;
 use crate::shares::Shares;
 use crate::shutdown::{HTTP_GRACE, Shutdown};
 
@@ -98,6 +99,7 @@ impl Doors {
             time: Duration::from_secs(u64::from(node.settings.options.connect_seconds)),
             proxies,
             shares,
+            pace: Pace::default(),
             refused: self.refused.clone(),
         }
     }

@@ -26,6 +26,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
+use crate::paced::{Pace, Paced};
 use crate::shares::Shares;
 use crate::shutdown::Shutdown;
 
@@ -37,9 +38,9 @@ const HEADER_BYTES: usize = 32 * 1024;
 /// Pause after an accept failed (as a rule: too many open files), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Connections that were closed before their first request, by why.
+/// Connections that were closed before their first request, by why, and those whose client did not take an answer.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Refused(Family<[(&'static str, &'static str); 1], Counter>);
+pub(crate) struct Refused(Family<[(&'static str, &'static str); 1], Counter>, Counter);
 
 impl Refused {
     fn count(&self, reason: &'static str) {
@@ -50,6 +51,8 @@ impl Refused {
     pub(crate) fn register(&self, registry: &mut Registry) {
         let help = "Connections to HTTP closed before their first request";
         registry.register("godwit_http_refused", help, self.0.clone());
+        let help = "Connections to HTTP closed since their client took too little of an answer";
+        registry.register("godwit_http_stalled", help, self.1.clone());
     }
 }
 
@@ -62,6 +65,8 @@ pub(crate) struct Greeting {
     pub(crate) proxies: Option<Proxies>,
     /// How many connections an address may have.
     pub(crate) shares: Shares,
+    /// What a client must take of an answer.
+    pub(crate) pace: Pace,
     pub(crate) refused: Refused,
 }
 
@@ -147,6 +152,7 @@ async fn connection(
     let Some(_share) = greeting.shares.take(peer.ip()) else {
         return refused.count("address_connections");
     };
+    let stream = Paced::new(stream, greeting.pace);
     let Some(tls) = tls else {
         return requests(stream, peer, until, refused, app, shutdown).await;
     };
@@ -221,6 +227,18 @@ async fn requests<S>(
         }
     };
     if let Err(error) = ended {
+        if is_stalled(&error) {
+            refused.1.inc();
+        }
         tracing::debug!(%peer, %error, "an HTTP connection ended early");
     }
 }
+
+/// Whether a connection ended by [`Paced`].
+fn is_stalled(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)
+}
+
+#[cfg(test)]
+mod tests;

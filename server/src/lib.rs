@@ -15,6 +15,7 @@ mod metrics;
 mod mqtt;
 mod node;
 mod open_files;
+mod paced;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod reload;

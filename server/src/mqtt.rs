@@ -18,6 +18,7 @@ use tokio_rustls::server::TlsStream;
 use crate::StartError;
 use crate::config::Switch;
 use crate::node::Node;
+use crate::paced::Paced;
 
 pub(crate) use godwit_broker::Metrics;
 
@@ -124,15 +125,15 @@ pub(crate) fn change_rules(router: &Router, acl: &Arc<Acl>) {
 pub(crate) fn upgrade(router: &Router) -> MqttUpgrade {
     let (router, next) = (router.clone(), AtomicU16::new(0));
     Arc::new(move |upgraded, peer| {
-        let (transport, already_read) = match take_apart::<tokio::net::TcpStream>(upgraded) {
-            Ok((stream, read)) => match stream.into_std() {
+        let (transport, already_read) = match take_apart::<Paced>(upgraded) {
+            Ok((stream, read)) => match stream.into_inner().into_std() {
                 Ok(stream) => (NewTransport::WebSocket(stream, None), read),
                 Err(error) => return gone(peer, &error.to_string()),
             },
-            Err(upgraded) => match take_apart::<TlsStream<tokio::net::TcpStream>>(upgraded) {
+            Err(upgraded) => match take_apart::<TlsStream<Paced>>(upgraded) {
                 Ok((stream, read)) => {
                     let (stream, session) = stream.into_inner();
-                    match stream.into_std() {
+                    match stream.into_inner().into_std() {
                         Ok(stream) => (NewTransport::WebSocket(stream, Some(Box::new(session))), read),
                         Err(error) => return gone(peer, &error.to_string()),
                     }

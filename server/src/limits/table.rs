@@ -115,14 +115,25 @@ fn doors() -> Vec<Limit> {
         Limit::new(
             "MQTT connections of the node",
             At::Option("max_connections", ""),
-            "further ones are closed at once; 0: what the limit on open files leaves beside an eighth for HTTP and 512 for the store",
+            "further ones are closed at once, or with `server_reference` told to go elsewhere, `TOLD` at a time; 0: what the limit on open files leaves beside an eighth for HTTP and 512 for the store",
             &[
                 "tests/attacks/tests/doors.rs::who_comes_above_the_limit_on_connections_is_turned_away_at_little_cost",
                 "tests/attacks/tests/doors.rs::clients_cannot_take_the_descriptors_that_the_store_needs",
+                "broker/src/net/tests/addresses.rs::a_full_node_says_where_else_to_go",
             ],
         )
-        .told("closed", "closed")
+        .told("closed; with `server_reference` CONNACK 0x9C", "closed; with `server_reference` CONNACK 3")
         .counted("godwit_mqtt_refused{reason=\"too_many\"}"),
+        Limit::new(
+            "connections that are turned away and heard first, in the node",
+            At::Count("TOLD", u64::from(godwit_broker::TOLD)),
+            "whose CONNECT is awaited (`connect_seconds` at most) to be answered, beside the limits that turn them away; further ones are closed at once",
+            &[
+                "broker/src/net/tests/addresses.rs::of_web_sockets_beyond_a_limit_a_few_are_kept_to_be_told_and_the_rest_is_closed_at_once",
+                "broker/src/net/tests/addresses.rs::who_keeps_silent_at_a_full_node_is_one_of_a_few_and_takes_nobodys_room",
+            ],
+        )
+        .told("closed", "closed"),
         Limit::new(
             "MQTT connections of an address (IPv6: of a /64)",
             At::Option("connections_per_address", ""),
@@ -212,7 +223,7 @@ fn doors() -> Vec<Limit> {
             "rules about topics",
             At::Count("MAX_RULES", count(godwit_accounts::acl::MAX_RULES)),
             "refused at the start and when they are read again",
-            &[],
+            &["accounts/src/acl.rs::rules_about_reserved_levels_or_with_bad_filters_are_refused_at_start"],
         ),
         Limit::new(
             "bytes kept for a connection that takes too little",

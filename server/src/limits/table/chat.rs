@@ -58,6 +58,17 @@ pub(super) fn http() -> Vec<Limit> {
         )
         .counted("godwit_http_refused{reason=\"address_connections\"}"),
         Limit::new(
+            "what a client takes of an answer that waits for it, in 30 s",
+            At::Source("server/src/paced.rs", "TAKEN_BYTES", "bytes"),
+            "who takes less is closed: the place, and the answer, are not held for who does not read",
+            &[
+                "server/src/http/tests.rs::who_does_not_take_its_answer_loses_its_place",
+                "server/src/http/tests.rs::who_takes_it_in_crumbs_loses_its_place_too",
+            ],
+        )
+        .http("closed")
+        .counted("godwit_http_stalled"),
+        Limit::new(
             "requests of a user",
             At::Count(
                 "per_user",
