@@ -92,7 +92,8 @@ impl Server {
         }
     }
 
-    /// The same server where something stands before it.
+    /// The same server where something stands before each of its doors for MQTT. REST stays as it is: it makes users and tokens
+    /// for a case, and is no subject of one.
     pub(crate) fn behind(
         &self,
         mqtt: SocketAddr,
