@@ -12,7 +12,7 @@ use crate::wire_trait::{CloseReason, ConnId};
 
 /// Connections of homes whose other side has gone that are ended in a turn, and as many among what is read in it: each
 /// costs 20 to 50 µs with the rows of its session and its will.
-pub(super) const ENDS: usize = 32;
+pub(super) const ENDS: usize = 16;
 /// Deadlines looked at in a turn. Most have moved; one that has come costs as much as an end.
 pub(super) const LOOKS: usize = 128;
 

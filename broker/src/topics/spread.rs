@@ -15,11 +15,11 @@ use crate::part::Part;
 
 /// Users that a publish is given to without further ado: it costs not much more than to read it.
 pub(super) const FEW: usize = 8;
-/// Most users that the others are given to in a turn: a delivery is 10 to 30 µs of work with its write to the socket or
-/// the store, and one to a user that must be loaded 100.
-pub(super) const A_TURN: usize = 64;
+/// Most users that the others are given to in a turn: a delivery is 10 to 60 µs of work with its write to the socket or
+/// the store, and one to a user that must be loaded 100; and what others do takes several turns to come back to them.
+pub(super) const A_TURN: usize = 16;
 /// Most of them that one key has before the next one has its part.
-pub(super) const A_KEY: usize = 16;
+pub(super) const A_KEY: usize = 4;
 /// Deliveries of publishes under way from which on no other is matched, at some 150 bytes each. One publish may overrun it.
 pub(super) const MATCHED: usize = 64 * 1024;
 /// Most publishes that wait, for others of their key or for room; beyond it they are refused as `unavailable`.

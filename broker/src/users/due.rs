@@ -27,7 +27,7 @@ const PAGE: u32 = 64;
 const FRESH: usize = 16_384;
 /// Most users that are looked at in a turn: one that must be loaded costs some 100 µs, and thousands are due at once where
 /// thousands left at once.
-pub(crate) const LOOKS_A_TURN: usize = 32;
+pub(crate) const LOOKS_A_TURN: usize = 8;
 /// Slices of a shard; room for more, were a shard's rows ever too many for one partition.
 const SLICE: u8 = 0;
 
