@@ -1,5 +1,5 @@
 //! Runs a target: `fuzz TARGET [SECONDS [SEED [INPUTS]]]` for so long, or until so many inputs; without a target it
-//! lists them. The committed corpus first, then what is made of it. Fails on a panic, on an input that takes over 10 s,
+//! lists them. `fuzz TARGET FILE...` runs kept inputs and says of each whether it passes. The committed corpus first, then what is made of it. Fails on a panic, on an input that takes over 10 s,
 //! and when the process grows; the input is kept under `target/fuzz-found/` and said.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -253,6 +253,24 @@ fn fuzz(target: &'static Target, time: Duration, seed: u64, most: u64) -> Result
     ))
 }
 
+/// Runs kept inputs. `true`: all pass.
+#[allow(clippy::print_stdout)]
+fn replay(target: &Target, files: &[String]) -> bool {
+    let mut all = true;
+    for file in files {
+        let said = match std::fs::read(file) {
+            Err(error) => error.to_string(),
+            Ok(bytes) => match catch_unwind(AssertUnwindSafe(|| (target.run)(&bytes))) {
+                Ok(()) => "passes".to_owned(),
+                Err(_) => "a panic".to_owned(),
+            },
+        };
+        all &= said == "passes";
+        println!("{file}: {said}");
+    }
+    all
+}
+
 #[allow(clippy::print_stdout)]
 fn main() -> ExitCode {
     let mut given = std::env::args().skip(1);
@@ -264,6 +282,13 @@ fn main() -> ExitCode {
         eprintln!("there is no target {name}");
         return ExitCode::FAILURE;
     };
+    let files: Vec<String> = std::env::args().skip(2).collect();
+    if files.iter().any(|file| file.parse::<u64>().is_err()) {
+        return match replay(target, &files) {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        };
+    }
     let mut number = || given.next().and_then(|text| text.parse::<u64>().ok());
     let seconds = number().unwrap_or(60);
     let seed = number().unwrap_or_else(|| u64::from(std::process::id()));

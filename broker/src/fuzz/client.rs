@@ -57,6 +57,9 @@ pub(super) struct Client {
     pub(super) seen: HashSet<u32>,
     /// Those that it must get.
     pub(super) owed: HashSet<u32>,
+    /// Identifiers of what it was given with QoS 1 and 2 and has not settled, on this connection or an earlier one: to
+    /// be repeated when its session is resumed, whatever became of the subscription.
+    pub(super) begun: HashSet<u16>,
     /// Its session exists for certain until this time, milliseconds; it was told so.
     pub(super) exists_until: Option<u64>,
     /// And until this time also if a crash takes what nobody acknowledged: a DISCONNECT that lengthens it.
@@ -80,6 +83,7 @@ impl Client {
         self.exists_until = None;
         self.granted.clear();
         self.owed.clear();
+        self.begun.clear();
         self.seen.clear();
         self.tracked.clear();
         self.to_release.clear();
@@ -153,7 +157,7 @@ impl Client {
                 self.to_release.retain(|one| one != id);
             }
             Incoming::Puback(id, _) | Incoming::Pubcomp(id, _) => {
-                self.held.retain(|held| held.id != *id);
+                self.settles(*id);
                 self.lied |= !right;
             }
             Incoming::Pubrec(id, reason) => {
@@ -161,7 +165,7 @@ impl Client {
                     self.for_nothing.push(*id);
                 }
                 if *reason >= 0x80 {
-                    self.held.retain(|held| held.id != *id);
+                    self.settles(*id);
                 } else if let Some(held) = self.held.iter_mut().find(|held| held.id == *id) {
                     held.received = true;
                 }
@@ -196,6 +200,11 @@ impl Client {
             }
             _ => {}
         }
+    }
+
+    fn settles(&mut self, id: u16) {
+        self.held.retain(|held| held.id != id);
+        self.begun.remove(&id);
     }
 
     /// A filter is asked for again, or given back: what it had is not followed.
@@ -241,6 +250,7 @@ impl Client {
                         qos: publish.qos,
                         received: false,
                     });
+                    self.begun.insert(publish.packet_id);
                     self.keeps_window();
                 }
             }

@@ -15,7 +15,8 @@ impl Play {
         self.look();
         for at in 0..self.clients.len() {
             let client = &self.clients[at];
-            if !client.lied && !client.owed.is_empty() && client.is_persistent() {
+            let is_owed = !client.owed.is_empty() || !client.begun.is_empty();
+            if !client.lied && is_owed && client.is_persistent() {
                 self.arrives(at);
             }
         }
@@ -94,8 +95,14 @@ impl Play {
             self.look();
         }
         let client = &self.clients[at];
-        assert!(!client.owed.is_empty() || client.lied || client.conn.is_some());
+        assert!(client.lied || client.conn.is_some());
         let lost: Vec<&u32> = client.owed.difference(&client.seen).collect();
         assert!(lost.is_empty(), "ACK: acknowledged and lost: {lost:?}");
+        // MQTT 5, 4.4.0-1: all of it came again, and was settled above.
+        let withheld = &client.begun;
+        assert!(
+            withheld.is_empty() || client.lied,
+            "OWED: begun and not repeated: {withheld:?}"
+        );
     }
 }

@@ -34,13 +34,20 @@ pub(crate) struct InboxForm {
     pub(crate) subscription_id: Option<u32>,
 }
 
-/// What is given with QoS 1 although the subscription does not ask for it, or no longer.
+/// What is given although the subscription does not ask for it, or no longer.
 #[derive(Clone, Copy)]
 struct Remainder {
-    /// The last number of it.
+    /// Up to here with QoS 1, as `form` asked.
     up_to: u64,
-    /// As it was asked for.
     form: InboxForm,
+    /// Up to here also my own messages, although a later subscription has No Local.
+    mine_to: u64,
+}
+
+impl Remainder {
+    fn end(&self) -> u64 {
+        self.up_to.max(self.mine_to)
+    }
 }
 
 impl Inbox {
@@ -57,13 +64,16 @@ impl Inbox {
     }
 
     /// A SUBSCRIBE takes the place of what there was. Nothing is lost by that (MQTT 5, 3.8.4-4): what is in the mailbox,
-    /// up to `confirmed`, is given with QoS 1 before a live feed (QoS 0) begins.
+    /// up to `confirmed`, is given with QoS 1 before a live feed (QoS 0) begins, and my own messages before No Local.
     pub(crate) fn subscribe(&mut self, form: InboxForm, confirmed: u64) {
-        let before = self.form.replace(form);
-        if form.qos > 0 {
-            self.remainder = None;
-        } else if let Some(before) = before.filter(|before| before.qos > 0) {
-            self.leave(before, confirmed);
+        let before = self.form.replace(form).filter(|before| before.qos > 0);
+        let left = self.remainder.as_deref().map(|left| (left.form, left.up_to));
+        let Some((asked, up_to)) = before.map(|before| (before, confirmed)).or(left) else {
+            return;
+        };
+        let mine = form.no_local && !asked.no_local;
+        if form.qos == 0 || mine {
+            self.leave(asked, up_to, if mine { up_to } else { 0 });
         }
     }
 
@@ -72,27 +82,33 @@ impl Inbox {
     pub(crate) fn unsubscribe(&mut self) {
         let given = self.feed.as_ref().map_or(0, |feed| feed.cursor.given_to());
         match (self.form.take().filter(|form| form.qos > 0), &mut self.remainder) {
-            (Some(form), _) => self.leave(form, given),
+            (Some(form), _) => self.leave(form, given, 0),
             (None, Some(remainder)) => remainder.up_to = remainder.up_to.min(given),
             (None, None) => {}
         }
     }
 
-    fn leave(&mut self, form: InboxForm, up_to: u64) {
-        let feed = self.feed.as_ref();
-        self.remainder = feed
-            .filter(|feed| feed.cursor.acked() < up_to)
-            .map(|_| Box::new(Remainder { up_to, form }));
+    fn leave(&mut self, form: InboxForm, up_to: u64, mine_to: u64) {
+        let Some(feed) = &self.feed else { return };
+        let before = self.remainder.as_deref().map_or(0, |left| left.mine_to);
+        let remainder = Remainder {
+            up_to,
+            form,
+            mine_to: before.max(mine_to),
+        };
+        let any = feed.cursor.acked() < remainder.end();
+        self.remainder = any.then(|| Box::new(remainder));
     }
 
     /// How a position is given with QoS 1. `None`: it is not.
     pub(crate) fn form_of(&self, position: u64) -> Option<InboxForm> {
-        let remainder = self
-            .remainder
-            .as_deref()
-            .filter(|remainder| position <= remainder.up_to);
         let form = self.form.filter(|form| form.qos > 0);
-        form.or(remainder.map(|remainder| remainder.form))
+        let Some(remainder) = self.remainder.as_deref() else {
+            return form;
+        };
+        let form = form.or((position <= remainder.up_to).then_some(remainder.form))?;
+        let no_local = form.no_local && position > remainder.mine_to;
+        Some(InboxForm { no_local, ..form })
     }
 
     /// Whether entries are pushed with a cursor now.
@@ -106,7 +122,7 @@ impl Inbox {
         let Some(feed) = self.feed.as_mut() else { return };
         feed.rest();
         let acked = feed.cursor.acked();
-        self.remainder.take_if(|remainder| remainder.up_to <= acked);
+        self.remainder.take_if(|remainder| remainder.end() <= acked);
     }
 
     pub(crate) fn row(&self) -> InboxRow {
@@ -115,7 +131,7 @@ impl Inbox {
         let remainder = self
             .remainder
             .as_deref()
-            .filter(|remainder| acked < remainder.up_to);
+            .filter(|remainder| acked < remainder.end());
         InboxRow {
             has_cursor: self.feed.is_some(),
             acked,
@@ -129,6 +145,7 @@ impl Inbox {
                 encoding: number(remainder.form.encoding),
                 no_local: remainder.form.no_local,
                 subscription_id: remainder.form.subscription_id,
+                mine_to: remainder.mine_to,
             }),
         }
     }
@@ -147,8 +164,8 @@ impl Inbox {
                 no_local: remainder.no_local,
                 subscription_id: remainder.subscription_id,
             };
-            let up_to = remainder.up_to;
-            Some(Box::new(Remainder { up_to, form }))
+            let (up_to, mine_to) = (remainder.up_to, remainder.mine_to);
+            Some(Box::new(Remainder { up_to, form, mine_to }))
         });
         Self {
             feed: row.has_cursor.then(|| Feed::new(Cursor::new(row.acked, given))),

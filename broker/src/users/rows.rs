@@ -220,9 +220,10 @@ pub(crate) struct InboxRow {
     pub(crate) remainder: Option<RemainderRow>,
 }
 
-/// What a replaced or ended subscription to me/inbox left to be given with QoS 1, up to this number.
+/// What a replaced or ended subscription to me/inbox left to be given.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct RemainderRow {
+    /// The last number that is given with QoS 1.
     #[prost(uint64, tag = "1")]
     pub(crate) up_to: u64,
     /// As in [`InboxRow`].
@@ -232,6 +233,9 @@ pub(crate) struct RemainderRow {
     pub(crate) no_local: bool,
     #[prost(uint32, optional, tag = "4")]
     pub(crate) subscription_id: Option<u32>,
+    /// The last number up to which No Local does not count.
+    #[prost(uint64, tag = "5")]
+    pub(crate) mine_to: u64,
 }
 
 /// How old and how heavy the entries of the mailbox are: at this time, milliseconds since 1970, this number was

@@ -328,3 +328,41 @@ fn what_was_begun_before_unsubscribe_is_completed_on_the_next_connection_and_not
     rig.packet(phone, subscribe(9, "me/inbox/json", 1));
     assert_eq!(rig.publishes(phone).len(), 2);
 }
+
+#[test]
+fn my_own_messages_that_were_owed_come_after_the_subscription_was_replaced_by_one_with_no_local() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    let conversation = rig.make_conversation(&[alice.user]);
+    let mut connect = persistent(V5, "phone");
+    connect.receive_maximum = 1;
+    let phone = rig.connect(&alice, connect);
+    rig.subscribe(phone, "me/inbox", 1);
+    let a = rig.connect(&alice, clean(V5, "a"));
+    rig.packet(a, send(conversation, "begun", 1));
+    rig.packet(a, send(conversation, "waits", 2));
+    assert_eq!(seqs(&rig.publishes(phone)), [1]);
+    let no_local = |qos| {
+        let mut packet = subscribe(8, "me/inbox", qos);
+        if let Incoming::Subscribe { filters, .. } = &mut packet {
+            filters[0].no_local = true;
+        }
+        packet
+    };
+    rig.packet(phone, no_local(1));
+    rig.packet(a, send(conversation, "after", 3));
+    // Neither a crash nor a live feed in between takes them away.
+    rig.crash();
+    let mut connect = persistent(V5, "phone");
+    connect.receive_maximum = 1;
+    let phone = rig.connect(&alice, connect);
+    assert_eq!(seqs(&rig.publishes(phone)), [1]);
+    rig.packet(phone, no_local(0));
+    rig.packet(phone, no_local(1));
+    rig.packet(phone, Incoming::Puback(1, 0));
+    assert_eq!(
+        seqs(&ack_all(&mut rig, phone)),
+        [2],
+        "what came after No Local is not given"
+    );
+}
