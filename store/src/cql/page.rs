@@ -30,8 +30,8 @@ impl Pace {
     }
 
     pub(super) fn came(&mut self, rows: usize, bytes: usize) {
-        if rows > 0 {
-            self.0 = (CHUNK_BYTES / (bytes / rows + 1)).clamp(8, LAST_CHUNK);
+        if let Some(each) = bytes.checked_div(rows) {
+            self.0 = (CHUNK_BYTES / (each + 1)).clamp(8, LAST_CHUNK);
         }
     }
 }
