@@ -10,6 +10,7 @@ pub mod entry;
 pub mod ids;
 pub mod json;
 pub mod limits;
+pub mod peer;
 pub mod topic;
 mod topic_command;
 
@@ -18,6 +19,7 @@ mod topic_command;
 pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/all.rs"));
 
+    pub use godwit::peer::v1 as peer;
     pub use godwit::stored::v1 as stored;
     pub use godwit::v1 as chat;
 }

@@ -7,7 +7,8 @@ use super::{
 };
 use crate::account::{
     AccountAnswer, AccountCommand, Contact, ContactChange, ContactState, DeviceToken, IdempotencyKey,
-    LoginSession, NewDeviceToken, NewLoginSession, Principal, Profile, Registration, Scopes, ScramKeys, Secret,
+    LoginSession, NewDeviceToken, NewLoginSession, Principal, Profile, Registration, Scopes, ScramKeys,
+    Secret,
 };
 use crate::ids::{ConversationId, UserId};
 use crate::proto::peer::{self, account_answer, account_command};

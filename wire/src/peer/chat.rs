@@ -8,8 +8,8 @@ use super::{
     named_in, named_out, need, optional, session, user, uuid, uuid_out,
 };
 use crate::command::{
-    ConversationCommand, ConversationInfo, HistoryAt, Position, Send, SendIdentity, Sent, Target, UserCommand,
-    Watermark,
+    ConversationCommand, ConversationInfo, HistoryAt, Position, Send, SendIdentity, Sent, Target,
+    UserCommand, Watermark,
 };
 use crate::ids::MessageId;
 use crate::proto::chat;
@@ -143,7 +143,10 @@ fn send_in(sending: peer::Send) -> Result<Send> {
         content: need(content.content, "content")?,
         content_type,
         reply_to: optional(&content.reply_to, message)?,
-        direct_with: sending.direct_with.map(|named| named_in(Some(named))).transpose()?,
+        direct_with: sending
+            .direct_with
+            .map(|named| named_in(Some(named)))
+            .transpose()?,
     })
 }
 

@@ -130,10 +130,7 @@ impl FrameWriter {
 
     fn entry(&mut self, entry: &Arc<LoggedEntry>) -> u32 {
         let next = self.frame.entries.len() as u32;
-        let at = *self
-            .entries
-            .entry(Arc::as_ptr(entry) as usize)
-            .or_insert(next);
+        let at = *self.entries.entry(Arc::as_ptr(entry) as usize).or_insert(next);
         if at == next {
             self.frame.entries.push(entry_out(entry));
             self.kept.push(Kept::Entry(entry.clone()));
@@ -250,7 +247,10 @@ fn answer_out(answer: &Answer) -> answer::Answer {
             routes: *routes,
         }),
         Answer::Retained(publishes) => answer::Answer::Retained(peer::Publishes {
-            publishes: publishes.iter().map(|publish| topics::publish_out(publish)).collect(),
+            publishes: publishes
+                .iter()
+                .map(|publish| topics::publish_out(publish))
+                .collect(),
         }),
     }
 }
