@@ -136,12 +136,15 @@ async fn run(
     }
 }
 
+/// Number and nonce of the view, if there is one.
+type Shown = Option<(View, Nonce)>;
+
 /// Requests under way: one of a kind, as the member asks for them.
 #[derive(Default)]
 struct Calls<'a> {
     write: Option<Asked<'a, bool>>,
     starts: Option<Asked<'a, Option<Vec<StartRow>>>>,
-    shown: Option<Asked<'a, Option<Option<(View, Nonce)>>>>,
+    shown: Option<Asked<'a, Option<Shown>>>,
     view: Option<Asked<'a, Option<Option<StoredView>>>>,
     change: Option<Asked<'a, Changed>>,
     /// Answered to nobody.
