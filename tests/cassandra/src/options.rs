@@ -14,7 +14,7 @@ pub enum Paxos {
     V1,
     /// Two round trips a write. Its condition is that promises are purged only when a Paxos repair is behind them
     /// (`paxos_state_purging: repaired`, which is set with it); a node repairs unfinished rounds by itself every five minutes.
-    /// Going back to V1 on the same data is not supported, so a cluster keeps what it was started with.
+    /// Data written so must not be purged the old way later, so a cluster keeps what it was started with.
     V2,
 }
 
