@@ -174,14 +174,21 @@ impl Client {
             Incoming::Subscribe {
                 packet_id, filters, ..
             } => {
-                let asked: Vec<Asked> = filters
+                let mut asked: Vec<Asked> = filters
                     .iter()
                     .map(|one| {
                         self.no_longer(&one.filter);
                         Some((one.filter.to_string(), one.no_local))
                     })
                     .collect();
-                self.asked.entry(*packet_id).or_default().push_back(asked);
+                let open = self.asked.entry(*packet_id).or_default();
+                // Of two with one identifier, which no right client sends, either may be answered first and the answers
+                // look alike: neither is taken for a grant.
+                if !open.is_empty() {
+                    open.iter_mut().flatten().for_each(|one| *one = None);
+                    asked.fill(None);
+                }
+                open.push_back(asked);
             }
             Incoming::Unsubscribe { packet_id, filters } => {
                 for filter in filters {
