@@ -192,10 +192,12 @@ pub fn valid(rows: &[LogRow], after: u64, view_at: impl Fn(u64) -> Option<View>)
 pub enum TakeUp {
     /// A later owner has fenced the log.
     Lost,
-    /// This owner has fenced it before, or nothing can ever be appended to it: nothing is written.
+    /// This owner has fenced it before, or nothing can ever be appended to it: no row is written.
     Here {
         /// See [`crate::ReadAnswer::TakeUp`].
         rows: Vec<LogRow>,
+        /// To be written once more: this read may have found a write of it that never reached a QUORUM. None for a log that has ended.
+        fence: Option<Fence>,
     },
     /// The rows are to be written once more, each under its own view; then the fence, with the maxima of the heads.
     Write {
@@ -217,14 +219,20 @@ pub fn take_up(heads: &Heads, rows: &[LogRow], view: View) -> TakeUp {
         return TakeUp::Lost;
     }
     if heads.ended() {
-        return TakeUp::Here { rows: Vec::new() };
+        return TakeUp::Here {
+            rows: Vec::new(),
+            fence: None,
+        };
     }
     let from = heads.take_up_from();
     let mut intervals = match &heads.fence {
         Some((fenced, fence)) => {
             let rows = valid(rows, from, |seq| fence.view_at(seq));
             if *fenced == view {
-                return TakeUp::Here { rows };
+                return TakeUp::Here {
+                    rows,
+                    fence: Some(fence.clone()),
+                };
             }
             fence.0.clone()
         }

@@ -62,6 +62,8 @@ mod tests {
     use super::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
         #[test]
         fn a_name_and_its_value_come_back_whole(
             fill in any::<u8>(),

@@ -1,8 +1,9 @@
 //! Small rows of one key: which owner's partition counts, its pages, and taking it up by a copy under the new owner's view.
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::Xxh3;
 
-use super::core::{Core, Gone};
+use super::core::Core;
 use super::names;
 use super::page::{Page, Paged};
 use super::session::{Bound, number, unavailable};
@@ -15,7 +16,7 @@ use crate::types::{ReadAnswer, Scope, Table, View};
 const COPY_ROWS: u32 = 500;
 /// Bytes of a statement that copies: small beside what a mutation may have, so that a take-up does not hold the others up.
 const COPY_BYTES: usize = 128 << 10;
-/// How often a reader begins anew because the owner changed under it.
+/// How often reading begins anew because the owner, or the rows, changed under it.
 const TRIES: usize = 5;
 
 /// Which partitions there are.
@@ -119,7 +120,7 @@ impl Core {
     }
 
     /// Makes the rows this owner's: a fence that says "begun", so that what an owner leaves behind that dies here is found; the copy; the fence
-    /// that says "whole". What fails before the first write may be tried again; what is written is written to the end.
+    /// that says "whole". What fails before that may be tried again.
     pub(super) async fn take_up_rows(
         &self,
         table: Table,
@@ -129,29 +130,31 @@ impl Core {
         let _alone = self.keys.lock(table.id, partition.clone()).await;
         self.still(scope)?;
         let fences = self.fences(table, partition).await?;
-        let mut taken = TakenUp {
-            scope,
-            answer: ReadAnswer::TakenUp,
-            after: None,
-        };
         match fences.whole {
             Some(view) if view > scope.view => return Err(StoreError::Lost),
-            Some(view) if view == scope.view => return Ok(taken),
-            Some(view) => {
+            Some(view) if view < scope.view => {
                 self.fence_rows(table, partition, scope, false).await?;
-                self.copy(table, partition, view, scope).await?;
+                if fences.all.contains(&scope.view) {
+                    self.drop_rows(table, partition, scope, scope.view).await?;
+                }
+                self.copy_whole(table, partition, view, scope).await?;
             }
-            None => {}
+            _ => {}
         }
+        // Also when it was whole before: this read may have found a write of it that never reached a QUORUM.
         self.fence_rows(table, partition, scope, true).await?;
         let lower: Vec<View> = fences.all.into_iter().filter(|view| *view < scope.view).collect();
-        if !lower.is_empty() {
-            taken.after = Some(After::Rows {
-                statements: self.forget_rows(table, partition, scope.view, &lower)?,
-                scope,
-            });
-        }
-        Ok(taken)
+        let after = (!lower.is_empty()).then(|| After::Rows {
+            table,
+            partition: partition.clone(),
+            scope,
+            lower,
+        });
+        Ok(TakenUp {
+            scope,
+            answer: ReadAnswer::TakenUp,
+            after,
+        })
     }
 
     async fn fence_rows(
@@ -171,21 +174,49 @@ impl Core {
         Ok(self.stored(scope, &[Bound { statement, values }]).await?)
     }
 
-    async fn copy(
+    /// Copies the rows as they were at one moment: a former owner's last write may land while they are read, and is then in the copy as a whole
+    /// or not at all. What came in one read is of one moment; else they are read again, and copied again if they changed.
+    async fn copy_whole(
         &self,
         table: Table,
         partition: &Bytes,
         from: View,
         scope: Scope,
     ) -> Result<(), StoreError> {
+        for _ in 0..TRIES {
+            let (digest, pages) = self.copy(table, partition, from, Some(scope)).await?;
+            if pages <= 1 || self.copy(table, partition, from, None).await?.0 == digest {
+                return Ok(());
+            }
+            self.drop_rows(table, partition, scope, scope.view).await?;
+        }
+        Err(StoreError::Unavailable(
+            "rows change while they are taken up".into(),
+        ))
+    }
+
+    /// Copies the rows, or with no scope only reads them; the digest and the number of pages that were read.
+    async fn copy(
+        &self,
+        table: Table,
+        partition: &Bytes,
+        from: View,
+        to: Option<Scope>,
+    ) -> Result<(u128, usize), StoreError> {
         let put = &self.tables.owned(table)?.put;
-        let mut after = None;
+        let (mut after, mut digest, mut pages) = (None, Xxh3::new(), 0);
         loop {
             let (rows, more) = self
                 .page_of(table, partition, from, after.as_ref(), COPY_ROWS)
                 .await?;
+            pages += 1;
             let (mut part, mut bytes) = (Vec::new(), 0);
             for (name, value) in &rows {
+                for part in [name, value] {
+                    digest.update(&part.len().to_le_bytes());
+                    digest.update(part);
+                }
+                let Some(scope) = to else { continue };
                 let values = vec![
                     partition.into(),
                     scope.view.into(),
@@ -204,42 +235,43 @@ impl Core {
                     (part, bytes) = (Vec::new(), 0);
                 }
             }
-            if !part.is_empty() {
+            if let Some(scope) = to
+                && !part.is_empty()
+            {
                 self.stored(scope, &part).await?;
             }
             after = rows.into_iter().next_back().map(|(name, _)| name);
             if !more {
-                return Ok(());
+                return Ok((digest.digest128(), pages));
             }
         }
     }
 
-    fn forget_rows(
+    async fn drop_rows(
         &self,
         table: Table,
         partition: &Bytes,
+        scope: Scope,
         view: View,
-        lower: &[View],
-    ) -> Result<Vec<Bound>, StoreError> {
-        let owned = self.tables.owned(table)?;
-        let mut all: Vec<Bound> = Vec::new();
-        for lower in lower {
-            let values = vec![self.clock.next().into(), partition.into(), (*lower).into()];
-            let statement = owned.drop.clone();
-            all.push(Bound { statement, values });
-        }
-        // Last: it is what says that there is something to delete.
+    ) -> Result<(), StoreError> {
+        let statement = self.tables.owned(table)?.drop.clone();
         let values = vec![self.clock.next().into(), partition.into(), view.into()];
-        let statement = owned.forget.clone();
-        all.push(Bound { statement, values });
-        Ok(all)
+        Ok(self.stored(scope, &[Bound { statement, values }]).await?)
     }
 
-    /// Deletes what lower views left, each partition by itself.
-    pub(super) async fn forget(&self, scope: Scope, statements: Vec<Bound>) -> Result<(), Gone> {
-        for statement in statements {
-            self.stored(scope, &[statement]).await?;
+    /// Deletes what lower views left, then what says that there is something to delete.
+    pub(super) async fn forget_rows(
+        &self,
+        table: Table,
+        partition: &Bytes,
+        scope: Scope,
+        lower: &[View],
+    ) -> Result<(), StoreError> {
+        for view in lower {
+            self.drop_rows(table, partition, scope, *view).await?;
         }
-        Ok(())
+        let statement = self.tables.owned(table)?.forget.clone();
+        let values = vec![self.clock.next().into(), partition.into(), scope.view.into()];
+        Ok(self.stored(scope, &[Bound { statement, values }]).await?)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 
 use super::core::Core;
 use super::fence::{self, Fence, HeadRow, Heads};
@@ -71,11 +71,10 @@ impl Core {
         // Never closed.
         let _permit = self.readers.acquire().await;
         let is_take_up = |read: &Read| matches!(read, Read::TakeUp { .. } | Read::TakeUpRows { .. });
-        let first = reads
-            .iter()
-            .filter(|read| is_take_up(read))
-            .map(|read| self.take_up(read));
-        let mut taken = try_join_all(first).await?;
+        let first = reads.iter().filter(|read| is_take_up(read));
+        // Each to its end: none is left half written because another failed.
+        let first = join_all(first.map(|read| self.take_up(read))).await;
+        let mut taken = first.into_iter().collect::<Result<Vec<TakenUp>, _>>()?;
         let others = reads
             .iter()
             .filter(|read| !is_take_up(read))

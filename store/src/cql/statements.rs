@@ -154,7 +154,10 @@ impl Prepare<'_> {
             dropped: self.write(head("dropped")).await?,
             fence: self.write(head("fence")).await?,
             ended: self
-                .write(format!("UPDATE {t}_heads USING TTL {ENDED_TTL} AND TIMESTAMP ? SET floor = ? WHERE id = ? AND owner = ?"))
+                .write(format!(
+                    "UPDATE {t}_heads USING TTL {ENDED_TTL} AND TIMESTAMP ? SET floor = ?, confirmed = ?, dropped = ?, fence = null \
+                     WHERE id = ? AND owner = ?"
+                ))
                 .await?,
             forget: self
                 .write(format!("DELETE FROM {t}_heads USING TIMESTAMP ? WHERE id = ? AND owner < ?"))

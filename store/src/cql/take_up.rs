@@ -11,7 +11,7 @@ use super::fence::{self, Fence, Heads, TakeUp};
 use super::read::Limits;
 use super::session::Bound;
 use crate::StoreError;
-use crate::types::{Head, LogId, LogRow, Read, ReadAnswer, Scope, View};
+use crate::types::{LogId, LogRow, Read, ReadAnswer, Scope, Table, View};
 
 /// A take-up whose writes are done; not confirmed yet.
 pub(super) struct TakenUp {
@@ -31,8 +31,11 @@ pub(super) enum After {
         cut: Option<fence::Cut>,
     },
     Rows {
+        table: Table,
+        partition: Bytes,
         scope: Scope,
-        statements: Vec<Bound>,
+        /// Whose copies are deleted.
+        lower: Vec<View>,
     },
 }
 
@@ -79,7 +82,13 @@ impl Core {
         };
         match fence::take_up(&heads, &rows, scope.view) {
             TakeUp::Lost => Err(StoreError::Lost),
-            TakeUp::Here { rows } => Ok(taken(rows, None)),
+            TakeUp::Here { rows, fence } => {
+                if let Some(fence) = fence {
+                    let again = self.fence(log, scope.view, &Heads::default(), &fence)?;
+                    self.stored(scope, &again).await?;
+                }
+                Ok(taken(rows, None))
+            }
             TakeUp::Damaged { missing } => Err(StoreError::Refused(format!(
                 "log {} of {} lacks position {missing}, which was stored: rows were lost; restore the keyspace from a backup",
                 log.id, log.table.name
@@ -109,7 +118,7 @@ impl Core {
         Ok(self.stored(scope, &[bound]).await?)
     }
 
-    /// The owner's row of heads: the maxima of all rows, and its fence, in one mutation.
+    /// The owner's row of heads: the maxima of all rows, where there are any, and its fence, in one mutation.
     fn fence(&self, log: LogId, view: View, heads: &Heads, fence: &Fence) -> Result<Vec<Bound>, StoreError> {
         let s = self.tables.log(log.table)?;
         let mut all = self.head(log, view, heads.head)?;
@@ -137,9 +146,12 @@ impl Core {
     /// Does what is left of a confirmed take-up.
     pub(super) async fn tidy(self: Arc<Self>, after: After) {
         let done = match after {
-            After::Rows { scope, statements } => {
-                self.forget(scope, statements).await.map_err(StoreError::from)
-            }
+            After::Rows {
+                table,
+                partition,
+                scope,
+                lower,
+            } => self.forget_rows(table, &partition, scope, &lower).await,
             After::Log {
                 log,
                 scope,
@@ -169,15 +181,7 @@ impl Core {
             bound.values[1] = (*bucket).into();
             self.stored(scope, &[bound]).await?;
         }
-        let shorter = self.fence(
-            log,
-            scope.view,
-            &Heads {
-                head: Head::default(),
-                ..Heads::default()
-            },
-            &cut.rest,
-        )?;
+        let shorter = self.fence(log, scope.view, &Heads::default(), &cut.rest)?;
         Ok(self.stored(scope, &shorter).await?)
     }
 }

@@ -28,7 +28,18 @@ const MAX_MUTATION: usize = 4 << 20;
 /// One thing to be stored: statements on one partition, or a fact.
 pub(super) enum Work {
     Rows(Vec<Bound>),
-    Claim { table: Table, key: Bytes, value: Bytes },
+    Claim {
+        table: Table,
+        key: Bytes,
+        value: Bytes,
+    },
+    /// A log ends for ever, in its row of heads of this view, by these timestamps.
+    End {
+        log: LogId,
+        view: View,
+        forget: i64,
+        ended: i64,
+    },
 }
 
 /// The growing pauses of everything that is repeated.
@@ -145,6 +156,15 @@ impl Core {
         match work {
             Work::Rows(statements) => self.stored(scope, statements).await.map(|()| Outcome::Stored),
             Work::Claim { table, key, value } => self.claim(scope, *table, key, value).await,
+            Work::End {
+                log,
+                view,
+                forget,
+                ended,
+            } => {
+                let attempt = || self.end_log(scope, *log, *view, (*forget, *ended));
+                self.until(attempt).await.map(|()| Outcome::Stored)
+            }
         }
     }
 
@@ -196,6 +216,15 @@ impl Core {
             let (key, statements) = match op {
                 Op::Append { log, view, seq, row } => {
                     works.push(Work::Rows(vec![self.append(*log, *view, *seq, row)?]));
+                    continue;
+                }
+                Op::Head { log, head } if head.floor == u64::MAX => {
+                    works.push(Work::End {
+                        log: *log,
+                        view: batch.scope.view,
+                        forget: self.clock.next(),
+                        ended: self.clock.next(),
+                    });
                     continue;
                 }
                 Op::Head { log, head } => {
@@ -302,13 +331,43 @@ impl Core {
         if head.confirmed > 0 {
             push(&s.confirmed, head.confirmed.into(), head.confirmed);
         }
-        match head.floor {
-            0 => {}
-            // ScyllaDB takes no timestamps of the far future; now is larger than any position.
-            u64::MAX => push(&s.ended, self.clock.next().into(), u64::MAX),
-            floor => push(&s.floor, floor.into(), floor),
+        if head.floor > 0 {
+            push(&s.floor, head.floor.into(), head.floor);
         }
         Ok(all)
+    }
+
+    /// All that is known of a log that ends becomes one row that goes after a while. The timestamps are of now, larger than any position:
+    /// nothing that is stored of a head comes after it.
+    async fn end_log(
+        &self,
+        scope: Scope,
+        log: LogId,
+        view: View,
+        (forget, ended): (i64, i64),
+    ) -> Result<(), Failed> {
+        self.still(scope)?;
+        let again = |e: StoreError| Failed::Again(e.to_string());
+        let s = self.tables.log(log.table).map_err(again)?;
+        let heads = self.heads(s, log).await.map_err(again)?;
+        let _permit = self.wire.acquire().await;
+        let values: Vec<Bind> = vec![
+            ended.into(),
+            u64::MAX.into(),
+            heads.head.confirmed.into(),
+            heads.dropped.into(),
+            log.id.into(),
+            view.into(),
+        ];
+        let row = Bound {
+            statement: s.ended.clone(),
+            values,
+        };
+        let lower = Bound {
+            statement: s.forget.clone(),
+            values: vec![forget.into(), log.id.into(), view.into()],
+        };
+        Ok(self.link.together(&[lower, row]).await?)
     }
 
     fn put(
