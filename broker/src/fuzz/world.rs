@@ -272,7 +272,7 @@ impl World {
         let flow = self.harness.with(RoleId::Broker, |cx| match (&key, command) {
             (Key::User(user), Command::User(command)) => Ok(users.apply(cx, lines, *user, command, reply)),
             (key, Command::Topic(command)) => Ok(topics.apply(cx, key, command, reply)),
-            (_, command) => Err((command, reply)),
+            (_, command) => Err(Box::new((command, reply))),
         });
         match flow {
             Ok(Flow::Taken) => {}
@@ -284,14 +284,16 @@ impl World {
                 true => self.command(key, command, reply),
                 false => self.answer(reply, Refusal::unavailable().into()),
             },
-            Err((Command::Conversation(ConversationCommand::Send(send)), reply)) => {
-                self.send(&key, *send, reply);
-            }
-            Err((Command::Account(command), reply)) => {
-                let answer = Self::standing(&key, &command);
-                self.answer(reply, answer);
-            }
-            Err((_, reply)) => self.answer(reply, Answer::Done),
+            Err(other) => match *other {
+                (Command::Conversation(ConversationCommand::Send(send)), reply) => {
+                    self.send(&key, *send, reply);
+                }
+                (Command::Account(command), reply) => {
+                    let answer = Self::standing(&key, &command);
+                    self.answer(reply, answer);
+                }
+                (_, reply) => self.answer(reply, Answer::Done),
+            },
         }
     }
 
