@@ -104,49 +104,74 @@ impl Member {
 
     /// A view without this start, or none at all: asks to be taken in, at once or when others were quicker, later.
     pub(super) fn join(&mut self, found: Option<(&StoredView, &Body)>) {
+        self.watch_those_of(found);
         let nonce = found.map(|(stored, _)| stored.nonce);
+        // The row comes before the view that names it; the floor of timestamps needs everybody's.
+        let has_row = self.seen.get(self.me.start).is_some_and(|seen| seen.stamp > 0);
+        if self.changing || !has_row {
+            return;
+        }
+        let due = match self.wanted {
+            Some((of, due)) if of == nonce => due,
+            _ => {
+                let due = self.now + self.spread(SPREAD_MS << self.refused.min(5));
+                self.wanted = Some((nonce, due));
+                due
+            }
+        };
+        if self.now < due {
+            return;
+        }
         let Some(me) = seat(self.me.start, &self.me.about) else {
             return;
         };
-        // The row comes before the view that names it; the floor of timestamps needs everybody's.
-        let has_row = self.seen.get(self.me.start).is_some_and(|seen| seen.stamp > 0);
-        if self.changing || !has_row || self.wanted.is_some_and(|(of, due)| of == nonce && self.now < due) {
+        let Some((stored, old)) = found else {
+            let body = Body {
+                seats: vec![me],
+                ..Body::default()
+            };
+            let body = self.with_floor(body);
+            self.try_change(None, 1, &body);
             return;
-        }
-        if self.wanted.is_none_or(|(of, _)| of != nonce) {
-            let put_off = self.spread(SPREAD_MS << self.refused.min(5));
-            self.wanted = Some((nonce, self.now + put_off));
-            self.want_read = false;
-            if put_off > 0 {
-                return;
-            }
-        }
-        let (number, body) = match found {
-            None => (
-                1,
-                Body {
-                    seats: vec![me],
-                    ..Body::default()
-                },
-            ),
-            Some((stored, old)) => {
-                let full = old.unsettled.len() >= MAX_UNSETTLED || old.seats.len() >= MAX_MEMBERS;
-                if full {
-                    // Whoever is in settles first.
-                    return;
-                }
-                let mut body = old.clone();
-                body.unsettled.push(Earlier {
-                    number: stored.number,
-                    seats: old.seats.clone(),
-                });
-                body.seats.push(me);
-                self.add_joiners(&mut body.seats);
-                (stored.number + 1, body)
-            }
         };
-        let body = self.with_floor(body);
-        self.try_change(nonce, number, &body);
+        let mut body = old.clone();
+        body.unsettled.retain(|earlier| !self.is_settled(earlier));
+        if body.unsettled.len() < MAX_UNSETTLED && body.seats.len() < MAX_MEMBERS {
+            body.unsettled.push(Earlier {
+                number: stored.number,
+                seats: old.seats.clone(),
+            });
+            body.seats.push(me);
+            self.add_joiners(&mut body.seats);
+            let body = self.with_floor(body);
+            self.try_change(nonce, stored.number + 1, &body);
+        } else if body.unsettled.len() < old.unsettled.len() {
+            self.try_change(nonce, stored.number, &body);
+        } else if body.seats.len() >= MAX_MEMBERS {
+            tracing::warn!(members = body.seats.len(), "the cluster is full");
+        }
+    }
+
+    /// Everybody of the view found may be dead: then whoever joins has to see that for itself.
+    fn watch_those_of(&mut self, found: Option<(&StoredView, &Body)>) {
+        let Some((stored, body)) = found else { return };
+        if self
+            .found
+            .as_ref()
+            .is_none_or(|(number, _)| *number != stored.number)
+        {
+            self.moved_at = self.now;
+        }
+        let earlier = body.unsettled.iter().flat_map(|earlier| &earlier.seats);
+        let starts = body.seats.iter().chain(earlier).map(|seat| seat.start).collect();
+        self.found = Some((stored.number, starts));
+    }
+
+    fn is_settled(&self, earlier: &Earlier) -> bool {
+        earlier
+            .seats
+            .iter()
+            .all(|seat| self.is_past(seat, earlier.number))
     }
 
     fn try_change(&mut self, expected: Option<Nonce>, number: View, body: &Body) {

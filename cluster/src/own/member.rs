@@ -145,6 +145,8 @@ pub struct Member {
     pub(super) standing: Option<Arc<Standing>>,
     pub(super) slots: Vec<Slot>,
     pub(super) waiting: usize,
+    /// While it joins: the view that it found, and the starts that this one names.
+    pub(super) found: Option<(View, Vec<StartId>)>,
     /// Return of the SERIAL read that showed the present number.
     pub(super) moved_at: Millis,
     pub(super) seen: Sightings,
@@ -190,6 +192,7 @@ impl Member {
             standing: None,
             slots: vec![Slot::Others; slots],
             waiting: 0,
+            found: None,
             moved_at: now,
             seen: Sightings::default(),
             confirmed: 0,
@@ -281,7 +284,10 @@ impl Member {
         } else {
             Millis::MAX
         };
-        look.min(beat).min(read).min(change).max(self.now + 1)
+        look.min(beat)
+            .min(read)
+            .min(change)
+            .clamp(self.now + 1, self.now + LEASE_MS)
     }
 
     pub(super) fn number(&self) -> View {

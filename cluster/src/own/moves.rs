@@ -37,6 +37,7 @@ impl Member {
             Phase::Joining => {
                 self.phase = Phase::In;
                 self.refused = 0;
+                self.found = None;
                 self.enter(stored, body, &[]);
                 true
             }

@@ -1,7 +1,7 @@
 //! What this start has seen of the others: heartbeats, and since when they stand still. Judges who is dead; what
 //! follows from it is `moves.rs`'s and `changes.rs`'s.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use godwit_store::View;
 use godwit_store::coordination::{StartId, StartRow};
@@ -28,7 +28,7 @@ pub(super) struct Sighting {
 /// All starts by what was last seen of them. Bounded by the rows that there are and the views that name starts.
 #[derive(Debug, Default)]
 pub(super) struct Sightings {
-    seen: HashMap<StartId, Sighting>,
+    seen: BTreeMap<StartId, Sighting>,
     /// Begin of the last read of all rows; `None` before the first.
     pub(super) last_begun: Option<Millis>,
 }
