@@ -528,3 +528,26 @@ fn appends_per_second() {
         );
     }
 }
+
+#[test]
+fn a_closed_engine_answers_each_read_once_with_an_error() {
+    let store = engine(always());
+    let done = godwit_store::testsuite::Port::register(&*store, 1);
+    let asked = || Read::Fact {
+        table: tables::FACTS,
+        key: bytes("k"),
+    };
+    store.read(1, 1, vec![asked()]);
+    store.close().expect("closed");
+    store.read(1, 2, vec![asked()]);
+    assert!(matches!(store.read_now(&[asked()]), Err(e) if e.retryable()));
+    let mut answered = Vec::new();
+    for _ in 0..2 {
+        match done.recv_timeout(cql_common::PATIENCE).expect("completed") {
+            godwit_store::Completion::Read { ticket, answers } => answered.push((ticket, answers.is_ok())),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(answered, [(1, true), (2, false)]);
+    assert!(done.try_recv().is_err());
+}

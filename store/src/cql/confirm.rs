@@ -112,12 +112,14 @@ pub(super) async fn run(core: Arc<Core>) {
         let pause = match read {
             Ok(shown) => {
                 core.shown.store(shown, Relaxed);
+                core.trouble.blind.store(false, Relaxed);
                 waiting = judge(&core, waiting, Some(shown));
                 delays = pauses().build();
                 (!waiting.is_empty()).then_some(LATER)
             }
             Err(e) => {
                 tracing::warn!(error = %e, "the view cannot be read: nothing is confirmed until it can");
+                core.trouble.blind.store(true, Relaxed);
                 waiting = judge(&core, waiting, None);
                 delays.next()
             }

@@ -30,6 +30,10 @@ const ON_THE_WIRE: usize = 512;
 const READERS: usize = 256;
 /// Writes count as failing when one is being repeated and none was stored for so long.
 const SILENCE: Duration = Duration::from_secs(1);
+/// How often it is looked whether all reads are answered, at the end.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// An attempt of a write, and the pause after it.
+const LAST_ATTEMPT: Duration = Duration::from_secs(6);
 
 pub(super) struct Core {
     pub(super) link: Link,
@@ -145,16 +149,21 @@ impl Core {
         }
     }
 
-    /// Waits until everything that was taken is complete; after `patience`, ends it.
+    /// Waits until everything that was taken is complete and every read is answered; after `patience`, ends it.
     pub(super) async fn end(&self, patience: Duration) {
-        if tokio::time::timeout(patience, self.room.empty()).await.is_ok() {
-            return;
+        let quiet = async {
+            self.room.empty().await;
+            while self.reads_waiting.load(Relaxed) > 0 {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        if tokio::time::timeout(patience, quiet).await.is_err() {
+            tracing::warn!("the store does not answer: what it was asked to write ends as unknown");
         }
-        tracing::warn!("the store does not answer: what it was asked to write ends as unknown");
         self.ended.store(true, Relaxed);
         self.confirms.wake();
         // Each statement ends with its attempt or its pause, whichever it is at.
-        let _ = tokio::time::timeout(patience.max(Duration::from_secs(4)), self.room.empty()).await;
+        let _ = tokio::time::timeout(LAST_ATTEMPT, self.room.empty()).await;
     }
 }
 
@@ -227,6 +236,8 @@ impl Room {
 /// Whether writes go through.
 #[derive(Default)]
 pub(super) struct Trouble {
+    /// The view cannot be read, so that nothing is confirmed.
+    pub(super) blind: AtomicBool,
     repeating: AtomicUsize,
     stored: Mutex<Option<Instant>>,
 }
@@ -246,7 +257,8 @@ impl Trouble {
 
     fn lasts(&self, silence: Duration) -> bool {
         let stored = *self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        self.repeating.load(Relaxed) > 0 && stored.is_none_or(|at| at.elapsed() > silence)
+        let late = self.repeating.load(Relaxed) > 0 && stored.is_none_or(|at| at.elapsed() > silence);
+        late || self.blind.load(Relaxed)
     }
 }
 

@@ -73,9 +73,13 @@ impl Cql {
             .build()
             .map_err(|e| StoreError::Unavailable(format!("cannot start the store's threads: {e}")))?;
         let opened = on_a_thread(|| runtime.block_on(Core::open(options, tables, ownership)));
-        let core = match opened {
-            Ok(core) => Arc::new(core?),
-            Err(e) => return Err(e),
+        let core = match opened.and_then(|opened| opened) {
+            Ok(core) => Arc::new(core),
+            Err(e) => {
+                // The caller may be a task, which must not wait for threads.
+                runtime.shutdown_background();
+                return Err(e);
+            }
         };
         runtime.spawn(confirm::run(core.clone()));
         Ok(Self {
@@ -179,9 +183,9 @@ fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, StoreError
 
 /// For what happens before there is an engine.
 fn in_a_runtime<T: Send>(work: impl Future<Output = Result<T, StoreError>> + Send) -> Result<T, StoreError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| StoreError::Unavailable(format!("cannot start a thread for the store: {e}")))?;
-    on_a_thread(|| runtime.block_on(work))?
+    on_a_thread(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let failed = |e| StoreError::Unavailable(format!("cannot start a thread for the store: {e}"));
+        runtime.map_err(failed)?.block_on(work)
+    })?
 }

@@ -39,16 +39,19 @@ pub(super) struct Limits {
 impl Core {
     pub(super) fn read(self: &Arc<Self>, port: PortId, ticket: Ticket, reads: Vec<Read>) {
         let core = self.clone();
-        if self.reads_waiting.fetch_add(1, Relaxed) >= MAX_WAITING {
+        let before = self.reads_waiting.fetch_add(1, Relaxed);
+        if before >= MAX_WAITING || self.ended.load(Relaxed) {
             self.reads_waiting.fetch_sub(1, Relaxed);
-            let answers = Err(StoreError::Unavailable("too many reads are waiting".into()));
+            let answers = Err(StoreError::Unavailable(
+                "closed, or too many reads are waiting".into(),
+            ));
             self.complete(port, &mut vec![Completion::Read { ticket, answers }]);
             return;
         }
         self.handle.spawn(async move {
             let answers = core.answer(reads).await;
-            core.reads_waiting.fetch_sub(1, Relaxed);
             core.complete(port, &mut vec![Completion::Read { ticket, answers }]);
+            core.reads_waiting.fetch_sub(1, Relaxed);
         });
     }
 
