@@ -29,13 +29,11 @@ pub enum Bug {
     NoMarks,
     /// The floor is stored before what it rests on is confirmed.
     FloorBeforeSnapshot,
-    /// A small row is written under its name alone, so that a late write lands over a later owner's.
-    RowsWithoutCopy,
 }
 
 impl Bug {
     /// All of them, with the names that the command line takes.
-    pub const ALL: [(&'static str, Self); 12] = [
+    pub const ALL: [(&'static str, Self); 11] = [
         ("confirms-unread", Self::ConfirmsUnread),
         ("fences-at-first-append", Self::FencesAtFirstAppend),
         ("fence-without-intervals", Self::FenceWithoutIntervals),
@@ -47,6 +45,5 @@ impl Bug {
         ("offers-to-todays-members", Self::OffersToTodaysMembers),
         ("no-marks", Self::NoMarks),
         ("floor-before-snapshot", Self::FloorBeforeSnapshot),
-        ("rows-without-copy", Self::RowsWithoutCopy),
     ];
 }

@@ -17,7 +17,7 @@ pub(crate) async fn faults(world: Arc<World>, until: Micros, pace: Micros) {
         sim.sleep(sim.between(pace / 8, pace)).await;
         let node = sim.below(nodes as u64) as usize;
         let proc = running(&world, node);
-        match sim.below(20) {
+        match sim.below(23) {
             0..=3 => kill(&world, node),
             4..=7 => stop(&world, node, proc),
             8..=10 => cut_store(&world, node, proc),
@@ -44,6 +44,7 @@ pub(crate) async fn faults(world: Arc<World>, until: Micros, pace: Micros) {
                     .say(WORLD, || format!("wall clock of node {node} moves by {hours} s"));
                 wall.fetch_add(hours * SECOND as i64, Ordering::SeqCst);
             }
+            18..=20 => blind(&world, node, proc),
             _ if !world.clocks_true => stand_still(&world, node),
             _ => {}
         }
@@ -103,6 +104,17 @@ fn cut_store(world: &Arc<World>, node: usize, proc: Option<Proc>) {
             lock(&there.replicas.weather).cut.remove(&proc);
         },
     );
+}
+
+fn blind(world: &Arc<World>, node: usize, proc: Option<Proc>) {
+    let Some(proc) = proc else { return };
+    world.oracle.say(proc, || format!("cannot read the view (node {node})"));
+    lock(&world.replicas.weather).blind.insert(proc);
+    let there = world.clone();
+    world.sim.at(world.sim.now() + world.sim.between(SECOND / 2, 7 * SECOND), move || {
+        there.oracle.say(proc, || "can read the view again".into());
+        lock(&there.replicas.weather).blind.remove(&proc);
+    });
 }
 
 fn cut_nodes(world: &Arc<World>, node: usize) {
@@ -173,6 +185,25 @@ pub(crate) fn hit(world: &Arc<World>, node: usize, proc: Proc) {
     }
 }
 
+/// A process that is about to write: what it sends now arrives at one replica alone, and then it is gone, for now or for ever.
+pub(crate) fn tear(world: &Arc<World>, node: usize, proc: Proc) {
+    if world.calm.load(Ordering::SeqCst) {
+        return;
+    }
+    world.oracle.say(proc, || "writes to one replica alone".into());
+    lock(&world.replicas.weather).torn.insert(proc);
+    let there = world.clone();
+    world.sim.at(world.sim.now() + world.sim.between(0, 20_000), move || {
+        match there.sim.below(3) {
+            0 => stop(&there, node, Some(proc)),
+            1 => cut_store(&there, node, Some(proc)),
+            _ if running(&there, node) == Some(proc) => kill(&there, node),
+            _ => {}
+        }
+        lock(&there.replicas.weather).torn.remove(&proc);
+    });
+}
+
 fn heal(world: &Arc<World>) {
     world.oracle.say(WORLD, || "everything heals".into());
     world.calm.store(true, Ordering::SeqCst);
@@ -180,6 +211,8 @@ fn heal(world: &Arc<World>) {
     {
         let mut weather = lock(&world.replicas.weather);
         weather.cut.clear();
+        weather.blind.clear();
+        weather.torn.clear();
         weather.down.clear();
         weather.late = 1;
         weather.very_late = 200_000;

@@ -186,6 +186,7 @@ impl Home {
                 statements.push(vec![(row, Val::Row(entry.encode()))]);
                 statements.push(vec![id(self.scope, *entry, seq)]);
             }
+            self.process.before_append();
             engine.stored(self.scope, statements).await?;
         }
         // Also what is only answered is confirmed.

@@ -314,9 +314,6 @@ impl Engine {
 
     /// Makes small rows this owner's by copying them; gives them back.
     pub(crate) async fn take_up_rows(&self, part: u8, scope: Scope) -> Result<BTreeMap<u8, Val>, Lost> {
-        if self.bug == Bug::RowsWithoutCopy {
-            return Ok(self.cells(scope, vec![owned_of(part, 0)]).await?.owned(part, 0));
-        }
         let fences = Key::Fence { part, view: 0 }..=Key::Fence {
             part,
             view: View::MAX,
@@ -395,12 +392,12 @@ impl Engine {
     }
 
     pub(crate) fn put(&self, part: u8, scope: Scope, name: u8, val: Val) -> Vec<(Key, Val)> {
-        let view = if self.bug == Bug::RowsWithoutCopy {
-            0
-        } else {
-            scope.view
+        let key = Key::Owned {
+            part,
+            view: scope.view,
+            name,
         };
-        vec![(Key::Owned { part, view, name }, val)]
+        vec![(key, val)]
     }
 
     /// Where a client id points to, by the highest view.

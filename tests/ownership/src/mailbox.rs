@@ -162,6 +162,7 @@ impl Mailbox {
             seq,
             view: self.scope.view,
         };
+        self.process.before_append();
         engine
             .stored(self.scope, vec![vec![(key, Val::Row(row.clone()))]])
             .await?;

@@ -1,12 +1,13 @@
 //! A node and its processes: the real driver and holdings over the simulated store, homes on the shards that it is given,
 //! messages to other nodes.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
-use godwit_cluster::own::{
+use godwit_cluster::own::{Body, Map, Seat, 
     About, Clock, Group, Holdings, Homes, Layout, Millis, Roles, Settings, Standing, drive,
 };
 use godwit_store::coordination::{Asked, Changed, Coordination, Nonce, StartId, StartRow, StoredView};
@@ -56,6 +57,8 @@ pub(crate) struct World {
     pub(crate) nodes: Mutex<Vec<Node>>,
     /// Nodes that cannot reach each other.
     pub(crate) cut: Mutex<BTreeSet<(usize, usize)>>,
+    /// Members and owners of the views that were decided.
+    pub(crate) maps: Mutex<BTreeMap<View, (Vec<Seat>, Map)>>,
     /// Which process a start runs in.
     pub(crate) starts: Mutex<BTreeMap<StartId, (usize, Proc)>>,
     pub(crate) procs: AtomicU64,
@@ -65,6 +68,23 @@ pub(crate) struct World {
     pub(crate) calm: AtomicBool,
     /// Whether boot clocks run true in this run: only then leases prove anything.
     pub(crate) clocks_true: bool,
+}
+
+impl World {
+    /// The process of the start that owned a slot in a view, as it was decided.
+    fn owner(&self, number: View, slot: u16) -> Option<Proc> {
+        let mut maps = lock(&self.maps);
+        let (seats, map) = match maps.entry(number) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let body = Body::decode(&self.transactions.decided(number)?.body)?;
+                let map = Map::of(LAYOUT, &body.seats);
+                entry.insert((body.seats, map))
+            }
+        };
+        let start = seats.get(map.owner(slot)?)?.start;
+        lock(&self.starts).get(&start).map(|(_, proc)| *proc)
+    }
 }
 
 /// One run of a node.
@@ -244,6 +264,7 @@ impl Homes for Shards {
                 }
             }
         }
+        process.check_held();
     }
 
     fn moved(&self, standing: Arc<Standing>) {
@@ -270,6 +291,7 @@ impl Homes for Shards {
             )
         });
         *lock(&process.standing) = Some(standing);
+        process.check_held();
     }
 }
 
@@ -365,17 +387,42 @@ impl Process {
         self.holdings.may_act(self.clock.now())
     }
 
+    /// What a start holds was its own in every view since it took it up.
+    fn check_held(&self) {
+        let Some(world) = self.world.upgrade() else { return };
+        let current = self.holdings.current();
+        for slot in 0..LAYOUT.slots() as u16 {
+            let Some(since) = self.holdings.held(slot) else { continue };
+            for number in since..=current {
+                let owner = world.owner(number, slot);
+                if owner != Some(self.proc) {
+                    let why = format!("p{} holds slot {slot} from view {since} to {current}", self.proc);
+                    world.oracle.breaks("HELD", format!("{why}, in {number} it was {owner:?}'s"));
+                }
+            }
+        }
+    }
+
     /// Some take-ups are hit: the moments in which everything is at stake.
     fn aim(&self) {
         let Some(world) = self.world.upgrade() else { return };
         if world.sim.chance(world.aimed.load(Ordering::SeqCst)) {
-            let when = world.sim.now() + world.sim.between(0, 60_000);
+            let most = if world.sim.chance(70) { 60_000 } else { 900_000 };
+            let when = world.sim.now() + world.sim.between(0, most);
             let (proc, node, there) = (self.proc, self.node, Arc::downgrade(&world));
             world.sim.at(when, move || {
                 if let Some(world) = there.upgrade() {
                     chaos::hit(&world, node, proc);
                 }
             });
+        }
+    }
+
+    /// Some appends are torn.
+    pub(crate) fn before_append(&self) {
+        let Some(world) = self.world.upgrade() else { return };
+        if world.sim.chance(world.aimed.load(Ordering::SeqCst) / 8) {
+            chaos::tear(&world, self.node, self.proc);
         }
     }
 

@@ -91,6 +91,10 @@ type Cells = BTreeMap<Key, (i64, Val)>;
 pub(crate) struct Weather {
     pub(crate) cut: BTreeSet<Proc>,
     pub(crate) down: BTreeSet<usize>,
+    /// Who does not reach the view's row: its replicas are other machines than those of the rest.
+    pub(crate) blind: BTreeSet<Proc>,
+    /// Whose writes reach one replica alone for now: it dies or is cut off in the middle of them.
+    pub(crate) torn: BTreeSet<Proc>,
     /// Percent of messages that are late, and by how much at most.
     pub(crate) late: u64,
     pub(crate) very_late: Micros,
@@ -161,12 +165,24 @@ impl Replicas {
         }
     }
 
+    fn torn_way(&self, arrives: bool) -> Way {
+        let later = self.sim.chance(50).then(|| self.sim.now() + self.sim.between(2_000_000, 20_000_000));
+        Way {
+            there: if arrives { Some(self.sim.now() + self.sim.between(200, 3_000)) } else { later },
+            back: None,
+        }
+    }
+
     /// Writes cells of one partition at once. Whether a quorum answered in time; if not it may land at any time.
     pub(crate) async fn write(&self, proc: Proc, cells: Vec<(Key, i64, Val)>) -> bool {
         let cells = Arc::new(cells);
         let mut backs: Vec<Micros> = Vec::new();
+        let torn = lock(&self.weather).torn.contains(&proc).then(|| self.sim.below(3) as usize);
         for replica in 0..3 {
-            let way = self.way(proc, replica);
+            let way = match torn {
+                None => self.way(proc, replica),
+                Some(one) => self.torn_way(one == replica),
+            };
             if let Some(there) = way.there {
                 let (this, cells) = (self.clone(), cells.clone());
                 self.sim.at(there, move || this.apply(replica, &cells));

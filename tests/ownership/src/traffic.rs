@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::content::{CONVERSATION, Entry, USERS, What};
-use crate::exec::{Proc, lock};
+use crate::exec::{Proc, all, lock};
 use crate::node::{Process, World, conversation_slot, mailbox_slot};
 
 /// What clients and the run tell each other.
@@ -49,9 +49,16 @@ pub(crate) async fn client(world: Arc<World>, traffic: Arc<Traffic>, sender: u8)
             };
             Entry { sender, number, what }
         };
-        send(&world, entry).await;
+        // Some are sent together, so that a home writes them at once.
+        let mut together = vec![entry];
+        while !again && together.len() < 3 && sim.chance(35) {
+            number += 1;
+            let what = What::Text;
+            together.push(Entry { sender, number, what });
+        }
+        all(together.iter().map(|entry| send(&world, *entry)).collect()).await;
         if !again {
-            sent.push(entry);
+            sent.extend(together);
         }
         if last_one {
             break;

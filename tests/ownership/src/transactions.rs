@@ -80,7 +80,13 @@ impl Transactions {
         let ways: Vec<_> = (0..3).map(|replica| self.replicas.way(proc, replica)).collect();
         let back = ways.iter().filter(|way| way.back.is_some()).count();
         let there = ways.iter().filter(|way| way.there.is_some()).count();
-        let unknown = lock(&self.replicas.weather).unknown;
+        let (unknown, blind) = {
+            let weather = lock(&self.replicas.weather);
+            (weather.unknown, weather.blind.contains(&proc))
+        };
+        if blind {
+            return Fate::Lost;
+        }
         if back >= 2 && !self.sim.chance(unknown) {
             return Fate::Plain;
         }
@@ -180,6 +186,10 @@ impl Transactions {
 
     /// At QUORUM; `None`: it failed.
     pub(crate) async fn shown(&self, proc: Proc) -> Option<Option<(View, Nonce)>> {
+        if lock(&self.replicas.weather).blind.contains(&proc) {
+            self.sim.sleep(TIMEOUT).await;
+            return None;
+        }
         let mut ways: Vec<_> = (0..3)
             .filter_map(|replica| {
                 let way = self.replicas.way(proc, replica);
@@ -245,6 +255,12 @@ impl Transactions {
                 Claimed::Unknown
             }
         }
+    }
+
+    /// The view of this number as it was last decided.
+    pub(crate) fn decided(&self, number: View) -> Option<StoredView> {
+        let row = lock(&self.row);
+        row.decided.iter().rev().find(|view| view.number == number).cloned()
     }
 
     pub(crate) fn fact(&self, key: u32) -> Option<u64> {
