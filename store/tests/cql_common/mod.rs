@@ -50,7 +50,7 @@ pub(crate) fn options_of(name: &str) -> Options {
     let nodes = cluster().contact_points().iter().map(ToString::to_string);
     let mut options = Options::new(nodes.collect());
     options.keyspace = format!("{name}_{:08x}", Uuid::new_v4().as_fields().0);
-    options.replication = Replication::Simple(1);
+    options.replication = Replication::Simple(cluster().contact_points().len().min(3) as u8);
     options
 }
 
