@@ -10,7 +10,7 @@ use godwit_wire::command::Answer;
 use godwit_wire::ids::UserId;
 use uuid::Uuid;
 
-use crate::config::{ACCESS_TOKEN_MS, DEVICE_TOKENS, LOGIN_SESSIONS, SESSION_MS};
+use crate::config::{ACCESS_TOKEN_MS, DEVICE_TOKENS, ENDED_KEPT_MS, LOGIN_SESSIONS, SESSION_MS};
 use crate::role::{Accounts, answer, unauthenticated};
 use crate::rows::{KeyRow, SessionRow, TokenRow, fixed, kind};
 use crate::state::{device_token, end, put, same};
@@ -123,10 +123,15 @@ impl Accounts {
         {
             return cx.answer(reply, unauthenticated());
         }
+        let kept = if state.sessions.len() < LOGIN_SESSIONS {
+            ENDED_KEPT_MS
+        } else {
+            0
+        };
         let over: Vec<Uuid> = state
             .sessions
             .iter()
-            .filter(|(_, row)| row.expires_at <= now)
+            .filter(|(_, row)| row.expires_at.saturating_add(kept) <= now)
             .map(|(id, _)| *id)
             .collect();
         let mut ops = self.end_sessions(cx, user, &over);
@@ -285,11 +290,15 @@ impl Accounts {
                 Key::New(writes) => ops = writes,
             }
         }
-        let over: Vec<Uuid> = self
-            .user(user)
-            .tokens
+        let tokens = &self.user(user).tokens;
+        let kept = if tokens.len() < DEVICE_TOKENS {
+            ENDED_KEPT_MS
+        } else {
+            0
+        };
+        let over: Vec<Uuid> = tokens
             .iter()
-            .filter(|(_, row)| row.expires_at != 0 && row.expires_at <= now)
+            .filter(|(_, row)| row.expires_at != 0 && row.expires_at.saturating_add(kept) <= now)
             .map(|(id, _)| *id)
             .collect();
         for id in over {

@@ -16,6 +16,9 @@ pub const IDEMPOTENCY_MS: u64 = 24 * 3_600 * 1_000;
 pub const ACCESS_TOKEN_MS: u64 = 15 * 60 * 1_000;
 /// How long a login session lives without a refresh, milliseconds: 30 days.
 pub const SESSION_MS: u64 = 30 * 24 * 3_600 * 1_000;
+/// How long a credential that has ended by its time is kept, milliseconds, unless its place is wanted: a will that waits for its delay
+/// is judged by it.
+pub const ENDED_KEPT_MS: u64 = 24 * 3_600 * 1_000;
 /// Longest display name or name of a token, bytes.
 pub const NAME_BYTES: usize = 128;
 /// Longest e-mail address, bytes (RFC 5321, 4.5.3.1.3).

@@ -296,6 +296,9 @@ fn a_device_token_keeps_its_scopes_leads_to_its_user_and_ends() {
     home.account(alice, C::CreateDeviceToken(Box::new(token)));
     // Over by its time, not revoked; so is a certificate, of which no row is kept, and a user who is not there has neither.
     principal(home.account(alice, standing(id)));
+    let (_, another) = device_token(Scopes::default(), 0);
+    home.account(alice, C::CreateDeviceToken(Box::new(another)));
+    principal(home.account(alice, standing(id)));
     let certificate = Uuid::new_v8([1; 16]);
     principal(home.account(alice, standing(certificate)));
     let nobody = UserId::fresh();

@@ -2,8 +2,8 @@
 //! read in `tls`.
 
 use crate::config::{Config, ConfigError, Settings, Tls};
-use crate::mqtt;
 use crate::serve::Running;
+use crate::{mqtt, tls};
 
 impl Running {
     /// Takes what can be taken while the node runs, and says in the log what was and what was not:
@@ -41,9 +41,8 @@ impl Running {
         };
         match certificates.reload(tls) {
             Ok(verifier) => {
-                if let Some(verifier) = verifier {
-                    mqtt::verify_again(&self.router, &verifier);
-                }
+                // Where certificates count no more, none of those that were shown before does.
+                mqtt::verify_again(&self.router, &verifier.unwrap_or_else(tls::no_client));
                 tracing::info!("certificates read again");
             }
             Err(error) => tracing::error!(%error, "the certificates stay the old ones"),

@@ -22,6 +22,8 @@ use crate::StartError;
 use crate::config::{ClientAuth, Tls, TlsFiles};
 use clients::Authorities;
 
+pub(crate) use clients::no_client;
+
 /// The TLS settings of this node's listeners.
 #[derive(Debug)]
 pub(crate) struct Certificates {

@@ -74,7 +74,7 @@ impl Net {
                 }
                 _ => {
                     if let Some(mut conn) = self.remove(None, id)
-                        && conn.abort
+                        && conn.abort.is_some()
                     {
                         conn.transport.abort();
                     }

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use godwit_cluster::Cx;
 
 use super::conn::{Conn, Stage};
-use super::{Event, KEPT_MOST, LINGER_SECONDS, Net, ROOM, SPARE_BUFFERS, SPARE_BYTES, TICKS, Up};
+use super::{Event, KEPT_MOST, LINGER_SECONDS, Net, ROOM, SLOW_SECONDS, SPARE_BUFFERS, SPARE_BYTES, TICKS, Up};
 use crate::codec::reason;
 use crate::packet::{Connack, Outgoing, Version};
 use crate::wire_trait::{CloseReason, Closed, ConnId, Sent, Wire};
@@ -120,7 +120,11 @@ impl Net {
         let Some(conn) = self.get(id) else { return };
         let owned = std::mem::take(&mut conn.owned);
         // Who has vanished or takes nothing: what the operating system holds for it would stay for minutes.
-        conn.abort = matches!(reason, CloseReason::KeepAlive | CloseReason::TooSlow);
+        conn.abort = match reason {
+            CloseReason::KeepAlive => Some(LINGER_SECONDS),
+            CloseReason::TooSlow => Some(SLOW_SECONDS),
+            _ => None,
+        };
         self.metrics.count_closed(name(reason));
         let pubacks_unwritten = self.finish(id, last);
         if owned {
@@ -143,15 +147,16 @@ impl Net {
     }
 
     /// Writes what the socket takes now, `last` behind it, and closes: at once without a last word, else when the
-    /// client has closed too or after [`LINGER_SECONDS`], since closing on unread bytes would destroy what was said.
+    /// client has closed too or after [`LINGER_SECONDS`] (who was too slow: [`SLOW_SECONDS`]), since closing on unread bytes would destroy what was said.
     /// Says how many PUBACKs were not written.
     fn finish(&mut self, id: ConnId, last: Option<&Outgoing>) -> u32 {
         if let Some(last) = last {
             let _ = self.send(id, last);
         }
         self.write_out(id);
-        let until = self.now + LINGER_SECONDS * TICKS;
+        let now = self.now;
         let Some(conn) = self.get(id) else { return 0 };
+        let until = now + conn.abort.unwrap_or(LINGER_SECONDS) * TICKS;
         let unwritten = conn.pubacks_unwritten();
         conn.transport.end();
         if last.is_none() || conn.ended {

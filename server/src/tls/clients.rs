@@ -4,11 +4,14 @@
 use std::sync::Arc;
 
 use rustls::RootCertStore;
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::ring::default_provider;
+use rustls::pki_types::UnixTime;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certificate};
 
 use super::{chain, in_file};
@@ -93,6 +96,55 @@ fn is_of(list: &CertificateRevocationListDer<'_>, authorities: &[CertificateDer<
         }
     }
     Err(format!("the revocation list of \"{}\" {wrong}", list.issuer()))
+}
+
+/// Where clients' certificates count no more: refuses those that were shown before. No handshake asks it.
+pub(crate) fn no_client() -> Arc<dyn ClientCertVerifier> {
+    Arc::new(NoClient)
+}
+
+#[derive(Debug)]
+struct NoClient;
+
+fn counts_no_more<T>() -> Result<T, Error> {
+    Err(CertificateError::ApplicationVerificationFailure.into())
+}
+
+impl ClientCertVerifier for NoClient {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        counts_no_more()
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        counts_no_more()
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        counts_no_more()
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        Vec::new()
+    }
 }
 
 #[cfg(test)]
