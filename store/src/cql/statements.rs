@@ -96,7 +96,13 @@ impl Tables {
         tables: &[Table],
     ) -> Result<Self, StoreError> {
         let mut all = HashMap::new();
-        for table in tables {
+        for (i, table) in tables.iter().enumerate() {
+            match tables[..i].iter().find(|before| before.id == table.id) {
+                // Two crates may name one table.
+                Some(before) if before == table => continue,
+                Some(_) => return Err(StoreError::Misuse("two tables of one number")),
+                None => {}
+            }
             let prepare = Prepare { link };
             let data = format!("{}.{}", options.keyspace, table.name);
             let own = format!("{}.{}", options.own_keyspace(), table.name);
@@ -108,9 +114,7 @@ impl Tables {
                 Kind::Set => Statements::Set(Box::new(prepare.set(&data).await?)),
                 Kind::Facts => Statements::Facts(Box::new(prepare.facts(&own).await?)),
             };
-            if all.insert(table.id, statements).is_some() {
-                return Err(StoreError::Misuse("two tables of one number"));
-            }
+            all.insert(table.id, statements);
         }
         Ok(Self(all))
     }

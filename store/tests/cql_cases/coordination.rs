@@ -1,0 +1,112 @@
+//! The coordination rows, the schema's check, and the engine's end.
+
+use godwit_store::coordination::{Changed, Coordination, StartRow, StoredView};
+use godwit_store::cql::{Cql, schema};
+use godwit_store::testsuite::tables;
+use godwit_store::{Read, Store, StoreError};
+use uuid::Uuid;
+
+use super::super::cql_common::{self, TABLES, always, bytes, engine, options_of, wait};
+
+#[test]
+fn the_view_is_changed_by_who_saw_the_last_one_only() {
+    let options = options_of("view");
+    schema::create(&options, &TABLES).expect("made");
+    schema::create(&options, &TABLES).expect("made again");
+    let store = Cql::open(&options, &TABLES, always()).expect("opened");
+    let rows = store.coordination();
+    let view = |number, body: &str| StoredView {
+        number,
+        nonce: Uuid::new_v4(),
+        body: bytes(body),
+    };
+    assert_eq!(wait(rows.shown_view()).expect("read"), None);
+    assert_eq!(wait(rows.read_view()).expect("read"), None);
+    let (first, second) = (view(1, "a"), view(2, "a b"));
+    assert_eq!(wait(rows.change_view(None, first.clone())), Changed::Applied);
+    assert_eq!(wait(rows.change_view(None, view(1, "b"))), Changed::Not);
+    assert_eq!(
+        wait(rows.change_view(Some(first.nonce), second.clone())),
+        Changed::Applied
+    );
+    assert_eq!(
+        wait(rows.change_view(Some(first.nonce), view(2, "c"))),
+        Changed::Not
+    );
+    assert_eq!(
+        wait(rows.change_view(Some(first.nonce), second.clone())),
+        Changed::Applied,
+        "it was, by its nonce"
+    );
+    assert_eq!(wait(rows.shown_view()).expect("read"), Some((2, second.nonce)));
+    assert_eq!(wait(rows.read_view()).expect("read"), Some(second));
+}
+
+#[test]
+fn starts_write_their_rows_and_the_dead_ones_are_deleted() {
+    let options = options_of("starts");
+    schema::create(&options, &TABLES).expect("made");
+    let store = Cql::open(&options, &TABLES, always()).expect("opened");
+    let rows = store.coordination();
+    let row = |start, beat| StartRow {
+        start: Uuid::from_u128(start),
+        beat,
+        confirmed: beat * 2,
+        stamp: i64::MAX - 5,
+        about: bytes("n1"),
+    };
+    for (start, beat) in [(1, 1), (2, 1), (1, 2)] {
+        wait(rows.write_start(row(start, beat))).expect("written");
+    }
+    assert_eq!(wait(rows.read_starts()).expect("read"), [row(1, 2), row(2, 1)]);
+    wait(rows.delete_start(Uuid::from_u128(1))).expect("deleted");
+    assert_eq!(wait(rows.read_starts()).expect("read"), [row(2, 1)]);
+    let ahead = rows.stamp() + 3_600_000_000;
+    rows.raise_stamps(ahead);
+    wait(rows.write_start(row(2, 9))).expect("written");
+    assert!(rows.stamp() > ahead);
+}
+
+#[test]
+fn a_schema_that_is_missing_or_made_for_another_consistency_is_refused() {
+    let mut options = options_of("check");
+    let opened = Cql::open(&options, &TABLES, always());
+    assert!(matches!(opened.err(), Some(StoreError::Refused(why)) if why.contains("schema")));
+    schema::create(&options, &TABLES).expect("made");
+    schema::check(&options).expect("as made");
+    options.datacenter = Some(godwit_cassandra::DATACENTER.into());
+    let opened = Cql::open(&options, &TABLES, always());
+    assert!(matches!(opened.err(), Some(StoreError::Refused(why)) if why.contains("consistency")));
+    options.keyspace = "no; such".into();
+    assert!(matches!(schema::check(&options), Err(StoreError::Refused(_))));
+}
+
+#[test]
+fn a_backup_is_the_stores_own_business() {
+    let store = engine(always());
+    let folder = tempfile::TempDir::new().expect("folder");
+    assert!(matches!(store.backup(folder.path()), Err(StoreError::Refused(why)) if why.contains("nodetool")));
+}
+
+#[test]
+fn a_closed_engine_answers_each_read_once_with_an_error() {
+    let store = engine(always());
+    let done = godwit_store::testsuite::Port::register(&*store, 1);
+    let asked = || Read::Fact {
+        table: tables::FACTS,
+        key: bytes("k"),
+    };
+    store.read(1, 1, vec![asked()]);
+    store.close().expect("closed");
+    store.read(1, 2, vec![asked()]);
+    assert!(matches!(store.read_now(&[asked()]), Err(e) if e.retryable()));
+    let mut answered = Vec::new();
+    for _ in 0..2 {
+        match done.recv_timeout(cql_common::PATIENCE).expect("completed") {
+            godwit_store::Completion::Read { ticket, answers } => answered.push((ticket, answers.is_ok())),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(answered, [(1, true), (2, false)]);
+    assert!(done.try_recv().is_err());
+}
