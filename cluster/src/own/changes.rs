@@ -188,14 +188,14 @@ impl Member {
     /// When this member's turn comes to make a change that is wanted.
     pub(super) fn change_due(&self) -> Option<Millis> {
         match (self.phase, self.wanted) {
-            (Phase::In, Some((_, due))) if !self.changing => Some(due),
+            (Phase::In, Some((_, due))) if !self.changing && !self.reading_whole => Some(due),
             _ => None,
         }
     }
 
     /// Makes the change that is wanted, if it is this member's turn.
     pub(super) fn change_if_due(&mut self) {
-        if self.changing || self.want_read || self.phase != Phase::In {
+        if self.changing || self.want_read || self.reading_whole || self.phase != Phase::In {
             return;
         }
         let Some(nonce) = self.standing.as_ref().map(|standing| standing.nonce) else {

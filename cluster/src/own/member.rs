@@ -154,6 +154,8 @@ pub struct Member {
     pub(super) draining: bool,
     pub(super) want_read: bool,
     pub(super) changing: bool,
+    /// The whole view is being read: nothing is changed on what may be old.
+    pub(super) reading_whole: bool,
     /// Since when a change is wanted of the view with this nonce.
     pub(super) wanted: Option<(Option<Nonce>, Millis)>,
     /// Attempts to join or change that found another view, in a row.
@@ -199,6 +201,7 @@ impl Member {
             draining: false,
             want_read: true,
             changing: false,
+            reading_whole: false,
             wanted: None,
             refused: 0,
             now,
@@ -315,6 +318,7 @@ impl Member {
             self.reading_view = Some(self.now);
             // Without a view, or with a newer one: the whole of it.
             let whole = std::mem::take(&mut self.want_read) || self.standing.is_none();
+            self.reading_whole = whole;
             self.actions
                 .push_back(if whole { Action::ReadView } else { Action::ShowView });
         }
@@ -427,6 +431,7 @@ impl Member {
     }
 
     fn view(&mut self, view: Option<Option<StoredView>>) {
+        self.reading_whole = false;
         let begun = self.reading_view.take();
         let (Some(begun), Some(view)) = (begun, view) else {
             self.want_read = true;

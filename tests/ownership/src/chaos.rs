@@ -108,13 +108,18 @@ fn cut_store(world: &Arc<World>, node: usize, proc: Option<Proc>) {
 
 fn blind(world: &Arc<World>, node: usize, proc: Option<Proc>) {
     let Some(proc) = proc else { return };
-    world.oracle.say(proc, || format!("cannot read the view (node {node})"));
+    world
+        .oracle
+        .say(proc, || format!("cannot read the view (node {node})"));
     lock(&world.replicas.weather).blind.insert(proc);
     let there = world.clone();
-    world.sim.at(world.sim.now() + world.sim.between(SECOND / 2, 7 * SECOND), move || {
-        there.oracle.say(proc, || "can read the view again".into());
-        lock(&there.replicas.weather).blind.remove(&proc);
-    });
+    world.sim.at(
+        world.sim.now() + world.sim.between(SECOND / 2, 7 * SECOND),
+        move || {
+            there.oracle.say(proc, || "can read the view again".into());
+            lock(&there.replicas.weather).blind.remove(&proc);
+        },
+    );
 }
 
 fn cut_nodes(world: &Arc<World>, node: usize) {
@@ -193,15 +198,17 @@ pub(crate) fn tear(world: &Arc<World>, node: usize, proc: Proc) {
     world.oracle.say(proc, || "writes to one replica alone".into());
     lock(&world.replicas.weather).torn.insert(proc);
     let there = world.clone();
-    world.sim.at(world.sim.now() + world.sim.between(0, 20_000), move || {
-        match there.sim.below(3) {
-            0 => stop(&there, node, Some(proc)),
-            1 => cut_store(&there, node, Some(proc)),
-            _ if running(&there, node) == Some(proc) => kill(&there, node),
-            _ => {}
-        }
-        lock(&there.replicas.weather).torn.remove(&proc);
-    });
+    world
+        .sim
+        .at(world.sim.now() + world.sim.between(0, 20_000), move || {
+            match there.sim.below(3) {
+                0 => stop(&there, node, Some(proc)),
+                1 => cut_store(&there, node, Some(proc)),
+                _ if running(&there, node) == Some(proc) => kill(&there, node),
+                _ => {}
+            }
+            lock(&there.replicas.weather).torn.remove(&proc);
+        });
 }
 
 fn heal(world: &Arc<World>) {
@@ -214,6 +221,7 @@ fn heal(world: &Arc<World>) {
         weather.blind.clear();
         weather.torn.clear();
         weather.down.clear();
+        weather.naps = 0;
         weather.late = 1;
         weather.very_late = 200_000;
         weather.unknown = 0;

@@ -148,7 +148,8 @@ impl Home {
             floor,
             snapshot,
             fanned_out,
-            open: open || last > fanned_out,
+            // Only what it has put there itself: one of a former owner may still be taken out by that one.
+            open: last > fanned_out,
         })
     }
 

@@ -151,6 +151,7 @@ impl Engine {
             .cells(scope, rows_of(log, together.read_from(), u64::MAX))
             .await?
             .rows();
+        self.nap().await;
         let written = match take_up(&together, &rows, scope.view) {
             TakeUp::Lost => return Err(Lost),
             TakeUp::Damaged { missing } => {
@@ -182,27 +183,48 @@ impl Engine {
             fence,
             owed: true,
         };
-        if self.bug != Bug::FencesAtFirstAppend {
-            self.fence(log, scope, &mut taken).await?;
-        }
+        let fenced = match self.bug {
+            Bug::FencesAtFirstAppend => Ok(()),
+            _ => self.fence(log, scope, &mut taken).await,
+        };
         if self.bug == Bug::ClearsVoidRows {
-            let void: Vec<Vec<(Key, Val)>> = rows
+            // Everything of former owners above what counts, seen or not.
+            let last = taken.rows.last().map_or(taken.head.confirmed, |row| row.seq);
+            let views = all_heads
                 .iter()
-                .filter(|row| row.view != scope.view && !taken.rows.contains(row))
-                .map(|row| {
-                    vec![(
-                        Key::Row {
-                            log,
-                            seq: row.seq,
-                            view: row.view,
-                        },
-                        Val::Ended,
-                    )]
-                })
-                .collect();
-            self.stored(scope, void).await?;
+                .map(|head| head.view)
+                .filter(|view| *view < scope.view);
+            for view in views {
+                let cells = (last + 1..last + 5)
+                    .map(|seq| (Key::Row { log, seq, view }, self.stamps.next(), Val::Ended));
+                self.replicas.write(self.proc, cells.collect()).await;
+            }
         }
+        fenced?;
         Ok(taken)
+    }
+
+    /// Stopped where it hurts: what was read is old when it is acted upon.
+    async fn nap(&self) {
+        let naps = lock(&self.replicas.weather).naps;
+        if !self.sim.chance(naps) {
+            return;
+        }
+        self.oracle.say(self.proc, || "is stopped in a take-up".into());
+        self.sim.pause(self.proc);
+        let (sim, proc) = (self.sim.clone(), self.proc);
+        // Some for longer than timestamps run ahead.
+        let most = if self.sim.chance(50) {
+            7_000_000
+        } else {
+            14_000_000
+        };
+        self.sim
+            .at(self.sim.now() + self.sim.between(most / 2, most), move || {
+                sim.resume(proc)
+            });
+        // Nothing more before it goes on.
+        self.sim.sleep(1).await;
     }
 
     /// Writes the valid rows once more, then the fence.

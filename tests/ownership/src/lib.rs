@@ -60,7 +60,12 @@ pub fn run(seed: u64, bug: Bug, trace: bool) -> Outcome {
     let transactions = Transactions::new(sim.clone(), replicas.clone());
     {
         let mut weather = lock(&replicas.weather);
-        weather.late = if sim.chance(30) { sim.between(10, 40) } else { sim.between(1, 8) };
+        weather.late = if sim.chance(30) {
+            sim.between(10, 40)
+        } else {
+            sim.between(1, 8)
+        };
+        weather.naps = sim.between(0, 30);
         weather.very_late = sim.between(SECOND, 12 * SECOND);
         weather.unknown = sim.between(0, 12);
     }
@@ -75,7 +80,7 @@ pub fn run(seed: u64, bug: Bug, trace: bool) -> Outcome {
         maps: Mutex::new(BTreeMap::new()),
         starts: Mutex::new(BTreeMap::new()),
         procs: AtomicU64::new(0),
-        aimed: AtomicU64::new(sim.between(0, 45)),
+        aimed: AtomicU64::new(sim.between(0, 60)),
         calm: AtomicBool::new(false),
         clocks_true,
         sim: sim.clone(),

@@ -95,6 +95,8 @@ pub(crate) struct Weather {
     pub(crate) blind: BTreeSet<Proc>,
     /// Whose writes reach one replica alone for now: it dies or is cut off in the middle of them.
     pub(crate) torn: BTreeSet<Proc>,
+    /// Percent of take-ups that are stopped between their reads and their writes.
+    pub(crate) naps: u64,
     /// Percent of messages that are late, and by how much at most.
     pub(crate) late: u64,
     pub(crate) very_late: Micros,
@@ -166,9 +168,16 @@ impl Replicas {
     }
 
     fn torn_way(&self, arrives: bool) -> Way {
-        let later = self.sim.chance(50).then(|| self.sim.now() + self.sim.between(2_000_000, 20_000_000));
+        let later = self
+            .sim
+            .chance(50)
+            .then(|| self.sim.now() + self.sim.between(2_000_000, 20_000_000));
         Way {
-            there: if arrives { Some(self.sim.now() + self.sim.between(200, 3_000)) } else { later },
+            there: if arrives {
+                Some(self.sim.now() + self.sim.between(200, 3_000))
+            } else {
+                later
+            },
             back: None,
         }
     }
@@ -177,7 +186,10 @@ impl Replicas {
     pub(crate) async fn write(&self, proc: Proc, cells: Vec<(Key, i64, Val)>) -> bool {
         let cells = Arc::new(cells);
         let mut backs: Vec<Micros> = Vec::new();
-        let torn = lock(&self.weather).torn.contains(&proc).then(|| self.sim.below(3) as usize);
+        let torn = lock(&self.weather)
+            .torn
+            .contains(&proc)
+            .then(|| self.sim.below(3) as usize);
         for replica in 0..3 {
             let way = match torn {
                 None => self.way(proc, replica),

@@ -260,7 +260,11 @@ impl Transactions {
     /// The view of this number as it was last decided.
     pub(crate) fn decided(&self, number: View) -> Option<StoredView> {
         let row = lock(&self.row);
-        row.decided.iter().rev().find(|view| view.number == number).cloned()
+        row.decided
+            .iter()
+            .rev()
+            .find(|view| view.number == number)
+            .cloned()
     }
 
     pub(crate) fn fact(&self, key: u32) -> Option<u64> {

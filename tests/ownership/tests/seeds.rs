@@ -1,0 +1,107 @@
+//! The protocol keeps its promises under every seed, and every planted bug is found. `godwit-ownership SEED` shows a run;
+//! `godwit-ownership --many FROM COUNT` is the long form.
+
+use godwit_ownership_simulation::{Bug, run};
+
+/// How many seeds a change is judged by.
+const SEEDS: u64 = 2_000;
+
+/// The first broken promise among `count` seeds, on all cores.
+fn search(bug: Bug, count: u64) -> Option<(u64, String)> {
+    let next = std::sync::atomic::AtomicU64::new(1);
+    let found = std::sync::Mutex::new(None);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    if seed > count || found.lock().unwrap().is_some() {
+                        return;
+                    }
+                    if let Some(why) = run(seed, bug, false).broken {
+                        found.lock().unwrap().get_or_insert((seed, why));
+                    }
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap()
+}
+
+fn found_within(bug: Bug, seeds: u64, promises: &[&str]) {
+    let (seed, why) = search(bug, seeds).unwrap_or_else(|| panic!("{bug:?} was not found in {seeds} seeds"));
+    println!("{bug:?}: seed {seed}: {why}");
+    let by_the_right_one = promises.iter().any(|promise| why.starts_with(promise));
+    assert!(
+        by_the_right_one,
+        "{bug:?} was expected to break one of {promises:?}, seed {seed}: {why}"
+    );
+}
+
+#[test]
+fn every_promise_is_kept_under_thousands_of_seeds() {
+    if let Some((seed, why)) = search(Bug::None, SEEDS) {
+        panic!("seed {seed}: {why}");
+    }
+}
+
+#[test]
+fn one_seed_is_one_run() {
+    for seed in [3, 77] {
+        let (one, other) = (run(seed, Bug::None, true), run(seed, Bug::None, true));
+        assert!(one.told > 0 && one.trace.len() > 50, "nothing happened");
+        assert_eq!(one.trace, other.trace);
+        assert_eq!(one.events, other.events);
+    }
+}
+
+#[test]
+fn confirming_without_reading_the_view_is_found() {
+    found_within(Bug::ConfirmsUnread, 300, &["OWNER", "ACK", "SEQ", "ONCE", "TAIL"]);
+}
+
+#[test]
+fn a_fence_at_the_first_append_is_found() {
+    found_within(Bug::FencesAtFirstAppend, 800, &["OWNER", "ACK"]);
+}
+
+#[test]
+fn a_fence_without_its_list_of_intervals_is_found() {
+    found_within(Bug::FenceWithoutIntervals, 50, &["OWNER", "ACK", "ONCE"]);
+}
+
+#[test]
+fn letting_a_view_be_skipped_is_found() {
+    found_within(Bug::SkipsViews, 200, &["HELD"]);
+}
+
+#[test]
+fn a_view_number_used_again_after_a_restart_is_found() {
+    found_within(Bug::ReusesView, 50, &["OWNER", "LEASE"]);
+}
+
+#[test]
+fn forgetting_the_members_of_an_unsettled_view_is_found() {
+    found_within(Bug::ForgetsUnsettled, 50, &["LEASE"]);
+}
+
+#[test]
+fn a_timed_out_transaction_taken_for_a_failed_one_is_found() {
+    found_within(Bug::TimedOutIsFailed, 50, &["FACT"]);
+}
+
+#[test]
+fn offers_to_todays_members_are_found() {
+    found_within(Bug::OffersToTodaysMembers, 50, &["ACK", "SCOPE"]);
+}
+
+#[test]
+fn a_mailbox_without_marks_is_found() {
+    found_within(Bug::NoMarks, 50, &["ONCE", "ORDER"]);
+}
+
+#[test]
+fn a_floor_before_its_snapshot_is_confirmed_is_found() {
+    found_within(Bug::FloorBeforeSnapshot, 300, &["ACK", "OWNER"]);
+}
