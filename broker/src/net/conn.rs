@@ -57,8 +57,8 @@ pub(super) struct Conn {
     pub(super) wants_room: bool,
     /// It takes no packet as large as the answer that it waits for.
     pub(super) unanswerable: bool,
-    /// What it has not taken so many seconds after its end is thrown away by the operating system too.
-    pub(super) abort: Option<u32>,
+    /// What it has not taken so many seconds after its end is thrown away by the operating system too; 0: it is not.
+    pub(super) abort: u8,
     /// What is left of a packet that was written in part was a PUBACK.
     partial_is_puback: bool,
     /// Seconds; 0: none.
@@ -129,7 +129,7 @@ impl Conn {
             queued: false,
             wants_room: false,
             unanswerable: false,
-            abort: None,
+            abort: 0,
             partial_is_puback: false,
             keep_alive: 0,
             last_in: now,

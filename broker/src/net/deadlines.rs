@@ -74,7 +74,7 @@ impl Net {
                 }
                 _ => {
                     if let Some(mut conn) = self.remove(None, id)
-                        && conn.abort.is_some()
+                        && conn.abort > 0
                     {
                         conn.transport.abort();
                     }

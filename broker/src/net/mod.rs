@@ -61,9 +61,9 @@ const KEPT_MOST: usize = (1 << 20) + PACKET_BYTES;
 /// Bytes held for a connection before it is authenticated; a larger CONNECT is refused.
 const GREETING_BYTES: usize = 16 << 10;
 /// How long a connection that was told why it ends may take to close its side.
-const LINGER_SECONDS: u32 = 2;
+const LINGER_SECONDS: u8 = 2;
 /// The same of one that took too little: it may still read what the operating system holds for it, PUBACKs among that.
-const SLOW_SECONDS: u32 = 30;
+const SLOW_SECONDS: u8 = 30;
 /// Looks at deadlines in a second: one is met within the next quarter, which leaves three to a node that has thousands to
 /// close at once (a second in all is promised). The worker's time is counted in these.
 const TICKS: u32 = 4;

@@ -5,7 +5,9 @@ use std::io::{self, Write as _};
 use godwit_cluster::Cx;
 
 use super::conn::{Conn, Stage};
-use super::{Event, KEPT_MOST, LINGER_SECONDS, Net, ROOM, SLOW_SECONDS, SPARE_BUFFERS, SPARE_BYTES, TICKS, Up};
+use super::{
+    Event, KEPT_MOST, LINGER_SECONDS, Net, ROOM, SLOW_SECONDS, SPARE_BUFFERS, SPARE_BYTES, TICKS, Up,
+};
 use crate::codec::reason;
 use crate::packet::{Connack, Outgoing, Version};
 use crate::wire_trait::{CloseReason, Closed, ConnId, Sent, Wire};
@@ -121,9 +123,9 @@ impl Net {
         let owned = std::mem::take(&mut conn.owned);
         // Who has vanished or takes nothing: what the operating system holds for it would stay for minutes.
         conn.abort = match reason {
-            CloseReason::KeepAlive => Some(LINGER_SECONDS),
-            CloseReason::TooSlow => Some(SLOW_SECONDS),
-            _ => None,
+            CloseReason::KeepAlive => LINGER_SECONDS,
+            CloseReason::TooSlow => SLOW_SECONDS,
+            _ => 0,
         };
         self.metrics.count_closed(name(reason));
         let pubacks_unwritten = self.finish(id, last);
@@ -156,7 +158,7 @@ impl Net {
         self.write_out(id);
         let now = self.now;
         let Some(conn) = self.get(id) else { return 0 };
-        let until = now + conn.abort.unwrap_or(LINGER_SECONDS) * TICKS;
+        let until = now + u32::from(conn.abort.max(LINGER_SECONDS)) * TICKS;
         let unwritten = conn.pubacks_unwritten();
         conn.transport.end();
         if last.is_none() || conn.ended {
