@@ -65,7 +65,7 @@ pub fn run(seed: u64, bug: Bug, trace: bool) -> Outcome {
         } else {
             sim.between(1, 8)
         };
-        weather.naps = sim.between(0, 30);
+        weather.naps = if sim.chance(20) { sim.between(5, 30) } else { 0 };
         weather.very_late = sim.between(SECOND, 12 * SECOND);
         weather.unknown = sim.between(0, 12);
     }

@@ -58,12 +58,12 @@ fn one_seed_is_one_run() {
 
 #[test]
 fn confirming_without_reading_the_view_is_found() {
-    found_within(Bug::ConfirmsUnread, 300, &["OWNER", "ACK", "SEQ", "ONCE", "TAIL"]);
+    found_within(Bug::ConfirmsUnread, 600, &["OWNER", "ACK", "SEQ", "ONCE", "TAIL"]);
 }
 
 #[test]
 fn a_fence_at_the_first_append_is_found() {
-    found_within(Bug::FencesAtFirstAppend, 800, &["OWNER", "ACK"]);
+    found_within(Bug::FencesAtFirstAppend, 1_500, &["OWNER", "ACK"]);
 }
 
 #[test]
