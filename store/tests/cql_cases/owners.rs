@@ -7,8 +7,8 @@ use std::sync::mpsc::Receiver;
 use godwit_store::coordination::{Changed, Coordination, StoredView};
 use godwit_store::cql::fence::{BUCKET, LONG_FENCE};
 use godwit_store::cql::{Cql, schema};
-use godwit_store::testsuite::{Port, log, submit};
-use godwit_store::{Batch, Completion, Outcome, Ownership, Read, Scope, StoreError, Verdict, View};
+use godwit_store::testsuite::{Port, log, submit, tables};
+use godwit_store::{Batch, Completion, Op, Outcome, Ownership, Read, Scope, StoreError, Verdict, View};
 use uuid::Uuid;
 
 use super::super::cql_common::{LostBelow, PATIENCE, TABLES, always, bytes, engine, fresh, options_of, wait};
@@ -240,4 +240,80 @@ fn whatever_an_owner_was_told_is_stored_is_found_by_the_next_one_who_takes_over_
     }
     let all = contents(&engines[0], n);
     assert!(told.len() > EACH as usize && told.iter().all(|(seq, row)| all[*seq as usize - 1] == *row));
+}
+
+/// Dropped, it ends who writes under the view in it.
+struct Ends<'a>(&'a std::sync::atomic::AtomicU64);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn what_a_former_owner_writes_together_is_taken_over_together_or_not_at_all() {
+    let (a, b) = (engine(always()), engine(always()));
+    let partition = bytes(&fresh().to_string());
+    let put = |view, name: &str, value: &str| Op::Put {
+        table: tables::OWNED,
+        partition: partition.clone(),
+        name: bytes(name),
+        view,
+        value: Some(bytes(value)),
+    };
+    let take_up = |view| Read::TakeUpRows {
+        table: tables::OWNED,
+        partition: partition.clone(),
+        scope: scope(view),
+    };
+    under(&a, 1).read(take_up(1)).expect("taken up");
+    let between = (0..1_500).map(|i| put(1, &format!("1 {i:04}"), "v"));
+    assert_eq!(
+        under(&a, 1).write(between.collect()).expect("answered"),
+        Outcome::Stored
+    );
+    // The former owner's view; 0 ends it.
+    let former = std::sync::atomic::AtomicU64::new(1);
+    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            for count in 0.. {
+                let view = former.load(relaxed);
+                if view == 0 {
+                    return;
+                }
+                let both = vec![
+                    put(view, "0", &count.to_string()),
+                    put(view, "2", &count.to_string()),
+                ];
+                std::thread::sleep(std::time::Duration::from_millis(60));
+                assert_eq!(under(&a, 100).write(both).expect("answered"), Outcome::Stored);
+            }
+        });
+        // Also when this fails.
+        let _ends = Ends(&former);
+        let mut taken_up = 0;
+        for view in 2..12 {
+            let taken = under(&b, view).read(take_up(view));
+            let of = |name| Read::Row {
+                table: tables::OWNED,
+                partition: partition.clone(),
+                name: bytes(name),
+            };
+            let found: Vec<_> = ["0", "2"]
+                .map(|name| under(&b, view).read(of(name)).expect("read"))
+                .into();
+            // A former owner that never rests may keep the next one waiting; it is told so.
+            match taken {
+                Ok(_) => {
+                    taken_up += 1;
+                    assert_eq!(found[0], found[1]);
+                }
+                Err(e) => assert!(e.retryable(), "{e}"),
+            }
+            former.store(view, relaxed);
+        }
+        assert!(taken_up > 1, "of ten");
+    });
 }
