@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use godwit_wire::code::{Code, Refusal};
 use godwit_wire::command::Route;
-use godwit_wire::ids::SessionId;
+use godwit_wire::ids::{SessionId, UserId};
 use godwit_wire::limits::SHARE_MEMBERS;
 use godwit_wire::topic::inner_filter;
 use slab::Slab;
@@ -17,6 +17,40 @@ use super::tree::TopicTree;
 /// How often a group asks a member that is believed to be away, milliseconds: one that came and was not heard of is found
 /// by it, as is one that is no more.
 const ASK_AWAY_MS: u64 = 1_000;
+
+/// Who is not to be chosen for a publish: sessions, and as long as there is another one whoever is of the same user as one
+/// that has no right to its topic. Bounded by the members of a group and one.
+#[derive(Debug, Default)]
+pub(super) struct But {
+    /// In order, as are the users.
+    sessions: Vec<SessionId>,
+    users: Vec<UserId>,
+    /// Nobody else is left: sessions of one user may differ in their rights by their client ids.
+    users_too: bool,
+}
+
+impl But {
+    pub(super) fn session(&mut self, session: SessionId) {
+        if let Err(at) = self.sessions.binary_search(&session) {
+            self.sessions.insert(at, session);
+        }
+    }
+
+    /// All sessions of a user, for now.
+    pub(super) fn user(&mut self, user: UserId) {
+        if let Err(at) = self.users.binary_search(&user) {
+            self.users.insert(at, user);
+        }
+    }
+
+    fn allows(&self, member: &Route) -> bool {
+        self.sessions.binary_search(&member.session).is_err()
+    }
+
+    fn prefers(&self, member: &Route) -> bool {
+        self.allows(member) && self.users.binary_search(&member.user).is_err()
+    }
+}
 
 /// Members in the order of their turns.
 #[derive(Debug, Default)]
@@ -44,13 +78,13 @@ impl Turns {
         Some(taken)
     }
 
-    /// The next one but those, if there is one.
-    fn choose(&mut self, but: &[SessionId]) -> Option<Route> {
-        for _ in 0..=but.len() {
+    /// The next one of those, if there is one.
+    fn choose(&mut self, may: impl Fn(&Route) -> bool) -> Option<Route> {
+        for _ in 0..self.members.len() {
             let at = self.next.checked_rem(self.members.len())?;
             self.next = at + 1;
             let found = &self.members[at];
-            if !but.contains(&found.session) {
+            if may(found) {
                 return Some(found.clone());
             }
         }
@@ -246,9 +280,17 @@ impl Groups {
     }
 
     /// Whose turn it is in a group, but none of those: who is connected; if there is none, who can be kept something for.
-    pub(super) fn choose(&mut self, filter: &str, but: &[SessionId]) -> Option<Chosen> {
+    pub(super) fn choose(&mut self, filter: &str, but: &mut But) -> Option<Chosen> {
         let group = self.groups.get_mut(*self.places.get(filter)?)?;
-        let Some(member) = group.here.choose(but) else {
+        let mut found = match but.users_too {
+            true => None,
+            false => group.here.choose(|member| but.prefers(member)),
+        };
+        if found.is_none() && !but.users.is_empty() {
+            but.users_too = true;
+            found = group.here.choose(|member| but.allows(member));
+        }
+        let Some(member) = found else {
             return self.choose_away(filter, but);
         };
         Some(Chosen {
@@ -259,9 +301,9 @@ impl Groups {
     }
 
     /// Whose turn it is among those that are not connected, but none of those.
-    pub(super) fn choose_away(&mut self, filter: &str, but: &[SessionId]) -> Option<Chosen> {
+    pub(super) fn choose_away(&mut self, filter: &str, but: &But) -> Option<Chosen> {
         let group = self.groups.get_mut(*self.places.get(filter)?)?;
-        let member = group.away.choose(but)?;
+        let member = group.away.choose(|member| but.allows(member))?;
         Some(Chosen {
             member,
             here: false,
@@ -271,23 +313,24 @@ impl Groups {
 
     /// As [`Groups::choose`], for the first to be asked: now and then, in turn, one that is believed to be away although
     /// others are connected.
-    pub(super) fn choose_first(&mut self, filter: &str, but: &[SessionId], now_ms: u64) -> Option<Chosen> {
+    pub(super) fn choose_first(&mut self, filter: &str, but: &mut But, now_ms: u64) -> Option<Chosen> {
         let group = self.groups.get_mut(*self.places.get(filter)?)?;
         let nobody_else = group.away.members.is_empty() && group.deaf.members.is_empty();
         if !nobody_else && now_ms.saturating_sub(group.asked_away_ms) >= ASK_AWAY_MS {
             // The first publish only starts the clock.
             let starts = std::mem::replace(&mut group.asked_away_ms, now_ms.max(1)) == 0;
             group.asked_deaf = !group.asked_deaf;
+            let may = |member: &Route| but.allows(member);
             let deaf = match group.asked_deaf {
-                true => group.deaf.choose(but),
+                true => group.deaf.choose(may),
                 false => None,
             };
             // With nobody connected these get their turns without this.
             let away = match deaf.is_none() && !group.here.members.is_empty() {
-                true => group.away.choose(but),
+                true => group.away.choose(may),
                 false => None,
             };
-            let found = deaf.or(away).or_else(|| group.deaf.choose(but));
+            let found = deaf.or(away).or_else(|| group.deaf.choose(may));
             if let Some(member) = found.filter(|_| !starts) {
                 return Some(Chosen {
                     member,

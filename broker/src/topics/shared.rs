@@ -1,6 +1,7 @@
 //! A publish and the groups that it is for (decision 0006): one member of each is asked to take it, and another one if
 //! that one is away, gone or full.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use godwit_cluster::{Cx, Reply};
@@ -9,18 +10,18 @@ use godwit_wire::command::{Answer, Command, Publish, Route, TopicCommand, UserCo
 use godwit_wire::ids::{Key, SessionId};
 use godwit_wire::topic::filter_key;
 
-use super::groups::{Chosen, Groups};
+use super::groups::{But, Chosen, Groups};
 use super::home::drop_route;
 use super::publish::Publishing;
 use super::subscribe::other_workers;
 use super::{Step, Topics};
 
-/// Members that are asked whether they are connected; the next one is to take the publish as it is.
+/// Members that said that they are away; the next one is to take the publish as it is.
 const ASKED: u8 = 32;
 /// Members that refuse for now (their store stands still) until the publish is refused.
 const REFUSED: u8 = 3;
-/// Members that would not take a publish (full, or without the right to its topic) until one that is away, or else the first
-/// that was full, takes it.
+/// Members that are full until one that is away, or else the first of them, takes the publish. One without the right to its
+/// topic does not count: all others are asked before it is nobody's.
 const PASSED: usize = 32;
 
 /// A member that was asked.
@@ -30,35 +31,72 @@ pub(super) struct Sharing {
     place: usize,
     /// The group.
     filter: Arc<str>,
-    /// Who is not to get it: who had it, and those that would not take it. At most one more than [`PASSED`].
-    but: Vec<SessionId>,
-    /// The first that was full.
-    full: Option<Route>,
+    /// Who is not to get it: who had it, and those that would not take it.
+    but: But,
+    /// Those that were full, in the order in which they said so; at most one more than [`PASSED`].
+    full: VecDeque<SessionId>,
     /// Who was asked last.
     asked: Option<Route>,
+    /// Nobody was.
+    first: bool,
     /// Only because it may have come unheard.
     only_asked: bool,
     /// It was to take the publish without a client too.
     waits: bool,
-    /// Nobody is asked after it, but the first that was full.
-    last: bool,
-    asked_before: u8,
+    /// And although it is full.
+    takes: bool,
+    away: u8,
     refused: u8,
 }
 
 impl Sharing {
     pub(super) fn new(place: usize, filter: Arc<str>, except: Option<SessionId>) -> Self {
+        let mut but = But::default();
+        if let Some(session) = except {
+            but.session(session);
+        }
         Self {
             place,
             filter,
-            but: except.into_iter().collect(),
-            full: None,
+            but,
+            full: VecDeque::new(),
             asked: None,
+            first: true,
             only_asked: false,
             waits: false,
-            last: false,
-            asked_before: 0,
+            takes: false,
+            away: 0,
             refused: 0,
+        }
+    }
+
+    /// Who is asked next. `None`: there is no member that was not asked, or that is full and still there.
+    fn next(&mut self, groups: &mut Groups, now_ms: u64) -> Option<Chosen> {
+        let (filter, but) = (&self.filter, &mut self.but);
+        loop {
+            if !self.takes {
+                let chosen = match self.full.len() {
+                    _ if std::mem::take(&mut self.first) => groups.choose_first(filter, but, now_ms),
+                    ..PASSED => groups.choose(filter, but),
+                    PASSED => groups.choose_away(filter, but),
+                    _ => None,
+                };
+                if chosen.is_some() || self.full.is_empty() {
+                    return chosen;
+                }
+            }
+            self.takes = true;
+            while let Some(session) = self.full.pop_front() {
+                if let Some(member) = groups.get(session, filter) {
+                    return Some(Chosen {
+                        member: member.clone(),
+                        here: false,
+                        only_asked: false,
+                    });
+                }
+            }
+            // All of them went in between: those that were not asked because of them.
+            self.takes = false;
         }
     }
 }
@@ -92,27 +130,9 @@ impl Topics {
             return;
         };
         let key = filter_key(&sharing.filter);
-        let (filter, but, now) = (&sharing.filter, &sharing.but, cx.now().mono_ms);
-        let (is_first, was_last) = (sharing.asked_before == 0, sharing.last);
-        sharing.last |= sharing.but.len() >= PASSED;
-        let is_last = sharing.last;
-        let chosen = self.groups_at(&key).and_then(|groups| match (is_first, is_last) {
-            (true, _) => groups.choose_first(filter, but, now),
-            (_, false) => groups.choose(filter, but),
-            (_, true) if was_last => None,
-            (_, true) => groups.choose_away(filter, but),
-        });
-        let full = match chosen {
-            Some(_) => None,
-            None => sharing.full.take(),
-        };
-        let takes = full.is_some();
-        sharing.last |= takes;
-        let chosen = chosen.or(full.map(|member| Chosen {
-            member,
-            here: false,
-            only_asked: false,
-        }));
+        let now = cx.now().mono_ms;
+        let groups = self.groups_at(&key);
+        let chosen = groups.and_then(|groups| sharing.next(groups, now));
         // QoS 0 waits for nobody.
         let Some(Chosen {
             member,
@@ -124,17 +144,16 @@ impl Topics {
             return;
         };
         sharing.only_asked = only_asked;
-        sharing.waits = !here || sharing.asked_before >= ASKED;
+        sharing.waits = !here || sharing.away >= ASKED;
         let share = UserCommand::Share {
             publish,
             session: member.session,
             filter: sharing.filter.clone(),
             waits: sharing.waits,
-            last: takes,
+            last: sharing.takes,
         };
         let user = member.user;
         sharing.asked = Some(member);
-        sharing.asked_before = sharing.asked_before.saturating_add(1);
         let tag = self.step(Step::Share(Box::new(sharing)));
         cx.ask(tag, Key::User(user), Command::User(share));
     }
@@ -164,21 +183,26 @@ impl Topics {
                 if let Some(groups) = self.groups_at(&key) {
                     groups.is_here(asked.session, &sharing.filter, false);
                 }
+                sharing.away = sharing.away.saturating_add(1);
                 if sharing.waits {
                     // Its route says more than its subscription: QoS 1, where it has QoS 0 by now.
-                    sharing.but.push(asked.session);
+                    sharing.but.session(asked.session);
                 }
                 self.share(cx, sharing);
             }
-            // It has no room, or no right to this topic: others may have.
-            Answer::Refused(refusal) if matches!(refusal.code, Code::Quota | Code::Forbidden) => {
-                sharing.but.push(asked.session);
-                if refusal.code == Code::Quota && sharing.full.is_none() && !sharing.last {
-                    sharing.full = Some(asked);
-                }
+            // It has no right to this topic: others may have it, those of other users first.
+            Answer::Refused(refusal) if refusal.code == Code::Forbidden => {
+                sharing.but.session(asked.session);
+                sharing.but.user(asked.user);
                 self.share(cx, sharing);
             }
-            Answer::Refused(refusal) if sharing.last || sharing.refused >= REFUSED => {
+            // It has no room.
+            Answer::Refused(refusal) if refusal.code == Code::Quota && !sharing.takes => {
+                sharing.but.session(asked.session);
+                sharing.full.push_back(asked.session);
+                self.share(cx, sharing);
+            }
+            Answer::Refused(refusal) if sharing.takes || sharing.refused >= REFUSED => {
                 self.publish_part_done(cx, sharing.place, Some(refusal.into()));
             }
             _ => {

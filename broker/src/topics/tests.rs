@@ -34,6 +34,7 @@ struct Rig {
     /// Away, whatever is asked.
     stubborn: Vec<SessionId>,
     full: Vec<SessionId>,
+    passed: shared::Passed,
 }
 
 impl Rig {
@@ -59,6 +60,7 @@ impl Rig {
             away: Vec::new(),
             stubborn: Vec::new(),
             full: Vec::new(),
+            passed: shared::Passed::default(),
         }
     }
 

@@ -14,6 +14,7 @@ use super::attach::EndedSession;
 use super::config::{UsersConfig, UsersMetrics};
 use super::due::{Due, Look};
 use super::handing::Handing;
+use super::shares::Telling;
 use super::suback::Unsubscribed;
 use super::target::Target;
 use crate::part::Part;
@@ -109,9 +110,9 @@ pub(crate) enum What {
     /// Timer: it is asked again.
     HandAgain(Box<Handing>),
     /// Asked: that a member's client is there, for the group behind this route.
-    Told(SessionId, u64),
+    Told(SessionId, Telling),
     /// Timer: its group is told again.
-    TellAgain(SessionId, u64),
+    TellAgain(SessionId, Telling),
     /// Timer: a page of an estate is read again.
     EstateAgain(SessionId),
     /// Timer: PUBLISHes that were held for too long.

@@ -139,7 +139,7 @@ impl Users {
                 home.routed(env, session, request, index, route_id, answer);
             }
             What::Handed(handing) => home.handed(env, handing, &answer),
-            What::Told(session, route_id) => home.told(env, session, route_id, &answer),
+            What::Told(session, telling) => home.told(env, session, telling, &answer),
             What::WillOf(session, number) => home.will_judged(env, session, number, answer),
             What::Will(session, number) => home.will_fired(env, session, number, &answer),
             _ => {}
@@ -162,7 +162,7 @@ impl Users {
                 What::Flush => home.flush_due(env),
                 What::RateOver => home.rate_over(env),
                 What::HandAgain(handing) => handing::hand(env, handing),
-                What::TellAgain(session, route_id) => home.tell_again(env, session, route_id),
+                What::TellAgain(session, telling) => home.tell_again(env, session, telling),
                 What::EstateAgain(session) => home.estate_again(env, session),
                 What::Receipts => home.receipts_due(env),
                 _ => {}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use godwit_cluster::Reply;
 use godwit_wire::code::{Code, Refusal};
 use godwit_wire::command::{Answer, Command, Publish, TopicCommand};
-use godwit_wire::ids::SessionId;
+use godwit_wire::ids::{Key, SessionId};
 use godwit_wire::topic::{filter_key, shared};
 
 use super::attach::QUOTA;
@@ -17,6 +17,15 @@ use super::home::Home;
 use super::owed::Owed;
 use super::session::{Session, Subscription};
 use super::waiter::Waiter;
+
+/// What a group is told until it has taken it in: one such word at a time for each connection and group.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Telling {
+    /// The connection that is there. Another one says so itself.
+    number: u64,
+    /// The group's route.
+    route_id: u64,
+}
 
 impl Subscription {
     /// Whether it makes its session a member of a group.
@@ -42,17 +51,26 @@ impl Session {
     }
 
     fn tell_group(&self, env: &mut Env<'_, '_>, one: &Subscription, here: bool) {
-        let key = filter_key(&one.filter);
-        let member = Command::Topic(TopicCommand::Member {
+        let (key, member) = self.whether_here(one, here);
+        match self.live.as_deref().filter(|_| here) {
+            Some(live) => {
+                let telling = Telling {
+                    number: live.number,
+                    route_id: one.route_id,
+                };
+                env.ask(What::Told(self.id, telling), key, member);
+            }
+            None => env.cx.tell(key, member),
+        }
+    }
+
+    fn whether_here(&self, one: &Subscription, here: bool) -> (Key, Command) {
+        let member = TopicCommand::Member {
             filter: one.filter.clone(),
             session: self.id,
             here,
-        });
-        if here {
-            env.ask(What::Told(self.id, one.route_id), key, member);
-        } else {
-            env.cx.tell(key, member);
-        }
+        };
+        (filter_key(&one.filter), Command::Topic(member))
     }
 
     /// It has acknowledged an entry. What a member in memory only keeps for others in case that it goes is less by that one.
@@ -90,20 +108,26 @@ impl Home {
     }
 
     /// A group was told that the client of one of its members is there, or could not take it in: then it is told again.
-    pub(crate) fn told(&self, env: &mut Env<'_, '_>, id: SessionId, route_id: u64, answer: &Answer) {
-        if matches!(answer, Answer::Refused(_)) && self.sessions.iter().any(|session| session.id == id) {
-            env.after(READ_AGAIN_MS, What::TellAgain(id, route_id));
+    pub(crate) fn told(&self, env: &mut Env<'_, '_>, id: SessionId, telling: Telling, answer: &Answer) {
+        if matches!(answer, Answer::Refused(_)) && self.teller(id, telling).is_some() {
+            env.after(READ_AGAIN_MS, What::TellAgain(id, telling));
         }
     }
 
+    /// The session, as long as this connection of it lasts.
+    fn teller(&self, id: SessionId, telling: Telling) -> Option<&Session> {
+        let session = self.sessions.iter().find(|session| session.id == id)?;
+        let live = session.live.as_deref()?;
+        (live.number == telling.number).then_some(session)
+    }
+
     /// The timer after that.
-    pub(crate) fn tell_again(&self, env: &mut Env<'_, '_>, id: SessionId, route_id: u64) {
-        let session = self.sessions.iter().find(|session| session.id == id);
-        let Some(session) = session.filter(|session| session.live.is_some()) else {
+    pub(crate) fn tell_again(&self, env: &mut Env<'_, '_>, id: SessionId, telling: Telling) {
+        let Some(session) = self.teller(id, telling) else {
             return;
         };
         let mut subscriptions = session.subscriptions.iter();
-        if let Some(one) = subscriptions.find(|one| one.route_id == route_id && one.is_shared()) {
+        if let Some(one) = subscriptions.find(|one| one.route_id == telling.route_id && one.is_shared()) {
             session.tell_group(env, one, true);
         }
     }
@@ -168,8 +192,9 @@ impl Home {
             && !last
             && let Some(one) = session.membership(filter)
         {
-            // That the client came was not heard.
-            session.tell_group(env, one, true);
+            // That the client came was not heard. Told once: with the next publish again.
+            let (key, member) = session.whether_here(one, true);
+            env.cx.tell(key, member);
         }
         if session.is_persistent() {
             self.append_owed(env, index, owed, Waiter::Reply(reply), true);

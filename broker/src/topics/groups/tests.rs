@@ -3,10 +3,20 @@
 use super::super::tree::tests::route;
 use super::*;
 
+fn but(sessions: &[SessionId]) -> But {
+    let mut but = But::default();
+    sessions.iter().for_each(|one| but.session(*one));
+    but
+}
+
 fn chosen(groups: &mut Groups, filter: &str, times: usize) -> Vec<SessionId> {
     let mut all = Vec::new();
     for _ in 0..times {
-        all.extend(groups.choose(filter, &[]).map(|one| one.member.session));
+        all.extend(
+            groups
+                .choose(filter, &mut But::default())
+                .map(|one| one.member.session),
+        );
     }
     all
 }
@@ -44,7 +54,7 @@ fn connected_members_take_turns_and_the_others_only_when_nobody_is() {
     assert_eq!(turns.len(), 4, "each once");
     groups.is_here(all[3].session, filter, true);
     assert_eq!(chosen(&mut groups, filter, 2), [all[3].session; 2]);
-    let other = groups.choose(filter, &[all[3].session]);
+    let other = groups.choose(filter, &mut but(&[all[3].session]));
     assert!(other.is_some_and(|one| !one.here && one.member.session != all[3].session));
 }
 
@@ -56,9 +66,9 @@ fn nothing_is_kept_for_a_member_of_qos_0_that_is_away() {
         ..route("$share/g/a")
     };
     groups.insert(deaf.clone(), false);
-    assert!(groups.choose("$share/g/a", &[]).is_none());
+    assert!(groups.choose("$share/g/a", &mut But::default()).is_none());
     groups.is_here(deaf.session, "$share/g/a", true);
-    assert!(groups.choose("$share/g/a", &[]).is_some());
+    assert!(groups.choose("$share/g/a", &mut But::default()).is_some());
 }
 
 #[test]
@@ -125,8 +135,8 @@ fn who_would_not_take_it_is_not_asked_again_and_one_that_is_away_is_when_no_conn
     groups.insert(one.clone(), true);
     groups.insert(two.clone(), true);
     groups.insert(away.clone(), false);
-    let mut ask = |but: &[SessionId]| {
-        let chosen = groups.choose(filter, but);
+    let mut ask = |sessions: &[SessionId]| {
+        let chosen = groups.choose(filter, &mut but(sessions));
         chosen.map(|chosen| (chosen.member.session, chosen.here))
     };
     // Whoever else had a turn in between.
@@ -155,7 +165,9 @@ fn who_is_believed_to_be_away_is_asked_now_and_then_in_turn() {
     }
     let mut asked = Vec::new();
     for tenth in 0..61 {
-        let chosen = groups.choose_first(filter, &[], 5_000 + tenth * 100).unwrap();
+        let chosen = groups
+            .choose_first(filter, &mut But::default(), 5_000 + tenth * 100)
+            .unwrap();
         if chosen.only_asked {
             asked.push(chosen.member.session);
         } else {
@@ -166,4 +178,36 @@ fn who_is_believed_to_be_away_is_asked_now_and_then_in_turn() {
     asked.sort_unstable();
     asked.dedup();
     assert_eq!(asked.len(), 4, "each of them");
+}
+
+#[test]
+fn others_come_before_the_sessions_of_a_user_without_the_right_and_each_of_those_is_asked_when_there_are_none()
+ {
+    let mut groups = Groups::default();
+    let filter = "$share/g/a/#";
+    let [without, with] = [0, 1].map(|_| UserId::fresh());
+    let mut add = |user, here| {
+        let one = Route {
+            user,
+            ..route(filter)
+        };
+        groups.insert(one.clone(), here);
+        one.session
+    };
+    let theirs = [0, 1, 2].map(|_| add(without, true));
+    let other = add(with, true);
+    let away = add(without, false);
+    let mut but = But::default();
+    let mut ask = |but: &mut But| groups.choose(filter, but).map(|chosen| chosen.member.session);
+    assert_eq!(ask(&mut but), Some(theirs[0]));
+    but.session(theirs[0]);
+    but.user(without);
+    assert_eq!(ask(&mut but), Some(other));
+    but.session(other);
+    let mut left = Vec::new();
+    while let Some(one) = ask(&mut but).filter(|_| left.len() < 9) {
+        left.push(one);
+        but.session(one);
+    }
+    assert_eq!(left, [theirs[1], theirs[2], away]);
 }

@@ -4,13 +4,40 @@ use godwit_wire::code::Refusal;
 
 use super::*;
 
+/// Members that would not take a publish.
+#[derive(Default)]
+pub(super) struct Passed {
+    /// Without the right to its topic.
+    forbidden: Vec<SessionId>,
+    /// With no room left, unless they are to take it all the same.
+    quota: Vec<SessionId>,
+    /// Of those: gone, or in memory only without a client, when they are to.
+    gone_then: Vec<SessionId>,
+    away_then: Vec<SessionId>,
+    /// How often any was asked.
+    asked: usize,
+}
+
 impl Rig {
     /// A member is asked.
     pub(super) fn share(&mut self, command: Command, reply: Reply) {
-        let Command::User(UserCommand::Share { session, waits, .. }) = command else {
+        let Command::User(UserCommand::Share {
+            session, waits, last, ..
+        }) = command
+        else {
             panic!("{command:?}")
         };
-        let answer = if self.gone.contains(&session) {
+        let passed = &mut self.passed;
+        passed.asked += 1;
+        let answer = if passed.forbidden.contains(&session) {
+            Answer::Refused(Refusal::new(Code::Forbidden, "not this member"))
+        } else if passed.quota.contains(&session) && !last {
+            Answer::Refused(Refusal::new(Code::Quota, "not this member"))
+        } else if passed.gone_then.contains(&session) {
+            Answer::Kept { gone: vec![session] }
+        } else if passed.away_then.contains(&session) {
+            Answer::Away
+        } else if self.gone.contains(&session) {
             Answer::Kept { gone: vec![session] }
         } else if self.full.contains(&session) {
             Answer::Refused(Refusal::unavailable())
@@ -24,8 +51,14 @@ impl Rig {
     }
 
     fn members(&mut self, filter: &str, count: usize) -> Vec<Route> {
+        self.members_of(filter, count, None)
+    }
+
+    /// All of one user, or each of its own.
+    fn members_of(&mut self, filter: &str, count: usize, user: Option<UserId>) -> Vec<Route> {
         let member = |_| Route {
             qos: 1,
+            user: user.unwrap_or_else(UserId::fresh),
             ..route(filter)
         };
         let all: Vec<Route> = (0..count).map(member).collect();
@@ -222,4 +255,98 @@ fn a_member_whose_route_says_more_than_its_subscription_is_asked_once() {
     let answer = rig.publish(not_retained("iot/alice/1"));
     assert!(matches!(answer, Some(Answer::Published { matched: false, .. })));
     assert!(rig.delivered.is_empty());
+}
+
+fn sessions(routes: &[Route]) -> Vec<SessionId> {
+    routes.iter().map(|one| one.session).collect()
+}
+
+#[test]
+fn however_many_members_have_no_right_one_that_has_it_takes_the_publish() {
+    for filter in FILTERS {
+        let mut rig = Rig::new();
+        // Of one user: one of them speaks for all as long as there are others.
+        let without = rig.members_of(filter, 40, Some(UserId::fresh()));
+        rig.passed.forbidden = sessions(&without);
+        let with = sessions(&rig.members_of(filter, 40, Some(UserId::fresh())));
+        for _ in 0..3 {
+            rig.passed.asked = 0;
+            let got = rig.one("iot/alice/1");
+            assert!(got.len() == 1 && with.contains(&got[0]), "{filter}: {got:?}");
+            assert!(rig.passed.asked <= 2, "{filter}: {} were asked", rig.passed.asked);
+        }
+        // Each of its own.
+        let mut rig = Rig::new();
+        rig.passed.forbidden = sessions(&rig.members(filter, 40));
+        let with = rig.members(filter, 1)[0].session;
+        assert_eq!(rig.one("iot/alice/1"), [with], "{filter}");
+        // What a member left is given in the same way.
+        let share = TopicCommand::Share {
+            filter: filter.into(),
+            publish: Arc::new(not_retained("iot/alice/1")),
+            from: SessionId::fresh(),
+        };
+        rig.delivered.clear();
+        let answer = rig.ask(&filter_key(filter), share);
+        assert!(matches!(answer, Some(Answer::Published { matched: true, .. })));
+        assert_eq!(rig.delivered, [with], "{filter}");
+    }
+}
+
+#[test]
+fn of_one_user_each_session_is_asked_before_a_publish_is_nobodys_as_they_may_differ_in_their_rights() {
+    for filter in FILTERS {
+        let mut rig = Rig::new();
+        let all = rig.members_of(filter, 50, Some(UserId::fresh()));
+        rig.passed.forbidden = sessions(&all);
+        let with = rig.passed.forbidden.remove(44);
+        for _ in 0..3 {
+            assert_eq!(rig.one("iot/alice/1"), [with], "{filter}");
+        }
+        rig.passed.forbidden.push(with);
+        rig.passed.asked = 0;
+        let answer = rig.publish(not_retained("iot/alice/1"));
+        assert!(matches!(answer, Some(Answer::Published { matched: false, .. })));
+        assert_eq!(rig.passed.asked, 50, "{filter}: each once");
+    }
+}
+
+#[test]
+fn when_the_first_that_was_full_has_gone_meanwhile_another_one_takes_it() {
+    for filter in FILTERS {
+        for how in ["gone", "away", "without the right"] {
+            let mut rig = Rig::new();
+            let all = sessions(&rig.members(filter, 40));
+            rig.passed.quota = all.clone();
+            // All but one, which is among those that need not be asked at first.
+            let gone: Vec<SessionId> = all.iter().copied().filter(|one| *one != all[36]).collect();
+            match how {
+                "gone" => rig.passed.gone_then = gone,
+                "away" => rig.passed.away_then = gone,
+                _ => {
+                    let now = rig.publish(not_retained("iot/alice/1"));
+                    assert!(matches!(now, Some(Answer::Published { matched: true, .. })));
+                    rig.passed.forbidden = gone;
+                }
+            }
+            assert_eq!(rig.one("iot/alice/1"), [all[36]], "{filter}: {how}");
+        }
+    }
+}
+
+#[test]
+fn one_that_is_away_and_full_takes_it_when_all_that_were_full_before_it_have_gone() {
+    for filter in FILTERS {
+        let mut rig = Rig::new();
+        let all = sessions(&rig.members(filter, 33));
+        let here = TopicCommand::Member {
+            filter: filter.into(),
+            session: all[32],
+            here: false,
+        };
+        rig.ask(&filter_key(filter), here);
+        rig.passed.quota = all.clone();
+        rig.passed.gone_then = all[..32].to_vec();
+        assert_eq!(rig.one("iot/alice/1"), [all[32]], "{filter}");
+    }
 }

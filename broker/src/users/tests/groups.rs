@@ -342,3 +342,23 @@ fn that_a_client_is_there_is_told_again_when_the_group_could_not_take_it_in() {
     }
     assert_eq!((rig.publishes(first).len(), rig.publishes(second).len()), (2, 2));
 }
+
+#[test]
+fn however_often_a_client_comes_a_group_that_refuses_is_told_by_its_last_connection_only() {
+    let mut rig = Rig::with_topics();
+    let alice = user("alice");
+    let member = member(&mut rig, &alice, "a", GROUP, 1);
+    rig.vanish(member);
+    rig.topics_refuse = true;
+    for n in 0..40 {
+        let conn = rig.connect(&alice, persistent(V5, "a"));
+        if n % 2 == 0 {
+            rig.vanish(conn);
+        }
+    }
+    // The timers of the connections before it come once more and end.
+    rig.pass(600);
+    rig.topics_refused = 0;
+    rig.pass(5_000);
+    assert!((9..=11).contains(&rig.topics_refused), "{}", rig.topics_refused);
+}

@@ -71,6 +71,7 @@ impl Rig {
 
     pub(super) fn topics_command(&mut self, key: &Key, command: TopicCommand, reply: Reply) {
         if self.topics_refuse {
+            self.topics_refused += 1;
             self.answer(reply, Refusal::unavailable().into());
             return;
         }

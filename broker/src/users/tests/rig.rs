@@ -103,6 +103,8 @@ pub(super) struct Rig {
     pub(super) topics: Option<Box<Topics>>,
     /// They refuse everything as unavailable.
     pub(super) topics_refuse: bool,
+    /// How much they did.
+    pub(super) topics_refused: usize,
     pub(super) refuse_sends: Option<godwit_wire::code::Refusal>,
     next_conn: u32,
     view: u64,
@@ -137,6 +139,7 @@ impl Rig {
             deaf: false,
             topics: None,
             topics_refuse: false,
+            topics_refused: 0,
             refuse_sends: None,
             next_conn: 0,
             view,
