@@ -1,6 +1,8 @@
 //! The protocol keeps its promises under every seed, and every planted bug is found. `godwit-ownership SEED` shows a run;
 //! `godwit-ownership --many FROM COUNT` is the long form.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests")]
+
 use godwit_ownership_simulation::{Bug, run};
 
 /// How many seeds a change is judged by.
