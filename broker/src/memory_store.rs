@@ -29,6 +29,8 @@ pub(crate) struct MemStore {
     sink: Mutex<Option<Arc<dyn CompletionPort>>>,
     pub(crate) hold: AtomicBool,
     pub(crate) low_space: AtomicBool,
+    /// It says that it fails.
+    pub(crate) failing: AtomicBool,
     /// What is submitted is given back.
     pub(crate) busy: AtomicBool,
     /// Reads of what is loaded are answered with an error.
@@ -341,9 +343,11 @@ impl Store for MemStore {
     }
 
     fn health(&self) -> Health {
-        match self.low_space.load(Ordering::Relaxed) {
-            true => Health::LowSpace,
-            false => Health::Serving,
+        let is = |what: &AtomicBool| what.load(Ordering::Relaxed);
+        match (is(&self.failing), is(&self.low_space)) {
+            (true, _) => Health::Failing,
+            (false, true) => Health::LowSpace,
+            (false, false) => Health::Serving,
         }
     }
 

@@ -36,6 +36,9 @@ pub const USER_SHARES: usize = 256;
 pub const WILDCARD_FILTERS: usize = 100_000;
 /// How long a PUBLISH is held while the store does not answer, milliseconds.
 pub const ACK_TIMEOUT_MS: u64 = 10_000;
+/// How long one on an ordinary topic is held while the store is well, milliseconds: it waits for its turn, perhaps behind as
+/// many of its own user as may wait, each for ten thousand; and would, sent once more, come to all of them twice.
+pub const TOPIC_TIMEOUT_MS: u64 = 120_000;
 /// Topic aliases that a client may set on a connection (MQTT 5): what a device has topics; a table of as many times
 /// [`TOPIC_BYTES`] is the most that a connection costs.
 pub const TOPIC_ALIASES: u16 = 16;

@@ -10,10 +10,9 @@ use crate::ids::{SessionId, UserId};
 #[derive(Clone, Debug)]
 pub enum TopicCommand {
     /// A publish; sets or clears the retained message if its flag says so. Answer: `Published` once every matching
-    /// persistent session has a durable entry and the retained row is durable.
-    Publish(Arc<Publish>),
-    /// The same of one that sets or clears a retained message, which counts as this user's.
-    Retain(Arc<Publish>, UserId),
+    /// persistent session has a durable entry and the retained row is durable. It is this user's: it waits in its turn with
+    /// the others of this user, and what it retains counts as the user's.
+    Publish(Arc<Publish>, UserId),
     /// Adds a route. For `Wildcards` it is live in every worker's copy before the answer. Answer: `Retained`, once the
     /// route is live and, for a persistent session, durable.
     Subscribe {

@@ -182,6 +182,7 @@ fn user_commands() -> Vec<UserCommand> {
         UserCommand::Deliver {
             publish: publish("a/b"),
             targets: vec![target],
+            late: true,
         },
         UserCommand::Share {
             publish: publish("a/b"),
@@ -198,8 +199,7 @@ fn user_commands() -> Vec<UserCommand> {
 
 fn topic_commands() -> Vec<TopicCommand> {
     vec![
-        TopicCommand::Publish(publish("a/b/c")),
-        TopicCommand::Retain(publish("a/b/c"), user(1)),
+        TopicCommand::Publish(publish("a/b/c"), user(1)),
         TopicCommand::Subscribe {
             route: route(),
             retained: true,
@@ -537,6 +537,7 @@ fn what_many_get_stands_in_a_frame_once_and_is_shared_again_behind_it() {
         let deliver = Command::User(UserCommand::Deliver {
             publish: publish.clone(),
             targets: vec![],
+            late: false,
         });
         frame
             .request(n, 1, &Key::User(user(n.into())), &deliver)
@@ -566,14 +567,17 @@ fn what_many_get_stands_in_a_frame_once_and_is_shared_again_behind_it() {
 fn a_command_that_cannot_be_read_is_told_by_its_id_and_harms_no_other() {
     let mut frame = FrameWriter::default();
     for id in 1..=3 {
-        let command = Command::Topic(TopicCommand::Publish(publish("a")));
+        let command = Command::Topic(TopicCommand::Publish(publish("a"), user(1)));
         frame
             .request(id, 1, &Key::Topic("a".into()), &command)
             .expect("fits");
     }
     let mut frame = frame.finish();
     frame.requests[1].command = Some(peer::request::Command::Topic(peer::TopicCommand {
-        command: Some(peer::topic_command::Command::Publish(77)),
+        command: Some(peer::topic_command::Command::Publish(peer::PublishOf {
+            publish: 77,
+            user: Bytes::new(),
+        })),
     }));
     frame.answers.push(peer::Answer { id: 9, answer: None });
     let read = read_frame(frame);

@@ -181,8 +181,7 @@ impl Topics {
             }
         }
         match command {
-            TopicCommand::Publish(publish) => self.publish(cx, key, publish, None, reply),
-            TopicCommand::Retain(publish, owner) => self.publish(cx, key, publish, Some(owner), reply),
+            TopicCommand::Publish(publish, by) => self.publish(cx, key, publish, by, reply),
             TopicCommand::Subscribe { route, retained } => self.subscribe(cx, key, route, retained, reply),
             TopicCommand::Unsubscribe { route } => self.unsubscribe(cx, key, &route, reply),
             TopicCommand::Prune {
@@ -294,7 +293,10 @@ impl Topics {
 
     pub(crate) fn answered(&mut self, cx: &mut Cx<'_>, number: u64, answer: Answer) {
         match self.end_step(number) {
-            Some(Step::Publish(publishing)) => self.publish_part_done(cx, publishing, Some(answer)),
+            Some(Step::Publish(publishing)) => {
+                self.spreads.answered();
+                self.publish_part_done(cx, publishing, Some(answer));
+            }
             Some(Step::Subscribe(subscribing)) => self.subscribe_part_done(cx, subscribing, Some(answer)),
             Some(Step::Share(sharing)) => self.shared(cx, *sharing, answer),
             Some(Step::RetainedOf(collecting)) => self.retained_of_key(cx, collecting, answer),

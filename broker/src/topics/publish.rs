@@ -44,22 +44,22 @@ impl Publishing {
 }
 
 impl Topics {
-    /// `owner`: as whose it counts if it is retained.
+    /// `by`: who publishes, and as whose it counts if it is retained.
     pub(super) fn publish(
         &mut self,
         cx: &mut Cx<'_>,
         key: &Key,
         publish: Arc<Publish>,
-        owner: Option<UserId>,
+        by: UserId,
         reply: Reply,
     ) {
         self.metrics.publishes.inc();
         if cx.overfull() {
             cx.answer(reply, Refusal::unavailable().into());
         } else if self.spreads.holds(key) {
-            self.wait(cx, key, publish, owner, reply);
+            self.wait(cx, key, publish, by, reply);
         } else {
-            self.publish_now(cx, key, publish, owner, reply);
+            self.publish_now(cx, key, publish, by, reply);
         }
     }
 
@@ -69,15 +69,15 @@ impl Topics {
         cx: &mut Cx<'_>,
         key: &Key,
         publish: Arc<Publish>,
-        owner: Option<UserId>,
+        by: UserId,
         reply: Reply,
     ) {
         let (deliveries, routes) = self.match_publish(key, &publish);
-        if self.spreads.is_full(deliveries.len()) {
-            self.wait(cx, key, publish, owner, reply);
+        if self.spreads.is_full(deliveries.len(), by) {
+            self.wait(cx, key, publish, by, reply);
             return;
         }
-        let retained = match self.retain(cx, key, &publish, owner) {
+        let retained = match self.retain(cx, key, &publish, by) {
             Ok(ops) => ops,
             Err(refusal) => {
                 self.metrics.retained_refused.inc();
@@ -91,6 +91,7 @@ impl Topics {
         let matched = !deliveries.is_empty();
         let mut spread = Spread {
             publish,
+            by,
             place: None,
             deliveries: deliveries.into_iter(),
             groups,
@@ -119,7 +120,7 @@ impl Topics {
             }
         }
         if self.spreads.go(users) {
-            self.give(cx, &mut spread, users);
+            self.give(cx, &mut spread, users, false);
         } else {
             self.metrics.spread.inc();
             self.spreads.begin(key, spread);
@@ -133,7 +134,7 @@ impl Topics {
         cx: &mut Cx<'_>,
         key: &Key,
         publish: &Arc<Publish>,
-        owner: Option<UserId>,
+        by: UserId,
     ) -> Result<Vec<Op>, Refusal> {
         let (view, now) = (cx.view(), cx.now().unix_ms);
         let mut ops = Vec::new();
@@ -169,7 +170,7 @@ impl Topics {
         }
         let kept = Kept {
             publish: publish.clone(),
-            owner,
+            owner: Some(by),
         };
         put_retained(key, view, &kept, &mut ops);
         if let Some(old) = retained.put(kept.clone()) {

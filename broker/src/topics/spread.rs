@@ -1,5 +1,6 @@
 //! Publishes that are for many: given to their users a part a turn, key after key, so that everybody else on the worker
-//! is served in between. What belongs to one key stays in order; who publishes to it takes turns.
+//! is served in between. What belongs to one key goes one after another; the users who publish to it take turns, and none
+//! has more than a share of what there is (decision 0012).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use godwit_cluster::{Cx, Reply};
 use godwit_wire::code::Refusal;
 use godwit_wire::command::{Command, Publish, Target, UserCommand};
-use godwit_wire::ids::{Key, SessionId, UserId};
+use godwit_wire::ids::{Key, UserId};
 
 use super::shared::Sharing;
 use super::{Step, TIMER_SPREAD, Topics};
@@ -20,17 +21,30 @@ pub(super) const FEW: usize = 8;
 pub(super) const A_TURN: usize = 16;
 /// Most of them that one key has before the next one has its part.
 pub(super) const A_KEY: usize = 4;
-/// Deliveries of publishes under way from which on no other is matched, at some 150 bytes each. One publish may overrun it.
+/// Deliveries that are matched and not given yet, from which on no other publish for many is matched, at some 150 bytes
+/// each. One publish may overrun it.
 pub(super) const MATCHED: usize = 64 * 1024;
+/// Deliveries that are given and not answered from which on no others are given: their users' homes have no room or their
+/// store stands still. What one turn gives may overrun it.
+pub(super) const UNANSWERED: usize = 16 * 1024;
+/// After how long it is looked again whether there is room behind this worker, milliseconds; most turns look anyway.
+const LOOK_AGAIN_MS: u64 = 5;
 /// Most publishes that wait, for others of their key or for room; beyond it they are refused as `unavailable`.
 pub(super) const WAITING: usize = 4_096;
 /// The same in bytes of payload.
 const WAITING_BYTES: usize = 64 << 20;
+/// What one user may have of [`WAITING`], [`WAITING_BYTES`] and [`MATCHED`]: one part in so many. Of the first that is the
+/// receive maximum, so that what a single connection publishes with QoS 1 or 2 always finds a place.
+pub(super) const SHARES: usize = 16;
+/// Publishes for many of one user that are given at a time, each of its key: who publishes to a thousand keys has no more
+/// of the turns than this many others.
+pub(super) const AT_ONCE: usize = 4;
 
 /// A publish that is being given to its users.
 #[derive(Debug)]
 pub(super) struct Spread {
     pub(super) publish: Arc<Publish>,
+    pub(super) by: UserId,
     /// Where its answers are gathered; `None`: nobody waits for them.
     pub(super) place: Option<usize>,
     pub(super) deliveries: std::vec::IntoIter<(UserId, Vec<Target>)>,
@@ -41,7 +55,7 @@ pub(super) struct Spread {
 #[derive(Debug)]
 struct Waiting {
     publish: Arc<Publish>,
-    owner: Option<UserId>,
+    by: UserId,
     reply: Reply,
 }
 
@@ -49,19 +63,34 @@ struct Waiting {
 #[derive(Debug, Default)]
 struct OfKey {
     now: Option<Spread>,
-    /// By who publishes, so that none waits for all of another's.
-    next: VecDeque<(Option<SessionId>, VecDeque<Waiting>)>,
+    /// By who publishes, so that none waits for all of another's. All of a user's are in one line: what its next
+    /// connection publishes, or its will, is behind what waits already.
+    next: VecDeque<(UserId, VecDeque<Waiting>)>,
+}
+
+/// What a user has of it all.
+#[derive(Debug, Default)]
+struct OfUser {
+    waiting: usize,
+    waiting_bytes: usize,
+    /// Publishes that are being given.
+    now: usize,
+    /// Deliveries of them that are not given yet.
+    matched: usize,
 }
 
 /// Publishes that are not given to all of their users yet.
 #[derive(Debug)]
 pub(super) struct Spreads {
     keys: HashMap<Key, OfKey>,
-    /// Their turns.
+    /// Those with anything in `keys`.
+    users: HashMap<UserId, OfUser>,
+    /// Turns of the keys.
     ring: VecDeque<Key>,
     /// What this turn has left of [`A_TURN`].
     left: usize,
     matched: usize,
+    unanswered: usize,
     waiting: usize,
     waiting_bytes: usize,
     timer: bool,
@@ -71,9 +100,11 @@ impl Default for Spreads {
     fn default() -> Self {
         Self {
             keys: HashMap::new(),
+            users: HashMap::new(),
             ring: VecDeque::new(),
             left: A_TURN,
             matched: 0,
+            unanswered: 0,
             waiting: 0,
             waiting_bytes: 0,
             timer: false,
@@ -86,14 +117,41 @@ impl Spreads {
         self.keys.is_empty()
     }
 
+    /// Whether nothing is counted any more.
+    #[cfg(test)]
+    pub(super) fn is_at_rest(&self) -> bool {
+        let all = self.matched + self.unanswered + self.waiting + self.waiting_bytes;
+        all == 0 && self.users.is_empty() && self.ring.is_empty()
+    }
+
     /// Whether a publish of this key has its turn behind others.
     pub(super) fn holds(&self, key: &Key) -> bool {
         !self.keys.is_empty() && self.keys.contains_key(key)
     }
 
-    /// Whether one for so many is to wait before it is matched for good.
-    pub(super) fn is_full(&self, users: usize) -> bool {
-        users > FEW && self.matched >= MATCHED
+    /// Whether one of this user for so many is to wait before it is matched for good.
+    pub(super) fn is_full(&self, users: usize, by: UserId) -> bool {
+        users > FEW && !self.may_begin(by)
+    }
+
+    /// Whether there is room for one more publish for many of this user.
+    fn may_begin(&self, by: UserId) -> bool {
+        let has_share = |of: &OfUser| of.now == 0 || (of.now < AT_ONCE && of.matched < MATCHED / SHARES);
+        self.matched < MATCHED && self.users.get(&by).is_none_or(has_share)
+    }
+
+    /// Changes what a user has.
+    fn count(&mut self, by: UserId, change: impl FnOnce(&mut OfUser)) {
+        let of = self.users.entry(by).or_default();
+        change(of);
+        if of.waiting == 0 && of.now == 0 {
+            self.users.remove(&by);
+        }
+    }
+
+    /// A delivery was answered.
+    pub(super) fn answered(&mut self) {
+        self.unanswered = self.unanswered.saturating_sub(1);
     }
 
     /// Whether one for so many goes in this turn.
@@ -117,23 +175,42 @@ impl Spreads {
 
     /// Begins one that does not go in this turn. Nothing of its key is under way.
     pub(super) fn begin(&mut self, key: &Key, spread: Spread) {
-        self.matched += spread.deliveries.len();
+        let users = spread.deliveries.len();
+        self.matched += users;
+        self.count(spread.by, |of| {
+            (of.now, of.matched) = (of.now + 1, of.matched + users)
+        });
         self.of_key(key).now = Some(spread);
     }
 
-    /// The next of those that wait for their turn in this key.
+    /// The next of those that wait for their turn in this key, of the first user who has room for it.
     fn next(&mut self, key: &Key) -> Option<Waiting> {
-        let of_key = self.keys.get_mut(key)?;
-        let (from, mut line) = of_key.next.pop_front()?;
-        let next = line.pop_front();
+        let lines = &self.keys.get(key)?.next;
+        let at = lines.iter().position(|(by, _)| self.may_begin(*by))?;
+        let lines = &mut self.keys.get_mut(key)?.next;
+        let (by, mut line) = lines.remove(at)?;
+        let next = line.pop_front()?;
         if !line.is_empty() {
-            of_key.next.push_back((from, line));
+            lines.push_back((by, line));
         }
-        if let Some(next) = &next {
-            self.waiting -= 1;
-            self.waiting_bytes -= next.publish.payload.len();
-        }
-        next
+        let bytes = next.publish.payload.len();
+        (self.waiting, self.waiting_bytes) = (self.waiting - 1, self.waiting_bytes - bytes);
+        self.count(by, |of| {
+            (of.waiting, of.waiting_bytes) = (of.waiting - 1, of.waiting_bytes - bytes);
+        });
+        Some(next)
+    }
+
+    /// Whether there is a place to wait for one more of this user, of so many bytes. One of any size has one where it is
+    /// the user's only one.
+    fn has_place(&self, by: UserId, bytes: usize) -> bool {
+        let has_share = |of: &OfUser| {
+            of.waiting == 0
+                || (of.waiting < WAITING / SHARES && of.waiting_bytes + bytes <= WAITING_BYTES / SHARES)
+        };
+        self.waiting < WAITING
+            && self.waiting_bytes + bytes <= WAITING_BYTES
+            && self.users.get(&by).is_none_or(has_share)
     }
 }
 
@@ -144,42 +221,42 @@ impl Topics {
         cx: &mut Cx<'_>,
         key: &Key,
         publish: Arc<Publish>,
-        owner: Option<UserId>,
+        by: UserId,
         reply: Reply,
     ) {
         let spreads = &mut self.spreads;
         let bytes = publish.payload.len();
-        if spreads.waiting >= WAITING || spreads.waiting_bytes + bytes > WAITING_BYTES {
+        if !spreads.has_place(by, bytes) {
             self.metrics.crowded.inc();
             cx.answer(reply, Refusal::unavailable().into());
             return;
         }
         (spreads.waiting, spreads.waiting_bytes) = (spreads.waiting + 1, spreads.waiting_bytes + bytes);
-        let from = publish.from;
-        let waiting = Waiting {
-            publish,
-            owner,
-            reply,
-        };
+        spreads.count(by, |of| {
+            (of.waiting, of.waiting_bytes) = (of.waiting + 1, of.waiting_bytes + bytes);
+        });
+        let waiting = Waiting { publish, by, reply };
         let lines = &mut spreads.of_key(key).next;
-        match lines.iter_mut().find(|(of, _)| *of == from) {
+        match lines.iter_mut().find(|(of, _)| *of == by) {
             Some((_, line)) => line.push_back(waiting),
-            None => lines.push_back((from, VecDeque::from([waiting]))),
+            None => lines.push_back((by, VecDeque::from([waiting]))),
         }
         if let Some(home) = self.home(key) {
             home.busy += 1;
         }
     }
 
-    /// Gives a publish to its next users, at most so many. `true`: to all.
-    pub(super) fn give(&mut self, cx: &mut Cx<'_>, spread: &mut Spread, most: usize) -> bool {
+    /// Gives a publish to its next users, at most so many; `late`: in a later turn than it came. `true`: to all.
+    pub(super) fn give(&mut self, cx: &mut Cx<'_>, spread: &mut Spread, most: usize, late: bool) -> bool {
         for (user, targets) in spread.deliveries.by_ref().take(most) {
             let deliver = Command::User(UserCommand::Deliver {
                 publish: spread.publish.clone(),
                 targets,
+                late,
             });
             match spread.place {
                 Some(place) => {
+                    self.spreads.unanswered += 1;
                     let tag = self.step(Step::Publish(place));
                     cx.ask(tag, Key::User(user), deliver);
                 }
@@ -203,6 +280,10 @@ impl Topics {
         if self.spreads.is_empty() {
             return;
         }
+        if cx.congested() || self.spreads.unanswered >= UNANSWERED {
+            self.come_again(cx, LOOK_AGAIN_MS);
+            return;
+        }
         // Each key at least once, or nothing might move for lack of room while another could make some.
         let mut idle = 0;
         while self.spreads.left > 0 && idle < self.spreads.ring.len() {
@@ -219,9 +300,15 @@ impl Topics {
                 self.spreads.ring.push_back(key);
             }
         }
-        if !self.spreads.is_empty() && !std::mem::replace(&mut self.spreads.timer, true) {
+        if !self.spreads.is_empty() {
             // If all of it is for other workers, nothing else makes this one's next turn.
-            cx.after(0, Part::Topics.tag(TIMER_SPREAD));
+            self.come_again(cx, 0);
+        }
+    }
+
+    fn come_again(&mut self, cx: &mut Cx<'_>, ms: u64) {
+        if !std::mem::replace(&mut self.spreads.timer, true) {
+            cx.after(ms, Part::Topics.tag(TIMER_SPREAD));
         }
     }
 
@@ -238,26 +325,23 @@ impl Topics {
             .get_mut(key)
             .and_then(|of_key| of_key.now.take());
         let Some(mut spread) = now else {
-            if self.spreads.matched < MATCHED
-                && let Some(Waiting {
-                    publish,
-                    owner,
-                    reply,
-                }) = self.spreads.next(key)
-            {
+            if let Some(Waiting { publish, by, reply }) = self.spreads.next(key) {
                 self.spreads.left -= 1;
                 if let Some(home) = self.home(key) {
                     home.busy = home.busy.saturating_sub(1);
                 }
-                self.publish_now(cx, key, publish, owner, reply);
+                self.publish_now(cx, key, publish, by, reply);
             }
             return;
         };
         let before = spread.deliveries.len();
-        let all = self.give(cx, &mut spread, self.spreads.left.min(A_KEY));
+        let all = self.give(cx, &mut spread, self.spreads.left.min(A_KEY), true);
         let given = before - spread.deliveries.len();
         self.spreads.left -= given;
         self.spreads.matched -= given;
+        self.spreads.count(spread.by, |of| {
+            (of.now, of.matched) = (of.now - usize::from(all), of.matched - given);
+        });
         if !all && let Some(of_key) = self.spreads.keys.get_mut(key) {
             of_key.now = Some(spread);
         }

@@ -165,7 +165,7 @@ impl Rig {
 
     fn publish(&mut self, publish: Publish) -> Option<Answer> {
         let key = Key::of_topic(&publish.topic);
-        self.ask(&key, TopicCommand::Publish(Arc::new(publish)))
+        self.ask(&key, TopicCommand::Publish(Arc::new(publish), UserId::fresh()))
     }
 
     fn subscribe(&mut self, route: &Route) -> Option<Answer> {
@@ -330,7 +330,7 @@ fn wildcard_filters_that_cannot_be_read_are_read_again_after_a_while_and_publish
     rig.store.fail_reads.store(true, Ordering::Relaxed);
     rig.start();
     let (reply, mut answer) = Harness::reply();
-    let command = TopicCommand::Publish(Arc::new(publish("iot/alice/1", 1)));
+    let command = TopicCommand::Publish(Arc::new(publish("iot/alice/1", 1)), UserId::fresh());
     rig.apply(&Key::of_topic("iot/alice/1"), command, reply);
     rig.pass(1_000);
     assert!(answer.is_empty());
@@ -355,7 +355,7 @@ fn a_load_of_several_pages_that_takes_long_loses_no_route() {
     }
     drop(rig.harness.take_completions());
     let (reply, _answer) = Harness::reply();
-    let command = TopicCommand::Publish(Arc::new(publish("iot/alice/1", 1)));
+    let command = TopicCommand::Publish(Arc::new(publish("iot/alice/1", 1)), UserId::fresh());
     let topics = &mut rig.topics;
     let flow = rig
         .harness

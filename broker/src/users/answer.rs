@@ -1,15 +1,17 @@
 //! Answers to the client's QoS 1 and 2 publishes: in order, once ACK holds, or refused as its protocol version can carry
 //! it. Held too long: `unavailable`.
 
+use godwit_store::Health;
 use godwit_wire::code::{Code, Refusal};
 use godwit_wire::command::Sent;
 use godwit_wire::content::SendParts;
-use godwit_wire::limits::ACK_TIMEOUT_MS;
+use godwit_wire::limits::{ACK_TIMEOUT_MS, TOPIC_TIMEOUT_MS};
 use godwit_wire::proto::chat::{self, inbox_event};
 use godwit_wire::topic::{PublishTopic, classify_publish};
 
 use super::env::{Env, What};
 use super::home::Home;
+use super::publish_in::Inbound;
 use super::queue::Queue;
 use super::retries::GIVEN;
 use super::session::Phase;
@@ -19,6 +21,20 @@ use crate::wire_trait::ConnId;
 
 /// No matching subscribers (MQTT 5).
 const UNMATCHED: u8 = 0x10;
+/// How often it is looked whether the store still is well while a publish is held beyond [`ACK_TIMEOUT_MS`], milliseconds.
+const LOOK_AGAIN_MS: u64 = 1_000;
+
+/// Until when a publish is held, of the loop's milliseconds. On an ordinary topic it may wait for its turn, and there a
+/// repeat is a second message, so that it is told only once there is little hope.
+fn held_until(inbound: &Inbound, health: Health) -> u64 {
+    let waits_for_turn = inbound.at_topic && health != Health::Failing;
+    let ms = if waits_for_turn {
+        TOPIC_TIMEOUT_MS
+    } else {
+        ACK_TIMEOUT_MS
+    };
+    inbound.since_ms + ms
+}
 
 /// What a publish waits for.
 #[derive(Debug)]
@@ -161,7 +177,7 @@ impl Home {
 
     /// The timer for held PUBLISHes.
     pub(crate) fn ack_timeout(&mut self, env: &mut Env<'_, '_>, conn: ConnId) {
-        let now = env.mono_ms();
+        let (now, health) = (env.mono_ms(), env.cx.health());
         let Some(live) = self
             .session_at(conn)
             .and_then(|session| session.live.as_deref_mut())
@@ -169,11 +185,10 @@ impl Home {
             return;
         };
         live.ack_timer = false;
-        let late = |since: u64| since + ACK_TIMEOUT_MS <= now;
         let any_late = live
             .inbound
             .iter()
-            .take_while(|inbound| late(inbound.since_ms))
+            .take_while(|inbound| held_until(inbound, health) <= now)
             .count();
         if any_late > 0 && live.version == Version::V311 {
             self.close_connection(env, conn, Code::Unavailable.puback());
@@ -193,8 +208,9 @@ impl Home {
         };
         if let Some(first) = live.inbound.front() {
             live.ack_timer = true;
-            let left = (first.since_ms + ACK_TIMEOUT_MS).saturating_sub(now);
-            env.after(left, What::AckTimeout(conn));
+            let by_failing = held_until(first, Health::Failing).saturating_sub(now);
+            let left = held_until(first, health).saturating_sub(now);
+            env.after(left.min(by_failing.max(LOOK_AGAIN_MS)), What::AckTimeout(conn));
         }
         let unwritten = env.wire.pubacks_unwritten(conn) as usize;
         if unwritten == 0 {

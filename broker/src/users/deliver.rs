@@ -32,12 +32,12 @@ pub(crate) const MEMORY_BYTES: usize = 2 * 1024 * 1024;
 pub(crate) const READ_AGAIN_MS: u64 = 500;
 
 impl Home {
-    /// A publish for some of this user's sessions. `Kept` once all of them have it.
+    /// A publish for some of this user's sessions. `Kept` once all of them have it. `late`: it was matched some time ago.
     pub(crate) fn deliver(
         &mut self,
         env: &mut Env<'_, '_>,
         publish: &Arc<Publish>,
-        targets: Vec<Target>,
+        (targets, late): (Vec<Target>, bool),
         reply: Reply,
     ) {
         let full = |session: &Session| session.is_persistent() && !session.log.has_room();
@@ -59,7 +59,7 @@ impl Home {
                 continue;
             };
             let session = &mut self.sessions[index];
-            if !session.narrow(&mut target, publish, now) {
+            if !session.narrow(&mut target, publish, (now, late)) {
                 self.unwanted(env, target.session, &publish.topic);
                 continue;
             }

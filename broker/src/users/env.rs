@@ -330,13 +330,10 @@ impl Env<'_, '_> {
         self.cx.after(ms, tag);
     }
 
-    /// Publishes on an ordinary topic.
+    /// Publishes on an ordinary topic, as this home's user.
     pub(crate) fn ask_topic(&mut self, what: What, publish: Arc<Publish>) {
         let key = Key::of_topic(&publish.topic);
-        let command = Command::Topic(match publish.retain {
-            true => TopicCommand::Retain(publish, self.user),
-            false => TopicCommand::Publish(publish),
-        });
-        self.ask(what, key, command);
+        let command = TopicCommand::Publish(publish, self.user);
+        self.ask(what, key, Command::Topic(command));
     }
 }

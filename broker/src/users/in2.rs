@@ -102,6 +102,20 @@ impl Session {
         Begun::Goes(message)
     }
 
+    /// A message goes on.
+    fn goes_in2(&mut self, env: &mut Env<'_, '_>, message: MessageId, target: Target) {
+        if let (Some(live), Target::Topic(_)) = (self.live.as_deref_mut(), &target)
+            && let Some(inbound) = live
+                .inbound
+                .iter_mut()
+                .find(|inbound| inbound.message == Some(message))
+        {
+            inbound.at_topic = true;
+        }
+        let session = self.id;
+        ask(env, What::Publish2 { session, message }, target);
+    }
+
     /// Makes room for one more. `false`: there is none (BOUND).
     pub(crate) fn make_room_in2(&mut self, env: &mut Env<'_, '_>) -> bool {
         if self.in2.len() < IN2_MOST {
@@ -139,7 +153,7 @@ impl Home {
         };
         taken.phase = Phase::Going;
         if !persistent {
-            ask(env, What::Publish2 { session: id, message }, target);
+            session.goes_in2(env, message, target);
             return;
         }
         let row = InRow {
@@ -163,11 +177,11 @@ impl Home {
         message: MessageId,
         target: Target,
     ) {
-        if self
+        if let Some(session) = self
             .session(id)
-            .is_some_and(|session| session.in2_named(message).is_some())
+            .filter(|session| session.in2.iter().any(|taken| taken.message == message))
         {
-            ask(env, What::Publish2 { session: id, message }, target);
+            session.goes_in2(env, message, target);
         }
     }
 

@@ -290,7 +290,11 @@ impl Users {
         self.with(cx, wire, user, |home, env| match command {
             UserCommand::Offer { entry, after } => home.mailbox.offer(env, entry, after, reply),
             UserCommand::Note(event) => home.mailbox.note(env, *event, Waiter::Reply(reply)),
-            UserCommand::Deliver { publish, targets } => home.deliver(env, &publish, targets, reply),
+            UserCommand::Deliver {
+                publish,
+                targets,
+                late,
+            } => home.deliver(env, &publish, (targets, late), reply),
             UserCommand::Share {
                 publish,
                 session,

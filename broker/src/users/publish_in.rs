@@ -47,6 +47,8 @@ pub(crate) struct Inbound {
     pub(crate) retry: Option<Retry>,
     /// For the `refused` entry of a 3.1.1 client's `c/…` publish: topic and payload.
     pub(crate) refusable: Option<Box<(Box<str>, Bytes)>>,
+    /// An ordinary topic's home has it, where it may wait for its turn.
+    pub(crate) at_topic: bool,
 }
 
 impl Live {
@@ -304,7 +306,8 @@ impl Home {
         let live = self.session_at(conn)?.live.as_deref_mut()?;
         // At most the receive maximum, so it fits.
         let serial = live.first_serial.wrapping_add(live.inbound.len() as u32);
-        let reserved = packet.topic.starts_with("c/") && live.version == Version::V311;
+        let to_chat = packet.topic.starts_with("c/");
+        let reserved = to_chat && live.version == Version::V311;
         live.inbound.push_back(Inbound {
             packet_id: packet.packet_id,
             message,
@@ -312,6 +315,8 @@ impl Home {
             since_ms,
             retry,
             refusable: reserved.then(|| Box::new((packet.topic.clone(), packet.payload.clone()))),
+            // One of QoS 2 goes there later.
+            at_topic: !to_chat && message.is_none(),
         });
         if live.version == Version::V311 && live.inbound.len() >= usize::from(RECEIVE_MAXIMUM) {
             live.pause(env, PAUSED_FULL, true);

@@ -11,22 +11,28 @@ use super::home::Home;
 use super::session::{Live, Session, Subscription};
 
 /// Subscriptions that are looked through at every publish. A session with more looks at as small a part of its
-/// publishes, so that what this costs does not grow with them; what outlived its subscription is found a little later.
+/// other publishes, so that what this costs does not grow with them; what outlived its subscription is found a little later.
 const LOOKED_AT: usize = 8;
-/// For how long after an UNSUBACK every publish is looked at, seconds: its routes are gone long before.
+/// For how long after an UNSUBACK every publish is looked at, seconds: its routes are gone long before. One that was matched
+/// while they were there, and had to wait for its turn since, says so, and is looked at always.
 const NARROWED_S: u8 = 4;
 
 impl Session {
     /// Whether a publish is for one of its subscriptions, as far as it looks now. The target, made of the routes that
     /// matched, keeps what its present subscriptions to this topic ask for, and gets nothing more: one of them may wait
-    /// for its SUBACK.
-    pub(crate) fn narrow(&self, target: &mut Target, publish: &Publish, mono_ms: u64) -> bool {
+    /// for its SUBACK. `late`: the publish was matched some time ago.
+    pub(crate) fn narrow(
+        &self,
+        target: &mut Target,
+        publish: &Publish,
+        (mono_ms, late): (u64, bool),
+    ) -> bool {
         let part = (self.subscriptions.len() / LOOKED_AT) as u64;
         let lately = || {
             let live = self.live.as_deref();
             live.is_some_and(|live| live.was_narrowed(mono_ms))
         };
-        if part > 1 && !mono_ms.is_multiple_of(part) && !lately() {
+        if part > 1 && !late && !mono_ms.is_multiple_of(part) && !lately() {
             return true;
         }
         let topic = &*publish.topic;

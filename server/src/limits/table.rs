@@ -379,10 +379,37 @@ fn packets() -> Vec<Limit> {
         )
         .counted("godwit_topic_publishes_spread"),
         Limit::new(
-            "publishes of a worker that wait for those",
-            At::Source("broker/src/topics/spread.rs", "WAITING", "of 64 MiB at most"),
-            "further ones to the same keys are refused",
-            &["broker/src/topics/tests/spread.rs::what_waits_is_bounded_and_what_is_over_is_told_and_all_that_was_taken_arrives"],
+            "publishes for many of one user that are given at a time",
+            At::Source("broker/src/topics/spread.rs", "AT_ONCE", "on a worker, whichever keys"),
+            "further ones wait, in order, and others' go on beside them",
+            &["broker/src/topics/tests/spread.rs::who_publishes_to_many_keys_has_few_under_way_and_another_users_goes_beside_them"],
+        )
+        .counted("godwit_topic_publishes_spread"),
+        Limit::new(
+            "deliveries of publishes for many that are matched and not given",
+            At::Source("broker/src/topics/spread.rs", "MATCHED", "on a worker, of one user a sixteenth; one publish may overrun it"),
+            "further publishes for many wait",
+            &[
+                "broker/src/topics/tests/spread.rs::no_more_is_matched_than_has_room_and_what_waits_for_room_goes_on",
+                "broker/src/topics/tests/spread.rs::a_user_with_more_than_a_share_matched_waits_and_others_are_matched",
+            ],
+        )
+        .counted("godwit_topic_publishes_spread"),
+        Limit::new(
+            "deliveries that are given and not answered",
+            At::Source("broker/src/topics/spread.rs", "UNANSWERED", "on a worker"),
+            "publishes for many go on when some are",
+            &["broker/src/topics/tests/spread.rs::what_is_given_and_not_answered_is_bounded_and_goes_on_with_the_answers"],
+        )
+        .counted("godwit_topic_publishes_spread"),
+        Limit::new(
+            "publishes of a worker that wait for their turn or for room",
+            At::Source("broker/src/topics/spread.rs", "WAITING", "of 64 MiB at most; of one user a sixteenth of both"),
+            "one more that would have to wait is refused: to a key with a publish for many under way, or for many itself",
+            &[
+                "broker/src/topics/tests/spread.rs::what_waits_is_bounded_and_what_is_over_is_told_and_all_that_was_taken_arrives",
+                "broker/src/topics/tests/spread.rs::one_user_has_a_share_of_the_places_and_leaves_the_others_to_others",
+            ],
         )
         .told("PUBACK 0x83", "closed")
         .counted("godwit_topic_publishes_crowded"),

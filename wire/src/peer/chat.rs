@@ -320,9 +320,14 @@ pub(super) fn user_out(command: &UserCommand, frame: &mut FrameWriter) -> peer::
             conversation: conversation.to_bytes(),
             watermark: Some(watermark_out(watermark)),
         }),
-        UserCommand::Deliver { publish, targets } => Out::Deliver(peer::Deliver {
+        UserCommand::Deliver {
+            publish,
+            targets,
+            late,
+        } => Out::Deliver(peer::Deliver {
             publish: frame.publish(publish),
             targets: targets.iter().map(target_out).collect(),
+            late: *late,
         }),
         UserCommand::Share {
             publish,
@@ -359,6 +364,7 @@ pub(super) fn user_in(command: peer::UserCommand, shared: &Shared) -> Result<Use
         In::Deliver(deliver) => UserCommand::Deliver {
             publish: shared.publish(deliver.publish)?,
             targets: all(deliver.targets, target_in)?,
+            late: deliver.late,
         },
         In::Share(share) => UserCommand::Share {
             publish: shared.publish(share.publish)?,

@@ -70,8 +70,7 @@ fn route_in(route: Option<peer::Route>) -> Result<Route> {
 pub(super) fn command_out(command: &TopicCommand, frame: &mut FrameWriter) -> peer::TopicCommand {
     use topic_command::Command as Out;
     let command = match command {
-        TopicCommand::Publish(publish) => Out::Publish(frame.publish(publish)),
-        TopicCommand::Retain(publish, user) => Out::Retain(peer::Retain {
+        TopicCommand::Publish(publish, user) => Out::Publish(peer::PublishOf {
             publish: frame.publish(publish),
             user: user.to_bytes(),
         }),
@@ -119,8 +118,7 @@ pub(super) fn command_out(command: &TopicCommand, frame: &mut FrameWriter) -> pe
 pub(super) fn command_in(command: peer::TopicCommand, shared: &Shared) -> Result<TopicCommand> {
     use topic_command::Command as In;
     Ok(match need(command.command, "topic command")? {
-        In::Publish(at) => TopicCommand::Publish(shared.publish(at)?),
-        In::Retain(retain) => TopicCommand::Retain(shared.publish(retain.publish)?, user(&retain.user)?),
+        In::Publish(of) => TopicCommand::Publish(shared.publish(of.publish)?, user(&of.user)?),
         In::Subscribe(subscribe) => TopicCommand::Subscribe {
             route: route_in(subscribe.route)?,
             retained: subscribe.retained,

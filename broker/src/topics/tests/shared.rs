@@ -202,7 +202,7 @@ fn qos_0_is_given_to_who_is_connected_and_to_nobody_else() {
     let (reply, _) = Harness::reply();
     rig.apply(
         &Key::of_topic("iot/alice/1"),
-        TopicCommand::Publish(Arc::new(qos_0.clone())),
+        TopicCommand::Publish(Arc::new(qos_0.clone()), UserId::fresh()),
         reply,
     );
     rig.run();
@@ -210,7 +210,7 @@ fn qos_0_is_given_to_who_is_connected_and_to_nobody_else() {
     rig.away.push(all[1].session);
     rig.apply(
         &Key::of_topic("iot/alice/1"),
-        TopicCommand::Publish(Arc::new(qos_0)),
+        TopicCommand::Publish(Arc::new(qos_0), UserId::fresh()),
         Reply::nobody(),
     );
     rig.run();

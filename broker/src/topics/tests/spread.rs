@@ -1,6 +1,6 @@
 //! Publishes that are for many: a part a turn, in order within their key, and nobody else waits for them.
 
-use super::super::spread::{A_TURN, FEW, MATCHED, WAITING};
+use super::super::spread::{A_TURN, AT_ONCE, FEW, MATCHED, SHARES, UNANSWERED, WAITING};
 use super::*;
 
 impl Rig {
@@ -17,31 +17,42 @@ fn subscribers(rig: &mut Rig, filter: &str, count: usize) {
     }
 }
 
-fn plain(topic: &str, from: Option<SessionId>) -> Publish {
+fn plain(topic: &str) -> Publish {
     Publish {
         retain: false,
-        from,
         ..publish(topic, 1)
+    }
+}
+
+/// What a worker's mail brings where the subscribers of all keys are the same.
+fn everywhere(rig: &mut Rig, count: usize) {
+    for _ in 0..count {
+        rig.topics.wildcards.insert(route("#"), true);
     }
 }
 
 type Told = tokio::sync::oneshot::Receiver<Answer>;
 
+/// By a user of its own.
 fn give(rig: &mut Rig, publish: Publish) -> Told {
+    give_of(rig, publish, UserId::fresh())
+}
+
+fn give_of(rig: &mut Rig, publish: Publish, by: UserId) -> Told {
     let (reply, told) = Harness::reply();
     let key = Key::of_topic(&publish.topic);
-    rig.apply(&key, TopicCommand::Publish(Arc::new(publish)), reply);
+    rig.apply(&key, TopicCommand::Publish(Arc::new(publish), by), reply);
     told
 }
 
-/// One turn, with its end: the topics and publishers of what was delivered in it, taken by all.
-fn turn(rig: &mut Rig) -> Vec<(String, Option<SessionId>)> {
+/// One turn, with its end: the topics of what was delivered in it, taken by all.
+fn turn(rig: &mut Rig) -> Vec<String> {
     let mut delivered = Vec::new();
     while let Some((_, command, reply)) = rig.harness.take_command() {
         let Command::User(UserCommand::Deliver { publish, .. }) = command else {
             panic!("only deliveries here")
         };
-        delivered.push((publish.topic.to_string(), publish.from));
+        delivered.push(publish.topic.to_string());
         rig.harness.with(RoleId::Broker, |cx| {
             cx.answer(reply, Answer::Kept { gone: Vec::new() })
         });
@@ -60,7 +71,7 @@ fn a_publish_for_many_is_given_to_a_part_of_them_a_turn_and_acknowledged_when_al
     let mut rig = Rig::new();
     let many = 10 * A_TURN + 3;
     subscribers(&mut rig, "a/b/c", many);
-    let mut told = give(&mut rig, plain("a/b/c", None));
+    let mut told = give(&mut rig, plain("a/b/c"));
     let mut got = 0;
     while got < many {
         assert!(told.is_empty(), "before all have it");
@@ -83,14 +94,11 @@ fn a_publish_for_few_of_another_key_does_not_wait_for_one_for_many() {
     let mut rig = Rig::new();
     subscribers(&mut rig, "a/b/c", 10 * A_TURN);
     subscribers(&mut rig, "x/y/z", FEW);
-    let _many = give(&mut rig, plain("a/b/c", None));
+    let _many = give(&mut rig, plain("a/b/c"));
     turn(&mut rig);
-    let mut few = give(&mut rig, plain("x/y/z", None));
+    let mut few = give(&mut rig, plain("x/y/z"));
     let delivered = turn(&mut rig);
-    assert_eq!(
-        delivered.iter().filter(|(topic, _)| topic == "x/y/z").count(),
-        FEW
-    );
+    assert_eq!(delivered.iter().filter(|topic| *topic == "x/y/z").count(), FEW);
     assert!(delivered.len() > FEW, "the other goes on beside it");
     assert!(few.try_recv().is_ok());
 }
@@ -101,12 +109,25 @@ fn two_keys_with_publishes_for_many_share_the_turns() {
     for topic in ["a/b/c", "x/y/z"] {
         subscribers(&mut rig, topic, 5 * A_TURN);
     }
-    let _one = give(&mut rig, plain("a/b/c", None));
-    let _other = give(&mut rig, plain("x/y/z", None));
+    let _one = give(&mut rig, plain("a/b/c"));
+    let _other = give(&mut rig, plain("x/y/z"));
     turn(&mut rig);
     let delivered = turn(&mut rig);
-    let of_one = delivered.iter().filter(|(topic, _)| topic == "a/b/c").count();
+    let of_one = delivered.iter().filter(|topic| *topic == "a/b/c").count();
     assert_eq!((delivered.len(), of_one), (A_TURN, A_TURN / 2));
+}
+
+/// Everything that is under way is given: one after another, whose.
+fn in_order(rig: &mut Rig) -> Vec<String> {
+    let mut seen: Vec<String> = Vec::new();
+    while !rig.topics.quiet() {
+        for topic in turn(rig) {
+            if seen.last() != Some(&topic) {
+                seen.push(topic);
+            }
+        }
+    }
+    seen
 }
 
 #[test]
@@ -114,44 +135,40 @@ fn publishes_of_one_key_stay_in_order_and_its_publishers_take_turns() {
     let mut rig = Rig::new();
     let many = 3 * A_TURN;
     subscribers(&mut rig, "a/b/#", many);
-    let (one, other) = (SessionId::fresh(), SessionId::fresh());
+    let (one, other) = (UserId::fresh(), UserId::fresh());
     let order = [("a/b/1", one), ("a/b/2", one), ("a/b/3", one), ("a/b/4", other)];
     let mut told: Vec<Told> = order
         .iter()
-        .map(|(topic, from)| give(&mut rig, plain(topic, Some(*from))))
+        .map(|(topic, by)| give_of(&mut rig, plain(topic), *by))
         .collect();
-    let mut seen: Vec<String> = Vec::new();
-    for _ in 0..1_000 {
-        for (topic, _) in turn(&mut rig) {
-            if seen.last() != Some(&topic) {
-                seen.push(topic);
-            }
-        }
-    }
+    let seen = in_order(&mut rig);
     // Each is over before the next begins, and the other's only one does not wait for all of the first's.
     assert_eq!(seen, ["a/b/1", "a/b/2", "a/b/4", "a/b/3"]);
     assert!(told.iter_mut().all(|told| told.try_recv().is_ok()));
     assert!(rig.topics.quiet());
 }
 
+/// How many were refused as unavailable.
+fn refused(told: &mut [Told]) -> usize {
+    let is_refused = |told: &mut Told| match told.try_recv() {
+        Ok(Answer::Refused(refusal)) => refusal.code == Code::Unavailable,
+        _ => false,
+    };
+    told.iter_mut()
+        .filter_map(|told| is_refused(told).then_some(()))
+        .count()
+}
+
 #[test]
 fn what_waits_is_bounded_and_what_is_over_is_told_and_all_that_was_taken_arrives() {
     let mut rig = Rig::new();
     subscribers(&mut rig, "a/b/#", 2 * A_TURN);
+    let users: Vec<UserId> = (0..SHARES + 4).map(|_| UserId::fresh()).collect();
     let mut told: Vec<Told> = (0..WAITING + 11)
-        .map(|n| give(&mut rig, plain(&format!("a/b/{n}"), None)))
+        .map(|n| give_of(&mut rig, plain(&format!("a/b/{n}")), users[n % users.len()]))
         .collect();
-    let refused = |told: &mut Told| match told.try_recv() {
-        Ok(Answer::Refused(refusal)) => refusal.code == Code::Unavailable,
-        _ => false,
-    };
     // One goes, so many wait, and ten are too many.
-    assert_eq!(
-        told.iter_mut()
-            .filter_map(|told| refused(told).then_some(()))
-            .count(),
-        10
-    );
+    assert_eq!(refused(&mut told), 10);
     let mut got = 0;
     while !rig.topics.quiet() {
         got += turn(&mut rig).len();
@@ -163,12 +180,9 @@ fn what_waits_is_bounded_and_what_is_over_is_told_and_all_that_was_taken_arrives
 fn no_more_is_matched_than_has_room_and_what_waits_for_room_goes_on() {
     let mut rig = Rig::new();
     let many = MATCHED / 3 + 1;
-    let tree: Vec<Route> = (0..many).map(|_| route("#")).collect();
-    for route in tree {
-        rig.topics.wildcards.insert(route, true);
-    }
+    everywhere(&mut rig, many);
     let mut told: Vec<Told> = (0..5)
-        .map(|n| give(&mut rig, plain(&format!("key{n}/b/c"), None)))
+        .map(|n| give(&mut rig, plain(&format!("key{n}/b/c"))))
         .collect();
     assert_eq!(rig.topics.publishing.len(), 3, "the others are not matched yet");
     rig.topics.wildcards = Default::default();
@@ -201,7 +215,7 @@ fn a_retained_publish_that_waits_is_kept_in_its_turn() {
 fn one_that_somebody_could_not_take_says_all_the_same_for_how_many_it_was() {
     let mut rig = Rig::new();
     subscribers(&mut rig, "a/b/c", A_TURN);
-    let mut told = give(&mut rig, plain("a/b/c", None));
+    let mut told = give(&mut rig, plain("a/b/c"));
     let mut first = true;
     while let Some((_, _, reply)) = rig.harness.take_command() {
         let answer = match std::mem::take(&mut first) {
@@ -213,4 +227,160 @@ fn one_that_somebody_could_not_take_says_all_the_same_for_how_many_it_was() {
     turn(&mut rig);
     let routes = A_TURN as u32;
     assert!(matches!(told.try_recv(), Ok(Answer::PublishRefused { routes: of, .. }) if of == routes));
+}
+
+#[test]
+fn nothing_is_given_while_the_store_stands_still_and_it_goes_on_when_there_is_room() {
+    let mut rig = Rig::new();
+    subscribers(&mut rig, "a/b/c", 10 * A_TURN);
+    let _told = give(&mut rig, plain("a/b/c"));
+    assert_eq!((turn(&mut rig).len(), turn(&mut rig).len()), (0, A_TURN));
+    rig.store.busy.store(true, Ordering::Relaxed);
+    let topics = &mut rig.topics;
+    rig.harness.with(RoleId::Broker, |cx| {
+        while !cx.congested() {
+            let tag = topics.step(super::super::Step::Lazy);
+            cx.store(tag, Vec::new());
+        }
+    });
+    // What the turn before gave, and no more.
+    assert_eq!(turn(&mut rig).len(), A_TURN);
+    for _ in 0..100 {
+        assert_eq!(turn(&mut rig).len(), 0);
+    }
+    // It is looked at again without anything else that makes a turn, and not without a pause.
+    let due = |rig: &mut Rig| std::iter::from_fn(|| rig.harness.take_timer()).count();
+    rig.harness.advance(2);
+    assert_eq!(due(&mut rig), 1, "of the turns before");
+    rig.topics.spread_timer();
+    turn(&mut rig);
+    rig.harness.advance(2);
+    assert_eq!(due(&mut rig), 0);
+    rig.harness.advance(10);
+    assert_eq!(due(&mut rig), 1);
+}
+
+#[test]
+fn what_is_given_and_not_answered_is_bounded_and_goes_on_with_the_answers() {
+    let mut rig = Rig::new();
+    let many = UNANSWERED + 10 * A_TURN;
+    everywhere(&mut rig, many);
+    let mut told = give(&mut rig, plain("a/b/c"));
+    let mut asked = Vec::new();
+    for _ in 0..2 * many / A_TURN {
+        rig.end_of_turn();
+        asked.extend(std::iter::from_fn(|| rig.harness.take_command()).map(|(_, _, reply)| reply));
+    }
+    assert_eq!(asked.len(), UNANSWERED);
+    for reply in asked {
+        let kept = Answer::Kept { gone: Vec::new() };
+        rig.harness.with(RoleId::Broker, |cx| cx.answer(reply, kept));
+    }
+    let mut got = UNANSWERED;
+    while !rig.topics.quiet() {
+        got += turn(&mut rig).len();
+    }
+    assert_eq!(got, many);
+    assert!(matches!(told.try_recv(), Ok(Answer::Published { .. })));
+    assert!(rig.topics.spreads.is_at_rest());
+}
+
+#[test]
+fn one_user_has_a_share_of_the_places_and_leaves_the_others_to_others() {
+    let mut rig = Rig::new();
+    subscribers(&mut rig, "a/b/#", 2 * A_TURN);
+    let flooder = UserId::fresh();
+    let mut flood: Vec<Told> = (0..WAITING)
+        .map(|n| give_of(&mut rig, plain(&format!("a/b/{n}")), flooder))
+        .collect();
+    // One goes, and its share waits.
+    assert_eq!(refused(&mut flood), WAITING - WAITING / SHARES - 1);
+    let mut other: Vec<Told> = (0..WAITING / SHARES)
+        .map(|_| give(&mut rig, plain("a/b/other")))
+        .collect();
+    assert_eq!(refused(&mut other), 0);
+    let seen = in_order(&mut rig);
+    // All of the others', who have a line each, come before the flooder's third.
+    let third = seen.iter().filter(|topic| *topic != "a/b/other").nth(2).unwrap();
+    assert_eq!(third, "a/b/2");
+    let before = |topic: &str| seen.iter().rposition(|seen| seen == topic).unwrap();
+    assert!(before("a/b/other") < before("a/b/2"));
+    assert!(rig.topics.spreads.is_at_rest());
+}
+
+#[test]
+fn who_publishes_to_many_keys_has_few_under_way_and_another_users_goes_beside_them() {
+    let mut rig = Rig::new();
+    let many = 8 * A_TURN;
+    everywhere(&mut rig, many);
+    let flooder = UserId::fresh();
+    let flood: Vec<Told> = (0..WAITING / SHARES)
+        .map(|n| give_of(&mut rig, plain(&format!("key{n}/b/c")), flooder))
+        .collect();
+    assert_eq!(rig.topics.publishing.len(), AT_ONCE);
+    let mut other = give(&mut rig, plain("other/b/c"));
+    let mut turns = 0;
+    while other.is_empty() {
+        turn(&mut rig);
+        turns += 1;
+    }
+    assert!(matches!(other.try_recv(), Ok(Answer::Published { .. })));
+    // A fifth of the turns is its own.
+    let fair = (AT_ONCE + 1) * many / A_TURN;
+    assert!(turns <= fair + 3, "{turns} turns, not {fair}");
+    while !rig.topics.quiet() {
+        turn(&mut rig);
+    }
+    assert!(flood.into_iter().all(|mut told| told.try_recv().is_ok()));
+}
+
+#[test]
+fn a_user_with_more_than_a_share_matched_waits_and_others_are_matched() {
+    let mut rig = Rig::new();
+    let many = MATCHED / SHARES + 1;
+    everywhere(&mut rig, many);
+    let one = UserId::fresh();
+    let _told: Vec<Told> = (0..4)
+        .map(|n| give_of(&mut rig, plain(&format!("key{n}/b/c")), one))
+        .collect();
+    assert_eq!(rig.topics.publishing.len(), 1);
+    let _other = give(&mut rig, plain("other/b/c"));
+    assert_eq!(rig.topics.publishing.len(), 2);
+}
+
+#[test]
+fn what_a_user_publishes_next_by_another_session_or_as_a_will_is_behind_what_waits_already() {
+    let mut rig = Rig::new();
+    subscribers(&mut rig, "a/b/#", 3 * A_TURN);
+    let by = UserId::fresh();
+    let sessions = [Some(SessionId::fresh()), None, Some(SessionId::fresh())];
+    let mut told: Vec<Told> = (0..9)
+        .map(|n| {
+            let publish = Publish {
+                from: sessions[n / 3],
+                ..plain(&format!("a/b/{n}"))
+            };
+            give_of(&mut rig, publish, by)
+        })
+        .collect();
+    let expected: Vec<String> = (0..9).map(|n| format!("a/b/{n}")).collect();
+    assert_eq!(in_order(&mut rig), expected);
+    assert!(told.iter_mut().all(|told| told.try_recv().is_ok()));
+}
+
+#[test]
+fn what_is_given_in_a_later_turn_says_so() {
+    let mut rig = Rig::new();
+    subscribers(&mut rig, "a/b/c", FEW);
+    subscribers(&mut rig, "x/y/z", 2 * A_TURN);
+    for (topic, is_late) in [("a/b/c", false), ("x/y/z", true)] {
+        let _told = give(&mut rig, plain(topic));
+        rig.end_of_turn();
+        let (_, command, _) = rig.harness.take_command().unwrap();
+        let Command::User(UserCommand::Deliver { late, .. }) = command else {
+            panic!("{command:?} is no delivery")
+        };
+        assert_eq!(late, is_late, "{topic}");
+        while rig.harness.take_command().is_some() {}
+    }
 }

@@ -106,6 +106,17 @@ fn subscribed(rig: &mut Rig, alice: &Principal, all: &[(&str, u8, u32, bool, boo
 
 /// What comes of a publish that the routes of before an UNSUBSCRIBE matched.
 fn delivered(rig: &mut Rig, alice: &Principal, conn: ConnId, target: Target, own: bool) -> Vec<PublishOut> {
+    delivered_then(rig, alice, conn, target, (own, false))
+}
+
+/// The same, `late` or not.
+fn delivered_then(
+    rig: &mut Rig,
+    alice: &Principal,
+    conn: ConnId,
+    target: Target,
+    (own, late): (bool, bool),
+) -> Vec<PublishOut> {
     let publish = Arc::new(Publish {
         topic: TOPIC.into(),
         payload: Bytes::from_static(b"x"),
@@ -117,7 +128,12 @@ fn delivered(rig: &mut Rig, alice: &Principal, conn: ConnId, target: Target, own
         message_id: None,
     });
     let targets = vec![target];
-    drop(rig.ask_user(alice.user, UserCommand::Deliver { publish, targets }));
+    let deliver = UserCommand::Deliver {
+        publish,
+        targets,
+        late,
+    };
+    drop(rig.ask_user(alice.user, deliver));
     rig.run();
     rig.publishes(conn)
 }
@@ -179,6 +195,31 @@ fn a_session_with_many_subscriptions_looks_at_every_publish_right_after_its_unsu
         assert_eq!(got[0].qos, 1, "round {round}");
         rig.pass(101);
     }
+}
+
+#[test]
+fn a_publish_that_waited_for_its_turn_is_looked_at_however_long_ago_the_unsuback_was() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    let filters: Vec<String> = (0..40).map(|n| format!("iot/alice/other/{n}")).collect();
+    let mut all: Vec<_> = filters
+        .iter()
+        .map(|filter| (&**filter, 0, 0, false, false))
+        .collect();
+    all.push((TOPIC, 2, 0, true, false));
+    let conn = subscribed(&mut rig, &alice, &all);
+    let matched = target(&rig, &alice, 2, &[]);
+    unsubscribe(&mut rig, conn, TOPIC);
+    rig.pass(20_000);
+    let mut looked_at = 0;
+    for round in 0..20 {
+        let got = delivered_then(&mut rig, &alice, conn, matched.clone(), (false, true));
+        assert!(got.is_empty(), "round {round}");
+        let got = delivered_then(&mut rig, &alice, conn, matched.clone(), (false, false));
+        looked_at += usize::from(got.is_empty());
+        rig.pass(101);
+    }
+    assert!(looked_at < 20, "others are looked at now and then");
 }
 
 #[test]

@@ -118,7 +118,7 @@ fn refuse_next(rig: &mut Rig) -> Option<Arc<Publish>> {
         (key, command, reply) = rig.harness.take_command()?;
     }
     drop(key);
-    let Command::Topic(TopicCommand::Publish(publish)) = command else {
+    let Command::Topic(TopicCommand::Publish(publish, _)) = command else {
         panic!("{command:?} is no publish")
     };
     rig.answer(reply, Answer::Refused(Refusal::unavailable()));

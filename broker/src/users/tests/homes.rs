@@ -65,7 +65,7 @@ impl Rig {
             }
             TopicCommand::Share { .. } | TopicCommand::Member { .. } => panic!("it knows no groups"),
             TopicCommand::Retained { .. } => self.answer(reply, Answer::Retained(Vec::new())),
-            TopicCommand::Publish(publish) | TopicCommand::Retain(publish, _) => {
+            TopicCommand::Publish(publish, _) => {
                 self.published.push(publish.clone());
                 if publish.retain {
                     self.retained.insert(publish.topic.to_string(), publish.clone());
@@ -92,7 +92,15 @@ impl Rig {
                 }
                 let deliver = |(user, targets)| {
                     let publish = publish.clone();
-                    self.ask_user(user, UserCommand::Deliver { publish, targets })
+                    let late = false;
+                    self.ask_user(
+                        user,
+                        UserCommand::Deliver {
+                            publish,
+                            targets,
+                            late,
+                        },
+                    )
                 };
                 let answers = by_user.into_iter().map(deliver).collect();
                 self.waiting.push(Waiting::Published(reply, answers));

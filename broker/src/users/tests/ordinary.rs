@@ -1,10 +1,14 @@
 //! Ordinary topics: QoS 1 to persistent sessions, over lost connections and crashes; sessions, subscriptions, limits.
 
+use std::sync::atomic::Ordering;
+
 use godwit_wire::command::{Answer, UserCommand};
+use godwit_wire::limits::TOPIC_TIMEOUT_MS;
 
 use super::clients::*;
 use super::rig::*;
 use crate::packet::{Incoming, Outgoing, Version};
+use crate::wire_trait::ConnId;
 
 const V3: Version = Version::V311;
 const V5: Version = Version::V5;
@@ -187,6 +191,47 @@ fn a_refused_publish_closes_a_3_1_1_connection_and_a_refused_qos_0_is_dropped() 
 
 #[test]
 fn an_unanswered_publish_is_told_unavailable_after_ten_seconds_and_closes_a_3_1_1_connection() {
+    for failing in [true, false] {
+        let mut rig = Rig::new();
+        let (alice, bob) = (user("alice"), user("bob"));
+        let five = rig.connect(&alice, persistent(V5, "p"));
+        let three = rig.connect(&bob, persistent(V3, "p"));
+        rig.out(five);
+        rig.deaf = true;
+        rig.store.failing.store(failing, Ordering::Relaxed);
+        let talk = format!("c/{}/send/text", uuid::Uuid::now_v7());
+        let of = |user: &str| match failing {
+            true => format!("iot/{user}/t"),
+            false => talk.clone(),
+        };
+        rig.packet(five, publish(&of("alice"), "x", 1, 9));
+        rig.packet(three, publish(&of("bob"), "x", 1, 9));
+        rig.pass(9_000);
+        assert!(rig.out(five).is_empty() && !rig.is_closed(three));
+        rig.pass(1_100);
+        is_told(&mut rig, five);
+        assert!(rig.is_closed(three));
+        rig.deaf = false;
+        rig.run();
+        assert!(
+            rig.out(five).is_empty(),
+            "the late answer is not a second acknowledgement"
+        );
+    }
+}
+
+/// It was told that its publish 9 is not acknowledged.
+fn is_told(rig: &mut Rig, conn: ConnId) {
+    let out = rig.out(conn);
+    let [Outgoing::Puback(ack)] = &out[..] else {
+        panic!("{out:?}")
+    };
+    assert_eq!((ack.packet_id, ack.reason), (9, 0x83));
+    assert!(ack.properties.contains(&("retryable".into(), "true".into())));
+}
+
+#[test]
+fn a_publish_on_an_ordinary_topic_waits_for_its_turn_while_the_store_is_well() {
     let mut rig = Rig::new();
     let (alice, bob) = (user("alice"), user("bob"));
     let five = rig.connect(&alice, persistent(V5, "p"));
@@ -195,22 +240,36 @@ fn an_unanswered_publish_is_told_unavailable_after_ten_seconds_and_closes_a_3_1_
     rig.deaf = true;
     rig.packet(five, publish("iot/alice/t", "x", 1, 9));
     rig.packet(three, publish("iot/bob/t", "x", 1, 9));
-    rig.pass(9_000);
+    rig.pass(TOPIC_TIMEOUT_MS / 2);
     assert!(rig.out(five).is_empty() && !rig.is_closed(three));
-    rig.pass(1_100);
-    let out = rig.out(five);
-    let [Outgoing::Puback(ack)] = &out[..] else {
-        panic!("{out:?}")
-    };
-    assert_eq!((ack.packet_id, ack.reason), (9, 0x83));
-    assert!(ack.properties.contains(&("retryable".into(), "true".into())));
-    assert!(rig.is_closed(three));
     rig.deaf = false;
     rig.run();
-    assert!(
-        rig.out(five).is_empty(),
-        "the late answer is not a second acknowledgement"
+    assert_eq!(
+        (pubacks(&mut rig, five), pubacks(&mut rig, three)),
+        (vec![9], vec![9])
     );
+    // Of QoS 2 too, once its home has it.
+    rig.deaf = true;
+    rig.packet(five, publish("iot/alice/t", "x", 2, 9));
+    rig.out(five);
+    rig.pass(TOPIC_TIMEOUT_MS / 2);
+    assert!(rig.out(five).is_empty());
+    rig.deaf = false;
+    rig.run();
+    assert!(matches!(&rig.out(five)[..], [Outgoing::Pubrec(ack)] if ack.packet_id == 9 && ack.reason < 0x80));
+    // Not for ever, and not beside a store that fails.
+    rig.deaf = true;
+    for fails_after in [60_000, TOPIC_TIMEOUT_MS] {
+        rig.packet(five, publish("iot/alice/t", "x", 1, 9));
+        rig.pass(fails_after - 100);
+        assert!(rig.out(five).is_empty());
+        rig.store
+            .failing
+            .store(fails_after < TOPIC_TIMEOUT_MS, Ordering::Relaxed);
+        rig.pass(1_100);
+        is_told(&mut rig, five);
+        rig.store.failing.store(false, Ordering::Relaxed);
+    }
 }
 
 #[test]
@@ -239,6 +298,7 @@ fn a_delivery_to_a_session_that_is_gone_says_so() {
         UserCommand::Deliver {
             publish,
             targets: vec![target],
+            late: false,
         },
     );
     assert!(matches!(answer.try_recv(), Ok(Answer::Kept { gone }) if gone == [session]));

@@ -109,7 +109,12 @@ fn many_retained_messages_go_to_a_persistent_session_in_portions_and_all_before_
                 retain_as_published: false,
                 subscription_ids: Vec::new(),
             }];
-            let mut answer = rig.ask_user(alice.user, UserCommand::Deliver { publish, targets });
+            let deliver = UserCommand::Deliver {
+                publish,
+                targets,
+                late: false,
+            };
+            let mut answer = rig.ask_user(alice.user, deliver);
             assert!(answer.try_recv().is_err(), "taken, and not durable");
         }
         assert!(rounds < 1_000);

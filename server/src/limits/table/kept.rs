@@ -114,6 +114,14 @@ pub(super) fn owed() -> Vec<Limit> {
         .http("503")
         .counted("godwit_mqtt_publishes_refused"),
         Limit::new(
+            "the same on an ordinary topic while the store is well",
+            At::Millis("TOPIC_TIMEOUT_MS", wire::TOPIC_TIMEOUT_MS),
+            "not acknowledged, which is not \"not given\"; while the store fails it is as above",
+            &["broker/src/users/tests/ordinary.rs::a_publish_on_an_ordinary_topic_waits_for_its_turn_while_the_store_is_well"],
+        )
+        .told("PUBACK 0x83", "closed")
+        .counted("godwit_mqtt_publishes_refused"),
+        Limit::new(
             "entries owed to a persistent session by ordinary topics",
             At::Count("session_log_entries", users.session_log_entries),
             "the oldest go, a sixteenth at a time; a connected client is disconnected",
