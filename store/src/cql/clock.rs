@@ -12,9 +12,7 @@ pub struct Clock {
 impl Clock {
     /// The next timestamp: now, or one more than the last.
     pub fn next(&self) -> i64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| {
-            i64::try_from(since.as_micros()).unwrap_or(i64::MAX / 2)
-        });
+        let now = now();
         let grown = |last: i64| Some(now.max(last + 1));
         match self
             .last
@@ -30,10 +28,21 @@ impl Clock {
         self.last.fetch_max(micros, Ordering::Relaxed);
     }
 
+    /// At or above every timestamp given out so far, and the machine's clock.
+    pub fn stamp(&self) -> i64 {
+        now().max(self.last())
+    }
+
     /// The largest that was given out, or the floor; 0 before the first.
     pub fn last(&self) -> i64 {
         self.last.load(Ordering::Relaxed)
     }
+}
+
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| {
+        i64::try_from(since.as_micros()).unwrap_or(i64::MAX / 2)
+    })
 }
 
 #[cfg(test)]
@@ -43,6 +52,10 @@ mod tests {
     #[test]
     fn timestamps_grow_and_stay_above_the_floor() {
         let clock = Clock::default();
+        assert!(
+            clock.stamp() > 1_700_000_000_000_000,
+            "also of a start that has written nothing"
+        );
         let first = clock.next();
         assert!(first > 1_700_000_000_000_000, "microseconds of today");
         assert!(clock.next() > first);

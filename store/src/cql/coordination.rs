@@ -163,7 +163,7 @@ impl Coordination for CqlCoordination {
     }
 
     fn stamp(&self) -> i64 {
-        self.core.clock.last()
+        self.core.clock.stamp()
     }
 
     fn raise_stamps(&self, floor: i64) {

@@ -134,7 +134,8 @@ fn statements(options: &Options, tables: &[Table], scylla: bool) -> Vec<String> 
             }
             Kind::Owned => {
                 let columns = "partition blob, owner bigint, name blob, value blob, PRIMARY KEY ((partition, owner), name)";
-                table(name.clone(), columns, LEVELLED, SHORT_GRACE);
+                // A copy that is begun anew deletes rows that would count again.
+                table(name.clone(), columns, LEVELLED, GRACE);
                 let columns =
                     "partition blob, owner bigint, complete boolean, PRIMARY KEY ((partition), owner)";
                 table(format!("{name}_fences"), columns, LEVELLED, GRACE);

@@ -89,10 +89,19 @@ impl Core {
                 }
                 Ok(taken(rows, None))
             }
-            TakeUp::Damaged { missing } => Err(StoreError::Refused(format!(
-                "log {} of {} lacks position {missing}, which was stored: rows were lost; restore the keyspace from a backup",
-                log.id, log.table.name
-            ))),
+            TakeUp::Damaged { missing } => {
+                // A later owner may have trimmed it between the two reads.
+                self.confirms.held(scope).await?;
+                if self.heads(s, log).await? != heads {
+                    return Err(StoreError::Unavailable(
+                        "the log changed while it was read".into(),
+                    ));
+                }
+                Err(StoreError::Refused(format!(
+                    "log {} of {} lacks position {missing}, which was stored: rows were lost; restore the keyspace from a backup",
+                    log.id, log.table.name
+                )))
+            }
             TakeUp::Write { rows, fence } => {
                 try_join_all(rows.iter().map(|row| self.once_more(log, scope, row))).await?;
                 let fenced = self.fence(log, scope.view, &heads, &fence)?;

@@ -4,6 +4,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Semaphore;
+
 use super::core::Core;
 use super::fence;
 use super::read::Limits;
@@ -11,13 +13,26 @@ use super::session::Bound;
 use crate::StoreError;
 use crate::types::{Head, LogId, Scope};
 
-/// Logs that are trimmed at a time; more are left to their next head.
+/// Logs that are trimmed at a time; more are left to their next head, or wait if they have ended and have none.
 const AT_ONCE: usize = 32;
+/// Ended logs that wait at most: 16 MiB of tasks. What is above keeps its buckets, which nobody reads.
+const ENDED_WAITING: usize = 65_536;
 /// Logs of which it is remembered how far they were trimmed: 3 MiB. Beyond it all are forgotten, and read again when needed.
 const REMEMBERED: usize = 65_536;
 
-#[derive(Default)]
-pub(super) struct Trims(Mutex<State>);
+pub(super) struct Trims {
+    state: Mutex<State>,
+    turns: Semaphore,
+}
+
+impl Default for Trims {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            turns: Semaphore::new(AT_ONCE),
+        }
+    }
+}
 
 #[derive(Default)]
 struct State {
@@ -28,13 +43,18 @@ struct State {
 
 impl Trims {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn begin(&self, log: LogId, buckets: u64) -> bool {
         let mut state = self.state();
         let known = state.dropped.get(&log).is_some_and(|dropped| *dropped >= buckets);
-        !known && state.busy.len() < AT_ONCE && state.busy.insert(log)
+        let most = if buckets == u64::MAX {
+            ENDED_WAITING
+        } else {
+            AT_ONCE
+        };
+        !known && state.busy.len() < most && state.busy.insert(log)
     }
 
     fn end(&self, log: LogId, dropped: Option<u64>) {
@@ -60,6 +80,8 @@ impl Core {
         if self.trims.begin(log, buckets) {
             let core = self.clone();
             self.handle.spawn(async move {
+                // Never closed.
+                let _turn = core.trims.turns.acquire().await;
                 let dropped = core.drop_buckets(scope, log, buckets).await;
                 if let Err(e) = &dropped {
                     tracing::debug!(error = %e, log = %log.id, "buckets below the floor stay for now");

@@ -42,6 +42,24 @@ pub(super) enum Work {
     },
 }
 
+/// What a batch stores.
+#[derive(Default)]
+struct Works {
+    first: Vec<Work>,
+    /// Only when `first` is stored and confirmed: where a log ends, its end and what leads to it. Before that, the row that ends its
+    /// session might be missing, and the session would live on without what it is owed.
+    last: Vec<Work>,
+}
+
+impl From<Gone> for Outcome {
+    fn from(gone: Gone) -> Self {
+        match gone {
+            Gone::Lost => Self::Lost,
+            Gone::Ended => Self::Unknown,
+        }
+    }
+}
+
 /// The growing pauses of everything that is repeated.
 pub(super) fn pauses() -> ExponentialBuilder {
     ExponentialBuilder::default()
@@ -128,28 +146,39 @@ impl Core {
         Submission::Taken
     }
 
-    async fn write(self: Arc<Self>, id: u64, works: Result<Vec<Work>, StoreError>, mut done: Done) {
-        let outcomes = match works {
-            Ok(works) => join_all(works.iter().map(|work| self.store(done.scope, work))).await,
+    async fn write(self: Arc<Self>, id: u64, works: Result<Works, StoreError>, mut done: Done) {
+        let scope = done.scope;
+        done.outcome = match works {
+            Ok(works) => {
+                let mut outcome = self.store_all(scope, &works.first).await;
+                if outcome == Outcome::Stored && !works.last.is_empty() {
+                    outcome = match self.confirms.held(scope).await {
+                        Ok(()) => self.store_all(scope, &works.last).await,
+                        Err(gone) => gone.into(),
+                    };
+                }
+                outcome
+            }
             Err(e) => {
                 tracing::error!(error = %e, "a batch cannot be written");
-                vec![Ok(Outcome::Unknown)]
+                Outcome::Unknown
             }
         };
-        for outcome in outcomes {
-            match outcome {
-                Ok(Outcome::Stored) => {}
-                Ok(other) => done.outcome = other,
-                Err(Gone::Lost) => done.outcome = Outcome::Lost,
-                Err(Gone::Ended) => done.outcome = Outcome::Unknown,
-            }
-        }
-        let free = self
-            .order
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .written(id, done);
-        self.confirms.batches(free);
+        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock, or a later batch of a log might be handed on first.
+        self.confirms.batches(order.written(id, done));
+    }
+
+    /// `Stored`, or what is not.
+    async fn store_all(&self, scope: Scope, works: &[Work]) -> Outcome {
+        let outcomes = join_all(works.iter().map(|work| self.store(scope, work))).await;
+        let outcomes = outcomes
+            .into_iter()
+            .map(|outcome| outcome.unwrap_or_else(Outcome::from));
+        outcomes
+            .filter(|outcome| *outcome != Outcome::Stored)
+            .last()
+            .unwrap_or(Outcome::Stored)
     }
 
     async fn store(&self, scope: Scope, work: &Work) -> Result<Outcome, Gone> {
@@ -208,8 +237,11 @@ impl Core {
     }
 
     /// The statements of a batch, those of one partition of small rows or of a set together.
-    fn encode(&self, batch: &Batch) -> Result<Vec<Work>, StoreError> {
+    fn encode(&self, batch: &Batch) -> Result<Works, StoreError> {
         let mut works: Vec<Work> = Vec::with_capacity(batch.ops.len());
+        let mut last: Vec<Work> = Vec::new();
+        let ends = |op: &Op| matches!(op, Op::Head { head, .. } if head.floor == u64::MAX);
+        let ends = batch.ops.iter().any(ends);
         // Where the statements of a partition are gathered, with their bytes.
         let mut open: Vec<((u16, View, &Bytes), usize, usize)> = Vec::new();
         for op in &batch.ops {
@@ -219,7 +251,7 @@ impl Core {
                     continue;
                 }
                 Op::Head { log, head } if head.floor == u64::MAX => {
-                    works.push(Work::End {
+                    last.push(Work::End {
                         log: *log,
                         view: batch.scope.view,
                         forget: self.clock.next(),
@@ -285,7 +317,12 @@ impl Core {
                         batch.scope.view.into(),
                     ];
                     let statement = set.remove.clone();
-                    ((table.id, 0, partition), vec![Bound { statement, values }])
+                    let bound = Bound { statement, values };
+                    if ends {
+                        last.push(Work::Rows(vec![bound]));
+                        continue;
+                    }
+                    ((table.id, 0, partition), vec![bound])
                 }
             };
             let bytes: usize = statements.iter().map(weight).sum();
@@ -302,7 +339,7 @@ impl Core {
                 }
             }
         }
-        Ok(works)
+        Ok(Works { first: works, last })
     }
 
     pub(super) fn append(&self, log: LogId, view: View, seq: u64, row: &Bytes) -> Result<Bound, StoreError> {
