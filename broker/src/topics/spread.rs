@@ -9,6 +9,7 @@ use godwit_cluster::{Cx, Reply};
 use godwit_wire::code::Refusal;
 use godwit_wire::command::{Command, Publish, Target, UserCommand};
 use godwit_wire::ids::{Key, UserId};
+use godwit_wire::limits::RECEIVE_MAXIMUM;
 
 use super::shared::Sharing;
 use super::{Step, TIMER_SPREAD, Topics};
@@ -34,8 +35,9 @@ pub(super) const WAITING: usize = 4_096;
 /// The same in bytes of payload.
 const WAITING_BYTES: usize = 64 << 20;
 /// What one user may have of [`WAITING`], [`WAITING_BYTES`] and [`MATCHED`]: one part in so many. Of the first that is the
-/// receive maximum, so that what a single connection publishes with QoS 1 or 2 always finds a place.
+/// receive maximum, so that what a single connection publishes always finds a place.
 pub(super) const SHARES: usize = 16;
+const _: () = assert!(WAITING / SHARES >= RECEIVE_MAXIMUM as usize);
 /// Publishes for many of one user that are given at a time, each of its key: who publishes to a thousand keys has no more
 /// of the turns than this many others.
 pub(super) const AT_ONCE: usize = 4;

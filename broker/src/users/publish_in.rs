@@ -20,8 +20,9 @@ use super::target::{Asker, Target, ask, is_implicit};
 use crate::packet::{PublishIn, Version};
 use crate::wire_trait::ConnId;
 
-/// Most QoS 0 publishes of a connection under way: beyond it the client is not read.
-const ASKED0: u16 = 1_024;
+/// Most QoS 0 publishes of a connection under way: beyond it the client is not read. No more than of the others, so that
+/// those for many all find a place to wait for their turn, and none is dropped.
+const ASKED0: u16 = RECEIVE_MAXIMUM;
 /// Most QoS 1 and 2 publishes of a 3.1.1 client that are not ended: it was not told a maximum, so it is paused at the
 /// receive maximum, and closed only if it never completes QoS 2.
 pub(crate) const OPEN_V311: usize = 4 * RECEIVE_MAXIMUM as usize;

@@ -345,6 +345,13 @@ fn packets() -> Vec<Limit> {
         .told("DISCONNECT 0x93", "not read, closed at 1,024")
         .counted("godwit_mqtt_limits_met{limit=\"receive_maximum\"}"),
         Limit::new(
+            "QoS 0 publishes of a connection that are under way",
+            At::Count("ASKED0", count(wire::RECEIVE_MAXIMUM)),
+            "its client is not read until half of them are done",
+            &["broker/src/users/tests/ordinary.rs::a_connection_has_no_more_qos_0_publishes_under_way_than_may_wait_for_their_turn"],
+        )
+        .told("not read", "not read"),
+        Limit::new(
             "publishes of a user",
             At::Option("publishes_per_second", "a second, beside five seconds' worth at once"),
             "its clients are not read for a while, which loses nothing; who keeps at it for 5 minutes is disconnected",

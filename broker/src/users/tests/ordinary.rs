@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use godwit_wire::command::{Answer, UserCommand};
-use godwit_wire::limits::TOPIC_TIMEOUT_MS;
+use godwit_wire::limits::{RECEIVE_MAXIMUM, TOPIC_TIMEOUT_MS};
 
 use super::clients::*;
 use super::rig::*;
@@ -270,6 +270,24 @@ fn a_publish_on_an_ordinary_topic_waits_for_its_turn_while_the_store_is_well() {
         is_told(&mut rig, five);
         rig.store.failing.store(false, Ordering::Relaxed);
     }
+}
+
+#[test]
+fn a_connection_has_no_more_qos_0_publishes_under_way_than_may_wait_for_their_turn() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    let conn = rig.connect(&alice, clean(V5, "p"));
+    rig.deaf = true;
+    let mut read = 0;
+    while !rig.wire.lines[&conn].paused {
+        rig.give(conn, publish("iot/alice/t", "x", 0, 0));
+        read += 1;
+    }
+    assert_eq!(read, usize::from(RECEIVE_MAXIMUM));
+    rig.deaf = false;
+    rig.run();
+    assert!(!rig.wire.lines[&conn].paused);
+    assert_eq!(rig.published.len(), read);
 }
 
 #[test]
