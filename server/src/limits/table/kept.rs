@@ -56,7 +56,7 @@ pub(super) fn sessions() -> Vec<Limit> {
             "members of a shared subscription's group",
             At::Count("SHARE_MEMBERS", count(wire::SHARE_MEMBERS)),
             "a further one is refused",
-            &["broker/src/topics/groups.rs::a_group_has_a_most_of_members_and_who_is_in_may_subscribe_again"],
+            &["broker/src/topics/groups/tests.rs::a_group_has_a_most_of_members_and_who_is_in_may_subscribe_again"],
         )
         .told("SUBACK 0x97", "SUBACK 0x80"),
         Limit::new(
