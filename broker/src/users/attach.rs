@@ -197,6 +197,8 @@ impl Home {
             session.tell_groups(env, true);
         }
         self.push_all(env, id);
+        // What a session left before a start need not wait until clients have had their time to return.
+        self.go_on(env);
     }
 }
 

@@ -272,3 +272,23 @@ fn a_publish_on_its_way_to_a_member_that_ends_goes_to_another_one() {
     assert_eq!(pubacks(&mut two.rig, two.publisher).len(), 2);
     assert_eq!(two.numbers(second), [1, 2]);
 }
+
+#[test]
+fn what_a_session_left_before_a_kill_is_given_as_soon_as_its_user_has_a_client_again() {
+    let mut two = two(durable, 1, 3);
+    let second = two.second();
+    two.rig.vanish(two.first);
+    two.rig.vanish(second);
+    two.rig.topics_refuse = true;
+    let connect = crate::packet::Connect {
+        clean_start: true,
+        ..durable("first")
+    };
+    two.rig.connect(&two.alice, connect);
+    two.rig.crash();
+    let second = two.rig.connect(&two.alice, durable("second"));
+    assert_eq!(two.numbers(second), [1, 2, 3]);
+    two.rig.pass(60_000);
+    assert!(two.rig.publishes(second).is_empty(), "once");
+    assert!(two.rig.users.homes.values().all(|home| home.leaving.is_none()));
+}

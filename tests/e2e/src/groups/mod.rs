@@ -29,8 +29,9 @@ const GOING: [(u8, bool); 5] = [(1, false), (2, false), (1, true), (1, true), (1
 const FILTERS: [&str; 2] = ["$share/staying/load/#", "$share/going/load/#"];
 /// Something is acknowledged again after a start within this.
 const SERVED: Duration = Duration::from_secs(60);
-/// How long what is owed may take to arrive at the end, from the last arrival on.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long what is owed may take to arrive at the end, from the last arrival on: what a session left before a kill may wait
+/// for the 30 seconds that clients have to return.
+const PATIENCE: Duration = Duration::from_secs(45);
 /// The same with a planted bug: what it lost does not come.
 const PATIENCE_PLANTED: Duration = Duration::from_secs(4);
 /// So long nothing arrives before everything has: something too much may come.
