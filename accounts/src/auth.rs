@@ -7,7 +7,7 @@ use godwit_wire::account::{
 };
 use godwit_wire::code::{Code, Refusal};
 use godwit_wire::command::Answer;
-use godwit_wire::ids::UserId;
+use godwit_wire::ids::{Key, UserId};
 use uuid::Uuid;
 
 use crate::config::{ACCESS_TOKEN_MS, DEVICE_TOKENS, ENDED_KEPT_MS, LOGIN_SESSIONS, SESSION_MS};
@@ -114,7 +114,7 @@ impl Accounts {
         session: NewLoginSession,
         reply: Reply,
     ) {
-        let (now, view) = (cx.now().unix_ms, cx.view());
+        let (now, view) = (cx.now().unix_ms, cx.view_of(&Key::User(user)));
         let state = self.user(user);
         if state
             .profile
@@ -169,7 +169,7 @@ impl Accounts {
         [family, token, next]: &[[u8; 32]; 3],
         reply: Reply,
     ) {
-        let (now, view) = (cx.now().unix_ms, cx.view());
+        let (now, view) = (cx.now().unix_ms, cx.view_of(&Key::User(user)));
         let state = self.user(user);
         let Some(row) = state.sessions.get_mut(&session) else {
             return cx.answer(reply, unauthenticated());
@@ -201,7 +201,7 @@ impl Accounts {
         keep: Option<Uuid>,
         reply: Reply,
     ) {
-        let view = cx.view();
+        let view = cx.view_of(&Key::User(user));
         let state = self.user(user);
         let Some(profile) = state
             .profile
@@ -254,7 +254,7 @@ impl Accounts {
 
     /// Takes login sessions out, closes their connections, and says the writes.
     fn end_sessions(&mut self, cx: &mut Cx<'_>, user: UserId, ids: &[Uuid]) -> Vec<Op> {
-        let view = cx.view();
+        let view = cx.view_of(&Key::User(user));
         let mut ops = Vec::new();
         for id in ids {
             if self.user(user).sessions.remove(id).is_some() {
@@ -272,13 +272,13 @@ impl Accounts {
         token: NewDeviceToken,
         reply: Reply,
     ) {
-        let (now, view) = (cx.now().unix_ms, cx.view());
+        let (now, view) = (cx.now().unix_ms, cx.view_of(&Key::User(user)));
         let mut ops = Vec::new();
         if let Some(key) = token.key {
             match self.key(user, &key, token.id, now, view) {
-                Key::Other => return cx.answer(reply, other_content()),
-                Key::Full => return cx.answer(reply, too_many_keys()),
-                Key::Known(id) => {
+                Reserving::Other => return cx.answer(reply, other_content()),
+                Reserving::Full => return cx.answer(reply, too_many_keys()),
+                Reserving::Known(id) => {
                     // Made before; if it has ended since, it does not come back.
                     let made = self.user(user).tokens.get(&id).map(|row| device_token(id, row));
                     let made = made.map_or_else(
@@ -287,7 +287,7 @@ impl Accounts {
                     );
                     return self.settled(cx, user, reply, made);
                 }
-                Key::New(writes) => ops = writes,
+                Reserving::New(writes) => ops = writes,
             }
         }
         let tokens = &self.user(user).tokens;
@@ -358,7 +358,7 @@ impl Accounts {
     }
 
     fn end_token(&mut self, cx: &mut Cx<'_>, user: UserId, id: Uuid) -> Vec<Op> {
-        let view = cx.view();
+        let view = cx.view_of(&Key::User(user));
         let Some(row) = self.user(user).tokens.remove(&id) else {
             return Vec::new();
         };
@@ -381,29 +381,31 @@ impl Accounts {
         id: Uuid,
         reply: Reply,
     ) {
-        match self.key(user, &key, id, cx.now().unix_ms, cx.view()) {
-            Key::Other => cx.answer(reply, other_content()),
-            Key::Full => cx.answer(reply, too_many_keys()),
-            Key::Known(id) => self.settled(cx, user, reply, answer(AccountAnswer::Reserved(id, true))),
-            Key::New(ops) => self.write(cx, user, ops, reply, answer(AccountAnswer::Reserved(id, false))),
+        match self.key(user, &key, id, cx.now().unix_ms, cx.view_of(&Key::User(user))) {
+            Reserving::Other => cx.answer(reply, other_content()),
+            Reserving::Full => cx.answer(reply, too_many_keys()),
+            Reserving::Known(id) => self.settled(cx, user, reply, answer(AccountAnswer::Reserved(id, true))),
+            Reserving::New(ops) => {
+                self.write(cx, user, ops, reply, answer(AccountAnswer::Reserved(id, false)))
+            }
         }
     }
 
     /// What a key stands for; a new one stands for `id` from now on.
-    fn key(&mut self, user: UserId, key: &IdempotencyKey, id: Uuid, now: u64, view: u64) -> Key {
+    fn key(&mut self, user: UserId, key: &IdempotencyKey, id: Uuid, now: u64, view: u64) -> Reserving {
         let state = self.user(user);
         if let Some(row) = state.known_key(key, now) {
             return match (
                 row.digest == key.digest.as_slice(),
                 Uuid::from_bytes(fixed(&row.id)),
             ) {
-                (true, id) => Key::Known(id),
-                (false, _) => Key::Other,
+                (true, id) => Reserving::Known(id),
+                (false, _) => Reserving::Other,
             };
         }
         let (mut ops, room) = state.expire_keys(user, view, now);
         if !room {
-            return Key::Full;
+            return Reserving::Full;
         }
         let row = KeyRow {
             digest: key.digest.to_vec().into(),
@@ -412,11 +414,12 @@ impl Accounts {
         };
         ops.push(put(user, view, kind::KEY, &key.key, &row));
         state.keys.insert(key.key, row);
-        Key::New(ops)
+        Reserving::New(ops)
     }
 }
 
-enum Key {
+/// What a key of [`AccountCommand::Reserve`] comes to.
+enum Reserving {
     /// Came before with the same content; was done under this id.
     Known(Uuid),
     /// Came before with other content.

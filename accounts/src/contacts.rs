@@ -190,7 +190,7 @@ impl Accounts {
             _ => return cx.answer(reply, Refusal::unavailable().into()),
         };
         if change == ContactChange::Remove {
-            let view = cx.view();
+            let view = cx.view_of(&Key::User(user));
             let removed = self.user(user).contacts.remove(&other.user).is_some();
             let ops = vec![end(user, view, kind::CONTACT, other.user.0.as_bytes())];
             let ops = if removed { ops } else { Vec::new() };
@@ -217,7 +217,7 @@ impl Accounts {
         reply: Reply,
         change: impl FnOnce(&mut ContactRow),
     ) {
-        let (now, view) = (cx.now().unix_ms, cx.view());
+        let (now, view) = (cx.now().unix_ms, cx.view_of(&Key::User(user)));
         let state = self.user(user);
         let before = state.contacts.get(&other.user).cloned();
         let mut row = before.clone().unwrap_or_else(|| ContactRow {
@@ -251,7 +251,7 @@ impl Accounts {
         asks: bool,
         reply: Reply,
     ) {
-        let (now, view) = (cx.now().unix_ms, cx.view());
+        let (now, view) = (cx.now().unix_ms, cx.view_of(&Key::User(user)));
         let state = self.user(user);
         let known = state.contacts.len();
         let Some(row) = state.contacts.get_mut(&by.user) else {

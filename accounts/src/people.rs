@@ -6,7 +6,7 @@ use godwit_cluster::{Cx, Reply};
 use godwit_store::{Op, Outcome};
 use godwit_wire::account::{AccountAnswer, IdempotencyKey, Profile, Registration};
 use godwit_wire::code::{Code, Refusal};
-use godwit_wire::ids::UserId;
+use godwit_wire::ids::{Key, UserId};
 
 use crate::config::IDEMPOTENCY_MS;
 use crate::role::{Accounts, Pending, answer};
@@ -63,6 +63,7 @@ impl Accounts {
             reply,
         });
         cx.store(
+            &Key::User(user),
             tag,
             vec![Op::Claim {
                 table,
@@ -97,7 +98,7 @@ impl Accounts {
     }
 
     fn make(&mut self, cx: &mut Cx<'_>, user: UserId, registration: Registration, reply: Reply) {
-        let view = cx.view();
+        let view = cx.view_of(&Key::User(user));
         let row = profile_row(registration, cx.now().unix_ms);
         *self.registering(user) = false;
         let ops = vec![put(user, view, kind::PROFILE, &[], &row)];
@@ -128,7 +129,7 @@ impl Accounts {
         display_name: Option<String>,
         reply: Reply,
     ) {
-        let view = cx.view();
+        let view = cx.view_of(&Key::User(user));
         let state = self.user(user);
         let mut ops = Vec::new();
         if let (Some(row), Some(display_name)) = (&mut state.profile, display_name)

@@ -144,7 +144,7 @@ impl Accounts {
             self.settled(cx, user, reply, answer);
         } else {
             let tag = self.pend(Pending::Write { user, reply, answer });
-            cx.store(tag, ops);
+            cx.store(&Key::User(user), tag, ops);
         }
     }
 

@@ -125,7 +125,7 @@ impl Role for Broker {
         match Part::of(tag) {
             (Part::Net, conn) => {
                 if !self.users.is_loaded(*user) {
-                    return Some(self.users.load_reads(*user));
+                    return Some(self.users.load_reads(cx, *user));
                 }
                 if let Some((conn, connect, principal)) = self.net.entered(conn) {
                     self.users.attach(cx, &mut self.net, conn, connect, principal);
@@ -168,9 +168,9 @@ impl Role for Broker {
         }
     }
 
-    fn taken_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], view: View) {
+    fn taken_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], _view: View) {
         self.net.start(cx);
-        self.users.taken_up(cx, shards, view);
+        self.users.taken_up(cx, shards);
         self.topics.taken_up(cx);
     }
 

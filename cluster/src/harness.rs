@@ -30,6 +30,7 @@ impl Harness {
         let router = Router::new(vec![inbox.clone()]);
         store.register(0, inbox);
         let mut turn = Turn::new(0, router, poll.registry().try_clone()?, store);
+        turn.hold_all();
         turn.now = Now {
             mono_ms: 1_000,
             unix_ms,

@@ -3,7 +3,7 @@
 
 use std::any::Any;
 
-use godwit_store::{Op, Outcome, Read, ReadAnswer, View};
+use godwit_store::{Op, Outcome, Read, ReadAnswer, Scope, View};
 use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::Key;
 
@@ -187,9 +187,15 @@ impl Cx<'_> {
         self.turn.now
     }
 
-    /// The view in which this worker's shards were taken up.
-    pub fn view(&self) -> View {
-        self.turn.view
+    /// Under what is written for this key: its slot, and the view in which the worker took that up. The key must be
+    /// one that the worker holds.
+    pub fn scope(&self, key: &Key) -> Scope {
+        self.turn.scope(key)
+    }
+
+    /// The view in which the worker took up this key's shard.
+    pub fn view_of(&self, key: &Key) -> View {
+        self.turn.scope(key).view
     }
 
     /// This worker's number.
@@ -207,9 +213,9 @@ impl Cx<'_> {
         self.turn.router.worker_of(key)
     }
 
-    /// Submits writes as one batch; [`Role::stored`] gets `tag`.
-    pub fn store(&mut self, tag: Tag, ops: Vec<Op>) {
-        self.turn.store(self.role, tag, ops);
+    /// Submits writes as one batch, all of them about `key`; [`Role::stored`] gets `tag`.
+    pub fn store(&mut self, key: &Key, tag: Tag, ops: Vec<Op>) {
+        self.turn.store(self.role, key, tag, ops);
     }
 
     /// Asks for reads; [`Role::read`] gets `tag`.

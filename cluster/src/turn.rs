@@ -11,6 +11,7 @@ use godwit_wire::code::Refusal;
 use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::Key;
 
+use crate::own::{Group, Layout};
 use crate::role::{Now, Reply, ReplyTo, RoleId, Tag, pack};
 use crate::router::{Envelope, INBOX_REQUESTS, Inbox, Router};
 
@@ -29,7 +30,8 @@ const OVERFULL_OUTGOING: usize = 512 * 1024;
 /// The state of the loop that roles reach through [`Cx`](crate::Cx).
 pub(crate) struct Turn {
     pub(crate) worker: u16,
-    pub(crate) view: View,
+    /// In which view this worker took a slot up; 0: it does not hold it.
+    views: Box<[View]>,
     pub(crate) now: Now,
     pub(crate) router: Router,
     pub(crate) registry: mio::Registry,
@@ -48,6 +50,15 @@ pub(crate) struct Turn {
     outgoing_answers: Vec<Vec<(u64, Answer)>>,
     pub(crate) timers: BinaryHeap<Reverse<(u64, u64)>>,
     pub(crate) own_inbox: Arc<Inbox>,
+}
+
+/// The slot of a key: its shard among those of its kind of home.
+pub(crate) fn slot_of(key: &Key) -> u16 {
+    let group = match key {
+        Key::User(_) | Key::Topic(_) | Key::Wildcards | Key::WildcardCopy(_) => Group::Users,
+        Key::Conversation(_) => Group::Conversations,
+    };
+    Layout::PRODUCT.slot(group, key.shard())
 }
 
 /// Bytes that a batch keeps in memory, about.
@@ -69,7 +80,7 @@ impl Turn {
         let own_inbox = router.inboxes[usize::from(worker)].clone();
         Self {
             worker,
-            view: store.start_view(),
+            views: vec![0; Layout::PRODUCT.slots()].into(),
             now: Now::default(),
             router,
             registry,
@@ -88,12 +99,21 @@ impl Turn {
         }
     }
 
-    pub(crate) fn store(&mut self, role: RoleId, tag: Tag, ops: Vec<Op>) {
-        // One node holds every shard from its start on.
-        let scope = Scope {
-            shard: 0,
-            view: self.view,
-        };
+    /// This worker holds every slot, in the view of this start.
+    pub(crate) fn hold_all(&mut self) -> View {
+        let view = self.store.start_view();
+        self.views.fill(view);
+        view
+    }
+
+    pub(crate) fn scope(&self, key: &Key) -> Scope {
+        let shard = slot_of(key);
+        let view = self.views.get(usize::from(shard)).copied().unwrap_or_default();
+        Scope { shard, view }
+    }
+
+    pub(crate) fn store(&mut self, role: RoleId, key: &Key, tag: Tag, ops: Vec<Op>) {
+        let scope = self.scope(key);
         let batch = Batch {
             port: self.worker,
             ticket: pack(role, tag),

@@ -75,10 +75,11 @@ impl Worker {
     /// Works until it is told to stop.
     pub(crate) fn run(mut self, mut poll: mio::Poll) {
         self.tell_time();
+        // One node holds every shard from its start on.
         let shards: Vec<u16> = (0..Key::SHARDS)
             .filter(|shard| shard % self.turn.router.workers() == self.turn.worker)
             .collect();
-        let view = self.turn.view;
+        let view = self.turn.hold_all();
         for role in ROLES {
             self.with(role, |role, cx| role.taken_up(cx, &shards, view));
         }

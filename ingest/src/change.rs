@@ -163,7 +163,7 @@ impl Ingest {
         role: Role,
         reply: Reply,
     ) {
-        let (view, now) = (cx.view(), cx.now().unix_ms);
+        let (view, now) = (cx.view_of(&Key::Conversation(id)), cx.now().unix_ms);
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return;
         };
@@ -204,7 +204,7 @@ impl Ingest {
         (name, description): (Option<String>, Option<String>),
         reply: Reply,
     ) {
-        let view = cx.view();
+        let view = cx.view_of(&Key::Conversation(id));
         let Some(reply) = self.refuse_if_full(cx, reply) else {
             return;
         };
@@ -239,7 +239,11 @@ impl Ingest {
         }
         let change = Box::new(Announcing::new(reply, answer, Box::new(event), members));
         let tag = self.step(Step::Changed(id, change));
-        cx.store(tag, vec![put(id, view, RowName::Info, Some(row))]);
+        cx.store(
+            &Key::Conversation(id),
+            tag,
+            vec![put(id, view, RowName::Info, Some(row))],
+        );
     }
 
     pub(crate) fn block(
@@ -251,7 +255,7 @@ impl Ingest {
         blocked: bool,
         reply: Reply,
     ) {
-        let view = cx.view();
+        let view = cx.view_of(&Key::Conversation(id));
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return;
         };

@@ -283,7 +283,7 @@ impl Ingest {
     }
 
     fn store_new(&mut self, cx: &mut Cx<'_>, id: ConversationId) {
-        let view = cx.view();
+        let view = cx.view_of(&Key::Conversation(id));
         let Some(creation) = self.creations.get(&id) else {
             return;
         };
@@ -319,7 +319,7 @@ impl Ingest {
             });
         }
         let tag = self.step(Step::Making(id));
-        cx.store(tag, ops);
+        cx.store(&Key::Conversation(id), tag, ops);
     }
 
     /// Its rows are durable.
@@ -351,7 +351,7 @@ impl Ingest {
     }
 
     fn finish_making(&mut self, cx: &mut Cx<'_>, id: ConversationId) {
-        let view = cx.view();
+        let view = cx.view_of(&Key::Conversation(id));
         let Some(creation) = self.creations.remove(&id) else {
             return;
         };
@@ -363,7 +363,11 @@ impl Ingest {
             let info = conversation.info.encode_to_vec().into();
             // The step under way becomes this write: `busy` stays as it is.
             let tag = self.step(Step::Lazy(id));
-            cx.store(tag, vec![put(id, view, RowName::Info, Some(info))]);
+            cx.store(
+                &Key::Conversation(id),
+                tag,
+                vec![put(id, view, RowName::Info, Some(info))],
+            );
         } else {
             self.release(id);
         }

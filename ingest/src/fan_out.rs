@@ -29,7 +29,7 @@ impl Ingest {
         mut ops: Vec<Op>,
         waiter: Waiter,
     ) {
-        let view = cx.view();
+        let view = cx.view_of(&Key::Conversation(id));
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return;
         };
@@ -73,7 +73,7 @@ impl Ingest {
             .take_while(|flight| !flight.offered);
         let first = position + 1 - unoffered.count() as u64;
         let tag = self.step(Step::Stored(id, position));
-        cx.store(tag, ops);
+        cx.store(&Key::Conversation(id), tag, ops);
         if cx.totally_ordered() {
             // Mailbox entries are submitted behind the row, so none of them can be durable without it. Rows that were
             // kept back before this one are in the order now too.

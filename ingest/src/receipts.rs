@@ -24,7 +24,7 @@ impl Ingest {
         up_to: u64,
         reply: Reply,
     ) {
-        let view = cx.view();
+        let view = cx.view_of(&Key::Conversation(id));
         // Short of space alone does not stop it: acknowledgements go on then.
         if cx.overfull() {
             cx.answer(reply, Refusal::unavailable().into());
@@ -96,7 +96,7 @@ impl Ingest {
     pub(crate) fn tell_receipts(&mut self, cx: &mut Cx<'_>) {
         self.receipts_timer = false;
         for id in std::mem::take(&mut self.untold) {
-            let view = cx.view();
+            let view = cx.view_of(&Key::Conversation(id));
             let Some(conversation) = self.conversations.get_mut(&id) else {
                 continue;
             };
@@ -135,7 +135,7 @@ impl Ingest {
             if !ops.is_empty() {
                 conversation.busy += 1;
                 let tag = self.step(Step::Lazy(id));
-                cx.store(tag, ops);
+                cx.store(&Key::Conversation(id), tag, ops);
             }
         }
     }

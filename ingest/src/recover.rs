@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use godwit_cluster::Cx;
-use godwit_store::{Read, ReadAnswer, Scope, View};
+use godwit_store::{Read, ReadAnswer, Scope};
 use godwit_wire::command::{EntryBody, LoggedEntry};
 use godwit_wire::entry::RetryKeys;
-use godwit_wire::ids::{ConversationId, Key, UserId};
+use godwit_wire::ids::{ConversationId, UserId};
 use godwit_wire::proto::chat;
 use prost::Message;
 
@@ -24,9 +24,7 @@ const LOAD_ROWS: u32 = 65_536;
 const _: () = assert!(2 * MEMBERS_EVER + 8 < LOAD_ROWS as usize);
 
 impl Ingest {
-    pub(crate) fn load_reads(id: ConversationId, view: View) -> Vec<Read> {
-        let shard = Key::Conversation(id).shard();
-        let scope = Scope { shard, view };
+    pub(crate) fn load_reads(id: ConversationId, scope: Scope) -> Vec<Read> {
         vec![
             Read::TakeUp { log: log(id), scope },
             Read::TakeUpRows {

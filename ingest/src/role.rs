@@ -150,7 +150,7 @@ impl Role for Ingest {
             return Flow::Load {
                 command,
                 reply,
-                reads: Self::load_reads(*id, cx.view()),
+                reads: Self::load_reads(*id, cx.scope(key)),
             };
         };
         conversation.last_used_ms = cx.now().mono_ms;
@@ -182,7 +182,7 @@ impl Role for Ingest {
     fn enter(&mut self, cx: &mut Cx<'_>, key: &Key, _tag: Tag) -> Option<Vec<Read>> {
         let Key::Conversation(id) = key else { return None };
         if !self.conversations.contains_key(id) {
-            return Some(Self::load_reads(*id, cx.view()));
+            return Some(Self::load_reads(*id, cx.scope(key)));
         }
         self.tail_loaded(*id);
         None
@@ -329,6 +329,6 @@ impl Ingest {
             conversation.busy += 1;
         }
         let tag = self.step(Step::Write(id, reply, Box::new(answer)));
-        cx.store(tag, ops);
+        cx.store(&Key::Conversation(id), tag, ops);
     }
 }

@@ -7,7 +7,7 @@ use godwit_store::{Op, Read, ReadAnswer};
 use godwit_wire::code::{Code, Refusal};
 use godwit_wire::command::{LoggedEntry, Send, SendIdentity, Sent};
 use godwit_wire::entry::RetryKeys;
-use godwit_wire::ids::{ConversationId, MessageId, UserId};
+use godwit_wire::ids::{ConversationId, Key, MessageId, UserId};
 use godwit_wire::proto::chat;
 
 use crate::conversation::{Check, IN_FLIGHT, Known, PENDING, Pending, Phase, Waiter};
@@ -166,7 +166,7 @@ impl Ingest {
 
     /// Gives the next number. From here on the work is the worker's: no closed connection or time-out cancels it.
     fn number(&mut self, cx: &mut Cx<'_>, id: ConversationId, pending: Pending) {
-        let (view, now) = (cx.view(), cx.now());
+        let (view, now) = (cx.view_of(&Key::Conversation(id)), cx.now());
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return;
         };

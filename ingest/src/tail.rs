@@ -88,7 +88,7 @@ impl Ingest {
     }
 
     pub(crate) fn store_mark_if_far(&mut self, cx: &mut Cx<'_>, id: ConversationId) {
-        let view = cx.view();
+        let view = cx.view_of(&Key::Conversation(id));
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return;
         };
@@ -96,7 +96,7 @@ impl Ingest {
             conversation.busy += 1;
             let ops = mark(conversation, view);
             let tag = self.step(Step::Lazy(id));
-            cx.store(tag, ops);
+            cx.store(&Key::Conversation(id), tag, ops);
         }
     }
 
@@ -130,7 +130,7 @@ impl Ingest {
 
     /// Stores the mark of a quiet conversation, and takes it off the list if nothing is left to do for it.
     fn close(&mut self, cx: &mut Cx<'_>, id: ConversationId) {
-        let view = cx.view();
+        let view = cx.view_of(&Key::Conversation(id));
         let searched = self.config.confirmed.is_some();
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return;
@@ -157,7 +157,7 @@ impl Ingest {
         if !ops.is_empty() {
             conversation.busy += 1;
             let tag = self.step(Step::Lazy(id));
-            cx.store(tag, ops);
+            cx.store(&Key::Conversation(id), tag, ops);
         }
     }
 

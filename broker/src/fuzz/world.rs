@@ -104,7 +104,7 @@ impl World {
             .collect();
         let (users, topics) = (&mut world.users, &mut world.topics);
         world.harness.with(RoleId::Broker, |cx| {
-            users.taken_up(cx, &shards, view);
+            users.taken_up(cx, &shards);
             topics.taken_up(cx);
         });
         world.run();
@@ -356,7 +356,10 @@ impl World {
         };
         let mut line = Line::new(connect.version);
         let loaded = self.users.is_loaded(who.user) || {
-            let reads = self.users.load_reads(who.user);
+            let users = &mut self.users;
+            let reads = self
+                .harness
+                .with(RoleId::Broker, |cx| users.load_reads(cx, who.user));
             self.load(&Key::User(who.user), reads)
         };
         // The door refuses it where the home cannot be loaded.

@@ -59,7 +59,7 @@ impl Topics {
         while !ops.is_empty() {
             let rest = ops.split_off(ops.len().min(BATCH_OPS));
             let tag = self.step(Step::Lazy);
-            cx.store(tag, std::mem::replace(&mut ops, rest));
+            cx.store(key, tag, std::mem::replace(&mut ops, rest));
         }
         for route in wild {
             cx.tell(

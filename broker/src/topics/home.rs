@@ -115,6 +115,8 @@ pub(crate) struct TopicHome {
     /// Publishes and writes under way.
     pub(crate) busy: usize,
     pub(crate) last_used_ms: u64,
+    /// What the last publish cost to be matched ([`TopicTree::matching`]).
+    pub(crate) cost: Option<u32>,
 }
 
 impl TopicHome {
@@ -127,6 +129,7 @@ impl TopicHome {
             listed: false,
             busy: 0,
             last_used_ms: now_ms,
+            cost: None,
         }
     }
 
@@ -201,12 +204,14 @@ impl TopicHome {
         }
     }
 
-    pub(crate) fn matching<'t>(&'t self, topic: &str, found: &mut impl FnMut(&'t Route)) {
+    /// How many nodes of the tree, or filters, it looked at.
+    pub(crate) fn matching<'t>(&'t self, topic: &str, found: &mut impl FnMut(&'t Route)) -> usize {
         match &self.routes {
-            Routes::Few(routes) => routes
-                .iter()
-                .filter(|route| matches(&route.filter, topic))
-                .for_each(found),
+            Routes::Few(routes) => {
+                let matching = routes.iter().filter(|route| matches(&route.filter, topic));
+                matching.for_each(found);
+                routes.len()
+            }
             Routes::Many(tree) => tree.matching(topic, found),
         }
     }

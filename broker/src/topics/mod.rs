@@ -356,28 +356,31 @@ impl Topics {
 
     /// Ends retained messages whose time is over.
     fn expire(&mut self, cx: &mut Cx<'_>) {
-        let (now, view) = (cx.now().unix_ms, cx.view());
-        let mut ops = Vec::new();
+        let now = cx.now().unix_ms;
+        let (mut writes, mut room) = (Vec::new(), EXPIRED_AT_ONCE);
         for (levels, home) in &mut self.homes {
             let Some(retained) = home.retained.as_deref_mut() else {
                 continue;
             };
             // Two writes each.
-            let gone = retained.expire(now, (EXPIRED_AT_ONCE - ops.len()) / 2);
+            let gone = retained.expire(now, room / 2);
             if gone.is_empty() {
                 continue;
             }
             let key = Key::Topic(levels.clone());
+            let (view, mut ops) = (cx.view_of(&key), Vec::new());
             self.metrics.retained_expired.inc_by(gone.len() as u64);
             gone.iter()
                 .for_each(|kept| clear_retained(&key, view, kept, &mut ops));
-            if ops.len() + 1 >= EXPIRED_AT_ONCE {
+            room = room.saturating_sub(ops.len());
+            writes.push((key, ops));
+            if room < 2 {
                 break;
             }
         }
-        if !ops.is_empty() {
+        for (key, ops) in writes {
             let tag = self.step(Step::Lazy);
-            cx.store(tag, ops);
+            cx.store(&key, tag, ops);
         }
     }
 

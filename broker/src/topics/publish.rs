@@ -8,8 +8,9 @@ use godwit_wire::code::Refusal;
 use godwit_wire::command::{Answer, Publish, Route, Target};
 use godwit_wire::ids::{Key, SessionId, UserId};
 
+use super::home::TopicHome;
 use super::retained::{Kept, clear_retained, put_retained, retained_slice};
-use super::spread::{FEW, Spread};
+use super::spread::{A_WALK, FEW, Spread};
 use super::{EXPIRED_AT_ONCE, RETAINED_KEYS, Step, Topics, is_for};
 
 /// A publish whose parts are under way.
@@ -56,11 +57,18 @@ impl Topics {
         self.metrics.publishes.inc();
         if cx.overfull() {
             cx.answer(reply, Refusal::unavailable().into());
-        } else if self.spreads.holds(key) {
+        } else if self.spreads.holds(key) || self.waits_for_rest(cx, key) {
             self.wait(cx, key, publish, by, reply);
         } else {
             self.publish_now(cx, key, publish, by, reply);
         }
+    }
+
+    /// Whether a publish of this key is not matched for the moment: the worker rests, and it is not known to cost little.
+    pub(super) fn waits_for_rest(&self, cx: &Cx<'_>, key: &Key) -> bool {
+        let cheap = |home: &TopicHome| home.cost.is_some_and(|cost| (cost as usize) < A_WALK / 16);
+        self.spreads.rests(cx.now().mono_ms)
+            && !matches!(key, Key::Topic(levels) if self.homes.get(levels).is_some_and(cheap))
     }
 
     /// As [`Self::publish`], when nothing of its key is before it.
@@ -72,7 +80,11 @@ impl Topics {
         by: UserId,
         reply: Reply,
     ) {
-        let (deliveries, routes) = self.match_publish(key, &publish);
+        let (deliveries, routes, cost) = self.match_publish(key, &publish);
+        self.spreads.walk(cost);
+        if let Some(home) = self.home(key) {
+            home.cost = Some(u32::try_from(cost).unwrap_or(u32::MAX));
+        }
         if self.spreads.is_full(deliveries.len(), by) {
             self.wait(cx, key, publish, by, reply);
             return;
@@ -99,7 +111,7 @@ impl Topics {
         if spread.publish.qos == 0 && reply.is_nobody() && spread.groups.is_empty() {
             if !retained.is_empty() {
                 let tag = self.step(Step::Lazy);
-                cx.store(tag, retained);
+                cx.store(key, tag, retained);
             }
         } else {
             let outstanding = users + spread.groups.len() + usize::from(!retained.is_empty());
@@ -116,7 +128,7 @@ impl Topics {
             spread.place = Some(place);
             if !retained.is_empty() {
                 let tag = self.step(Step::Publish(place));
-                cx.store(tag, retained);
+                cx.store(key, tag, retained);
             }
         }
         if self.spreads.go(users) {
@@ -136,7 +148,7 @@ impl Topics {
         publish: &Arc<Publish>,
         by: UserId,
     ) -> Result<Vec<Op>, Refusal> {
-        let (view, now) = (cx.view(), cx.now().unix_ms);
+        let (view, now) = (cx.view_of(key), cx.now().unix_ms);
         let mut ops = Vec::new();
         let Key::Topic(levels) = key else {
             return Ok(ops);
@@ -164,7 +176,7 @@ impl Topics {
         if let Err(refusal) = checked {
             if !ops.is_empty() {
                 let tag = self.step(Step::Lazy);
-                cx.store(tag, ops);
+                cx.store(key, tag, ops);
             }
             return Err(refusal);
         }
@@ -191,7 +203,9 @@ impl Topics {
 
     /// Whom a publish is for: one entry a user, one target a session, with the options of its matching subscriptions
     /// merged (MQTT 5, 3.3.4); and how many subscriptions it matched.
-    fn match_publish(&self, key: &Key, publish: &Publish) -> (Vec<(UserId, Vec<Target>)>, u32) {
+    /// For whom it is, how many subscriptions matched, and how many nodes of the tree it went through.
+    fn match_publish(&self, key: &Key, publish: &Publish) -> (Vec<(UserId, Vec<Target>)>, u32, usize) {
+        let mut cost = 0;
         let mut found: Vec<&Route> = Vec::new();
         let mut take = |route| {
             if is_for(route, publish) {
@@ -201,9 +215,9 @@ impl Topics {
         if let Key::Topic(levels) = key
             && let Some(home) = self.homes.get(levels)
         {
-            home.matching(&publish.topic, &mut take);
+            cost += home.matching(&publish.topic, &mut take);
         }
-        self.wildcards.matching(&publish.topic, &mut take);
+        cost += self.wildcards.matching(&publish.topic, &mut take);
         found.sort_unstable_by_key(|route| (route.user, route.session));
         let routes = u32::try_from(found.len()).unwrap_or(u32::MAX);
         let mut deliveries: Vec<(UserId, Vec<Target>)> = Vec::new();
@@ -217,7 +231,7 @@ impl Topics {
             };
             merge(targets, route);
         }
-        (deliveries, routes)
+        (deliveries, routes, cost)
     }
 
     /// A part of a publish ended: a write (`None`) or a delivery.
@@ -320,7 +334,7 @@ mod tests {
             from: None,
             message_id: None,
         };
-        let (found, routes) = topics.match_publish(&key, &publish);
+        let (found, routes, _) = topics.match_publish(&key, &publish);
         assert_eq!((found.len(), routes), (2, 4));
         let (_, targets) = found
             .iter()

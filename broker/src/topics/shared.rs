@@ -227,7 +227,7 @@ impl Topics {
         }
         if route.persistent {
             let tag = self.step(Step::Lazy);
-            cx.store(tag, vec![drop_route(key, &route)]);
+            cx.store(key, tag, vec![drop_route(key, &route)]);
         }
     }
 

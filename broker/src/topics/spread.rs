@@ -22,6 +22,12 @@ pub(super) const FEW: usize = 8;
 pub(super) const A_TURN: usize = 16;
 /// Most of them that one key has before the next one has its part.
 pub(super) const A_KEY: usize = 4;
+/// Nodes of the tree of subscriptions after which a turn matches nothing more that may be as costly: about
+/// a quarter of a millisecond. The one that goes beyond it is matched to its end.
+pub(super) const A_WALK: usize = 4 * 1024;
+/// After a turn that went beyond it nothing costly is matched for as long as its walk took, about, so that half of the
+/// worker's time is the others'.
+const WALK_PER_MS: usize = 16 * 1024;
 /// Deliveries that are matched and not given yet, from which on no other publish for many is matched, at some 150 bytes
 /// each. One publish may overrun it.
 pub(super) const MATCHED: usize = 64 * 1024;
@@ -91,6 +97,10 @@ pub(super) struct Spreads {
     ring: VecDeque<Key>,
     /// What this turn has left of [`A_TURN`].
     left: usize,
+    /// What this turn has used of [`A_WALK`].
+    walked: usize,
+    /// Until when (worker's milliseconds) nothing costly is matched.
+    rest_until: u64,
     matched: usize,
     unanswered: usize,
     waiting: usize,
@@ -105,6 +115,8 @@ impl Default for Spreads {
             users: HashMap::new(),
             ring: VecDeque::new(),
             left: A_TURN,
+            walked: 0,
+            rest_until: 0,
             matched: 0,
             unanswered: 0,
             waiting: 0,
@@ -124,6 +136,16 @@ impl Spreads {
     pub(super) fn is_at_rest(&self) -> bool {
         let all = self.matched + self.unanswered + self.waiting + self.waiting_bytes;
         all == 0 && self.users.is_empty() && self.ring.is_empty()
+    }
+
+    /// A publish was matched, at this cost.
+    pub(super) fn walk(&mut self, steps: usize) {
+        self.walked += steps;
+    }
+
+    /// Whether nothing costly is to be matched for the moment.
+    pub(super) fn rests(&self, now_ms: u64) -> bool {
+        self.walked >= A_WALK || now_ms < self.rest_until
     }
 
     /// Whether a publish of this key has its turn behind others.
@@ -279,6 +301,8 @@ impl Topics {
     /// The end of a turn: what did not go in it goes on.
     pub(crate) fn end_of_turn(&mut self, cx: &mut Cx<'_>) {
         self.spreads.left = A_TURN;
+        let now = cx.now().mono_ms;
+        self.rest(now);
         if self.spreads.is_empty() {
             return;
         }
@@ -302,9 +326,20 @@ impl Topics {
                 self.spreads.ring.push_back(key);
             }
         }
+        self.rest(now);
         if !self.spreads.is_empty() {
             // If all of it is for other workers, nothing else makes this one's next turn.
-            self.come_again(cx, 0);
+            let still = self.spreads.left == A_TURN;
+            let rest = self.spreads.rest_until.saturating_sub(now);
+            self.come_again(cx, if still { rest } else { 0 });
+        }
+    }
+
+    /// What was walked in a turn is rested from.
+    fn rest(&mut self, now_ms: u64) {
+        let walked = std::mem::take(&mut self.spreads.walked);
+        if walked >= A_WALK {
+            self.spreads.rest_until = now_ms + 1 + (walked / WALK_PER_MS) as u64;
         }
     }
 
@@ -327,6 +362,9 @@ impl Topics {
             .get_mut(key)
             .and_then(|of_key| of_key.now.take());
         let Some(mut spread) = now else {
+            if self.waits_for_rest(cx, key) {
+                return;
+            }
             if let Some(Waiting { publish, by, reply }) = self.spreads.next(key) {
                 self.spreads.left -= 1;
                 if let Some(home) = self.home(key) {

@@ -89,7 +89,7 @@ impl Topics {
         }
         if !ops.is_empty() {
             let tag = self.step(Step::Subscribe(place));
-            cx.store(tag, ops);
+            cx.store(key, tag, ops);
         }
         if outstanding == 0 {
             self.subscribed(cx, place);
@@ -173,7 +173,7 @@ impl Topics {
             home.busy += 1;
         }
         let tag = self.step(Step::Unsubscribe(levels, reply));
-        cx.store(tag, vec![drop_route(key, route)]);
+        cx.store(key, tag, vec![drop_route(key, route)]);
     }
 }
 

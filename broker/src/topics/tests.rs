@@ -401,7 +401,7 @@ fn a_publish_is_refused_while_too_much_is_kept_back() {
     rig.harness.with(RoleId::Broker, |cx| {
         while !cx.overfull() {
             let tag = topics.step(super::Step::Lazy);
-            cx.store(tag, Vec::new());
+            cx.store(&Key::Wildcards, tag, Vec::new());
         }
     });
     let refused = publish("iot/alice/1", 1);

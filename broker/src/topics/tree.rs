@@ -66,14 +66,54 @@ impl Ends {
     }
 }
 
+/// Literal levels below a node. Most nodes have none or one, which needs no hash.
+#[derive(Debug, Default)]
+enum Literals {
+    #[default]
+    None,
+    One(Box<str>, NodeId),
+    /// A pointer, not the whole map.
+    Many(Box<HashMap<Box<str>, NodeId>>),
+}
+
+impl Literals {
+    fn get(&self, level: &str) -> Option<NodeId> {
+        match self {
+            Self::None => None,
+            Self::One(only, child) => (**only == *level).then_some(*child),
+            Self::Many(all) => all.get(level).copied(),
+        }
+    }
+
+    fn insert(&mut self, level: &str, child: NodeId) {
+        *self = match std::mem::take(self) {
+            Self::None => Self::One(level.into(), child),
+            Self::One(only, of_only) => {
+                Self::Many(Box::new(HashMap::from([(only, of_only), (level.into(), child)])))
+            }
+            Self::Many(mut all) => {
+                all.insert(level.into(), child);
+                Self::Many(all)
+            }
+        };
+    }
+
+    fn remove(&mut self, level: &str) {
+        match self {
+            Self::Many(all) if all.len() > 1 => {
+                all.remove(level);
+            }
+            _ if self.get(level).is_some() => *self = Self::None,
+            _ => {}
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Node {
-    /// Literal levels and `+`.
-    #[expect(
-        clippy::box_collection,
-        reason = "most nodes are leaves: one pointer, not the whole map"
-    )]
-    children: Option<Box<HashMap<Box<str>, NodeId>>>,
+    /// The level `+`; [`ROOT`], which is nobody's child: none.
+    plus: NodeId,
+    literals: Literals,
     /// Of filters that end here.
     exact: Ends,
     /// Of filters that end with `#` here: they match this level and all below.
@@ -81,14 +121,24 @@ struct Node {
 }
 
 impl Node {
+    /// Of a filter's level.
     fn child(&self, level: &str) -> Option<NodeId> {
-        self.children.as_ref()?.get(level).copied()
+        match level {
+            "+" => self.any(),
+            literal => self.literals.get(literal),
+        }
+    }
+
+    /// Of `+`.
+    fn any(&self) -> Option<NodeId> {
+        (self.plus != ROOT).then_some(self.plus)
     }
 
     fn is_empty(&self) -> bool {
         self.exact.routes.is_empty()
             && self.below.routes.is_empty()
-            && self.children.as_ref().is_none_or(|all| all.is_empty())
+            && self.plus == ROOT
+            && matches!(self.literals, Literals::None)
     }
 }
 
@@ -144,10 +194,11 @@ impl TopicTree {
             // Far below 2^32 nodes: each takes more than 50 bytes.
             (self.nodes.len() - 1) as NodeId
         });
-        self.nodes[parent as usize]
-            .children
-            .get_or_insert_default()
-            .insert(level.into(), child);
+        let parent = &mut self.nodes[parent as usize];
+        match level {
+            "+" => parent.plus = child,
+            literal => parent.literals.insert(literal, child),
+        }
         child
     }
 
@@ -187,21 +238,22 @@ impl TopicTree {
             self.nodes[node as usize] = Node::default();
             self.free.push(node);
             let parent = &mut self.nodes[nodes[depth - 1] as usize];
-            if let Some(children) = &mut parent.children {
-                children.remove(levels[depth - 1]);
-                if children.is_empty() {
-                    parent.children = None;
-                }
+            match levels[depth - 1] {
+                "+" => parent.plus = ROOT,
+                literal => parent.literals.remove(literal),
             }
         }
     }
 
-    /// Calls `found` for every route whose filter matches the topic name.
-    pub fn matching<'t>(&'t self, topic: &str, found: &mut impl FnMut(&'t Route)) {
-        if self.routes == 0 {
-            return;
+    /// Calls `found` for every route whose filter matches the topic name. How many nodes it went through, which is what
+    /// it costs: usually not more than twice the topic's levels, but with `+` in many places a multiple of the routes.
+    pub fn matching<'t>(&'t self, topic: &str, found: &mut impl FnMut(&'t Route)) -> usize {
+        let mut visited = 0;
+        if self.routes > 0 {
+            let hidden = is_reserved_first_level(topic);
+            self.descend(ROOT, Some(topic), hidden, found, &mut visited);
         }
-        self.descend(ROOT, Some(topic), is_reserved_first_level(topic), found);
+        visited
     }
 
     /// `rest`: the levels still to match; `hidden`: no wildcard matches the next one. Depth is bounded by TOPIC_LEVELS.
@@ -211,7 +263,9 @@ impl TopicTree {
         rest: Option<&str>,
         hidden: bool,
         found: &mut impl FnMut(&'t Route),
+        visited: &mut usize,
     ) {
+        *visited += 1;
         let node = &self.nodes[node as usize];
         if !hidden {
             node.below.routes.iter().for_each(&mut *found);
@@ -224,11 +278,12 @@ impl TopicTree {
             Some((level, rest)) => (level, Some(rest)),
             None => (rest, None),
         };
-        if let Some(child) = node.child(level) {
-            self.descend(child, rest, false, found);
+        // No level of a topic name is "+".
+        if let Some(child) = node.literals.get(level) {
+            self.descend(child, rest, false, found, visited);
         }
-        if !hidden && let Some(child) = node.child("+") {
-            self.descend(child, rest, false, found);
+        if !hidden && let Some(child) = node.any() {
+            self.descend(child, rest, false, found, visited);
         }
     }
 

@@ -76,8 +76,8 @@ impl Wildcards {
     }
 
     /// Calls `found` for every one that matches the topic name.
-    pub(super) fn matching<'t>(&'t self, topic: &str, found: &mut impl FnMut(&'t Route)) {
-        self.tree.matching(topic, found);
+    pub(super) fn matching<'t>(&'t self, topic: &str, found: &mut impl FnMut(&'t Route)) -> usize {
+        self.tree.matching(topic, found)
     }
 }
 

@@ -279,7 +279,7 @@ impl Env<'_, '_> {
 
     /// The view in rows.
     pub(crate) fn view(&self) -> View {
-        self.cx.view()
+        self.cx.view_of(&Key::User(self.user))
     }
 
     /// The counters.
@@ -307,7 +307,7 @@ impl Env<'_, '_> {
     pub(crate) fn store(&mut self, what: What, ops: Vec<Op>) {
         self.issued += 1;
         let tag = self.issue(what);
-        self.cx.store(tag, ops);
+        self.cx.store(&Key::User(self.user), tag, ops);
     }
 
     /// Asks for reads.

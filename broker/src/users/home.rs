@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use godwit_store::{Op, Read, ReadAnswer, Scope, View};
-use godwit_wire::ids::{Key, SessionId, UserId};
+use godwit_store::{Op, Read, ReadAnswer, Scope};
+use godwit_wire::ids::{SessionId, UserId};
 use prost::Message;
 
 use super::cursor::{Cursor, State};
@@ -76,10 +76,8 @@ pub(crate) enum Loaded {
 
 impl LoadState {
     /// What is read first.
-    pub(crate) fn first_reads(user: UserId, view: View) -> Vec<Read> {
+    pub(crate) fn first_reads(user: UserId, scope: Scope) -> Vec<Read> {
         let log = mailbox::log_id(user);
-        let shard = Key::User(user).shard();
-        let scope = Scope { shard, view };
         let (table, partition) = (USER_ROWS, user.to_bytes());
         let rows = Read::TakeUpRows {
             table,
@@ -90,7 +88,7 @@ impl LoadState {
     }
 
     /// Takes answers, in the order of the reads.
-    pub(crate) fn take(&mut self, user: UserId, view: View, answers: Vec<ReadAnswer>) -> Loaded {
+    pub(crate) fn take(&mut self, user: UserId, scope: Scope, answers: Vec<ReadAnswer>) -> Loaded {
         if !self.asked_logs.is_empty() {
             return Loaded::Home(Box::new(self.build(user, answers)));
         }
@@ -117,10 +115,9 @@ impl LoadState {
         if self.asked_logs.is_empty() {
             return Loaded::Home(Box::new(self.build(user, Vec::new())));
         }
-        let shard = Key::User(user).shard();
         let take_up = |id: &SessionId| Read::TakeUp {
             log: session::log_id(*id),
-            scope: Scope { shard, view },
+            scope,
         };
         Loaded::More(self.asked_logs.iter().map(take_up).collect())
     }

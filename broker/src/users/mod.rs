@@ -48,7 +48,7 @@ use std::sync::Arc;
 
 use godwit_accounts::Acl;
 use godwit_cluster::{Cx, Flow, Loading, Reply};
-use godwit_store::{Read, ReadAnswer, View};
+use godwit_store::{Read, ReadAnswer};
 use godwit_wire::account::Principal;
 use godwit_wire::command::{Answer, Command, UserCommand};
 use godwit_wire::ids::{Key, UserId};
@@ -72,7 +72,6 @@ pub(crate) struct Users {
     homes: HashMap<UserId, Box<Home>>,
     loading: HashMap<UserId, LoadState>,
     common: Common,
-    view: View,
     stopping: bool,
 }
 
@@ -83,7 +82,6 @@ impl Users {
             homes: HashMap::new(),
             loading: HashMap::new(),
             common: Common::new(config, metrics),
-            view: 0,
             stopping: false,
         }
     }
@@ -94,15 +92,15 @@ impl Users {
     }
 
     /// What must be read first to have it in memory.
-    pub(crate) fn load_reads(&mut self, user: UserId) -> Vec<Read> {
+    pub(crate) fn load_reads(&mut self, cx: &Cx<'_>, user: UserId) -> Vec<Read> {
         self.loading.insert(user, LoadState::default());
-        LoadState::first_reads(user, self.view)
+        LoadState::first_reads(user, cx.scope(&Key::User(user)))
     }
 
     /// The rows of a load.
     pub(crate) fn loaded(&mut self, cx: &mut Cx<'_>, user: UserId, answers: Vec<ReadAnswer>) -> Loading {
         let state = self.loading.entry(user).or_default();
-        match state.take(user, cx.view(), answers) {
+        match state.take(user, cx.scope(&Key::User(user)), answers) {
             Loaded::More(reads) => Loading::More(reads),
             Loaded::Home(home) => {
                 self.loading.remove(&user);
@@ -280,7 +278,7 @@ impl Users {
                 cx.answer(reply, Answer::Done);
                 return Flow::Taken;
             }
-            let reads = self.load_reads(user);
+            let reads = self.load_reads(cx, user);
             return Flow::Load {
                 command: Command::User(command),
                 reply,
@@ -358,7 +356,7 @@ impl Users {
         number: u64,
     ) -> Option<Vec<Read>> {
         if !self.is_loaded(user) {
-            return Some(self.load_reads(user));
+            return Some(self.load_reads(cx, user));
         }
         if let Some(Ticket {
             what: What::Look(look),
@@ -376,8 +374,7 @@ impl Users {
     }
 
     /// The worker owns these shards from now on.
-    pub(crate) fn taken_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], view: View) {
-        self.view = view;
+    pub(crate) fn taken_up(&mut self, cx: &mut Cx<'_>, shards: &[u16]) {
         let not_before = cx.now().mono_ms + self.common.config.return_ms;
         self.common.due.taken_up(shards, not_before);
         self.tick(cx);

@@ -176,7 +176,7 @@ impl Bench {
             Event::Packet(Incoming::Publish(_)) => {
                 came.push(Came::Publish);
                 for _ in 0..batches {
-                    cx.store(0, Vec::<Op>::new());
+                    cx.store(&godwit_wire::ids::Key::Wildcards, 0, Vec::<Op>::new());
                 }
             }
             Event::Packet(_) | Event::Renewed(_) => {}

@@ -1,6 +1,6 @@
 //! Publishes that are for many: a part a turn, in order within their key, and nobody else waits for them.
 
-use super::super::spread::{A_TURN, AT_ONCE, FEW, MATCHED, SHARES, UNANSWERED, WAITING};
+use super::super::spread::{A_TURN, A_WALK, AT_ONCE, FEW, MATCHED, SHARES, UNANSWERED, WAITING};
 use super::*;
 
 impl Rig {
@@ -63,6 +63,13 @@ fn turn(rig: &mut Rig) -> Vec<String> {
             .with(RoleId::Broker, |cx| topics.answered(cx, number(tag), answer));
     }
     rig.end_of_turn();
+    delivered
+}
+
+/// A turn, and time enough to rest from it.
+fn slow_turn(rig: &mut Rig) -> Vec<String> {
+    let delivered = turn(rig);
+    rig.harness.advance(50);
     delivered
 }
 
@@ -240,7 +247,7 @@ fn nothing_is_given_while_the_store_stands_still_and_it_goes_on_when_there_is_ro
     rig.harness.with(RoleId::Broker, |cx| {
         while !cx.congested() {
             let tag = topics.step(super::super::Step::Lazy);
-            cx.store(tag, Vec::new());
+            cx.store(&Key::Wildcards, tag, Vec::new());
         }
     });
     // What the turn before gave, and no more.
@@ -383,4 +390,63 @@ fn what_is_given_in_a_later_turn_says_so() {
         assert_eq!(late, is_late, "{topic}");
         while rig.harness.take_command().is_some() {}
     }
+}
+
+/// Filters of one user that a topic matches along all paths: each level is itself or `+`.
+fn many_paths(rig: &mut Rig, levels: usize) -> String {
+    let (user, session) = (UserId::fresh(), SessionId::fresh());
+    for number in 0..1_u32 << levels {
+        let path = (0..levels).map(|bit| if number >> bit & 1 == 1 { "/+" } else { "/a" });
+        let mut of_user = route(&format!("deep/er{}", path.collect::<String>()));
+        (of_user.user, of_user.session, of_user.route_id) = (user, session, u64::from(number) + 1);
+        rig.subscribe(&of_user);
+    }
+    format!("deep/er{}", "/a".repeat(levels))
+}
+
+#[test]
+fn a_publish_that_is_costly_to_match_has_turns_between_it_and_the_next_and_holds_up_no_other_key() {
+    let mut rig = Rig::new();
+    let deep = many_paths(&mut rig, 13);
+    subscribers(&mut rig, "x/y/z", 1);
+    slow_turn(&mut rig);
+    let _known = give(&mut rig, plain("x/y/z"));
+    slow_turn(&mut rig);
+
+    let by = UserId::fresh();
+    let mut costly: Vec<Told> = (0..3).map(|_| give_of(&mut rig, plain(&deep), by)).collect();
+    let cost = rig.topics.home(&Key::of_topic(&deep)).and_then(|home| home.cost);
+    assert!(cost.is_some_and(|cost| cost as usize > A_WALK), "{cost:?}");
+    let _light = give(&mut rig, plain("x/y/z"));
+    assert_eq!(
+        slow_turn(&mut rig),
+        [deep.clone(), "x/y/z".to_owned()],
+        "the others of the first key wait"
+    );
+    // The end of that turn came before its rest was over.
+    assert_eq!(slow_turn(&mut rig), Vec::<String>::new());
+    let mut delivered = Vec::new();
+    for _ in 0..8 {
+        let of_turn = slow_turn(&mut rig);
+        assert!(of_turn.len() <= 1, "one a turn");
+        delivered.extend(of_turn);
+    }
+    assert_eq!(delivered, [deep.clone(), deep]);
+    assert!(costly.iter_mut().all(|told| told.try_recv().is_ok()));
+    assert!(rig.topics.quiet() && rig.topics.spreads.is_at_rest());
+}
+
+#[test]
+fn while_the_worker_rests_a_key_that_nobody_knows_the_cost_of_waits_too() {
+    let mut rig = Rig::new();
+    let deep = many_paths(&mut rig, 13);
+    subscribers(&mut rig, "x/y/z", 1);
+    slow_turn(&mut rig);
+    let _costly = give(&mut rig, plain(&deep));
+    let mut unknown = give(&mut rig, plain("x/y/z"));
+    assert_eq!(slow_turn(&mut rig), [deep]);
+    assert!(unknown.try_recv().is_err());
+    let delivered: Vec<String> = (0..4).flat_map(|_| slow_turn(&mut rig)).collect();
+    assert_eq!(delivered, ["x/y/z"]);
+    assert!(unknown.try_recv().is_ok());
 }

@@ -146,7 +146,7 @@ impl Rig {
         };
         let shards: Vec<u16> = (0..Key::SHARDS).collect();
         rig.harness
-            .with(RoleId::Broker, |cx| rig.users.taken_up(cx, &shards, view));
+            .with(RoleId::Broker, |cx| rig.users.taken_up(cx, &shards));
         rig.run();
         rig
     }
@@ -263,7 +263,8 @@ impl Rig {
 
     pub(super) fn loaded(&mut self, user: UserId) {
         if !self.users.is_loaded(user) {
-            let reads = self.users.load_reads(user);
+            let users = &mut self.users;
+            let reads = self.harness.with(RoleId::Broker, |cx| users.load_reads(cx, user));
             self.load(user, reads);
         }
     }
