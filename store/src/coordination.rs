@@ -61,7 +61,7 @@ pub type Asked<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// An engine MUST:
 /// 1. write and read the starts' rows plainly, at QUORUM: what a completed write wrote, every read begun after it shows
 ///    (or something newer). A failed write may land at any later time, but never replaces what the same start wrote
-///    after it (timestamps grow);
+///    after it, and a deletion hides no later heartbeat than it names (both carry the beat as their timestamp);
 /// 2. touch the view's row by lightweight transactions alone: [`Coordination::read_view`] at SERIAL,
 ///    [`Coordination::change_view`] under the condition that the nonce is the expected one;
 /// 3. show with [`Coordination::shown_view`], a QUORUM read of the row, at least the view that any `read_view` returned
@@ -75,8 +75,9 @@ pub trait Coordination: Send + Sync {
     /// All starts' rows: one partition, at most some hundreds.
     fn read_starts(&self) -> Asked<'_, Result<Vec<StartRow>, StoreError>>;
 
-    /// Deletes the row of a start that is in no view any more. A late write of that start may bring it back.
-    fn delete_start(&self, start: StartId) -> Asked<'_, Result<(), StoreError>>;
+    /// Deletes the row of a start that is in no view any more, up to this heartbeat: a write of a later one brings it back, whenever
+    /// and with whatever clock it was written.
+    fn delete_start(&self, start: StartId, beat: u64) -> Asked<'_, Result<(), StoreError>>;
 
     /// Number and nonce of the view at QUORUM, without its body. `None`: there never was one.
     fn shown_view(&self) -> Asked<'_, Result<Option<(View, Nonce)>, StoreError>>;

@@ -138,6 +138,12 @@ pub enum Verdict {
 pub trait Ownership: Send + Sync {
     /// Whether a read that showed view `shown` confirms what was done under `scope`. Cheap; from any thread.
     fn verdict(&self, scope: Scope, shown: View) -> Verdict;
+
+    /// Whether this node may act at this moment: its lease has not ended. Asked after the read that confirms; what is held is
+    /// completed only then, else later, by another read. Cheap; from any thread.
+    fn acts(&self) -> bool {
+        true
+    }
 }
 
 /// An engine. It is shared by all workers; every worker has a port.

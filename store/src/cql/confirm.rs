@@ -16,6 +16,8 @@ use crate::types::{Head, LogId, PortId, Scope, Ticket, View};
 
 /// Before the view is read again for those whose owner did not know yet what the last read showed.
 const LATER: Duration = Duration::from_millis(10);
+/// The same while this node may not act.
+const IDLE: Duration = Duration::from_millis(100);
 
 /// A batch whose writes are done, and everything older of its logs.
 pub(super) struct Done {
@@ -115,7 +117,8 @@ pub(super) async fn run(core: Arc<Core>) {
                 core.trouble.blind.store(false, Relaxed);
                 waiting = judge(&core, waiting, Some(shown));
                 delays = pauses().build();
-                (!waiting.is_empty()).then_some(LATER)
+                let pause = if core.ownership.acts() { LATER } else { IDLE };
+                (!waiting.is_empty()).then_some(pause)
             }
             Err(e) => {
                 tracing::warn!(error = %e, "the view cannot be read: nothing is confirmed until it can");
@@ -133,6 +136,8 @@ pub(super) async fn run(core: Arc<Core>) {
 /// Completes what can be; gives back the rest, in order. Without a view only what is lost can be.
 fn judge(core: &Arc<Core>, waiting: Vec<Waiting>, shown: Option<View>) -> Vec<Waiting> {
     let ended = core.ended.load(Relaxed);
+    // After the read: while it was under way, or the process stopped, the lease may have ended (decision 0010).
+    let acts = core.ownership.acts();
     let mut verdicts: HashMap<Scope, Verdict> = HashMap::new();
     // What follows something that waits, of one shard, waits too: completions of a log stay in order.
     let mut held_up: HashSet<u16> = HashSet::new();
@@ -143,7 +148,7 @@ fn judge(core: &Arc<Core>, waiting: Vec<Waiting>, shown: Option<View>) -> Vec<Wa
         let verdict = *verdicts.entry(scope).or_insert_with(|| {
             let view = shown.unwrap_or_else(|| core.shown.load(Relaxed));
             match core.ownership.verdict(scope, view) {
-                Verdict::Held if shown.is_none() => Verdict::Later,
+                Verdict::Held if shown.is_none() || !acts => Verdict::Later,
                 verdict => verdict,
             }
         });

@@ -93,7 +93,9 @@ impl CqlCoordination {
 
 impl Coordination for CqlCoordination {
     fn write_start(&self, row: StartRow) -> Asked<'_, Result<(), StoreError>> {
+        self.core.clock.stamping(row.stamp);
         self.asked(async move |core| {
+            let stamp = row.stamp;
             let values: [Bind; 7] = [
                 CLUSTER.into(),
                 row.start.into(),
@@ -101,10 +103,13 @@ impl Coordination for CqlCoordination {
                 row.confirmed.into(),
                 row.stamp.into(),
                 row.about.into(),
-                core.clock.next().into(),
+                // The timestamp is the heartbeat's number: larger beats win, and a deletion hides no later one, whatever the clocks say.
+                row.beat.into(),
             ];
             let written = core.link.run(&core.coordination.beat, &values).await;
-            written.map(drop).map_err(|e| unavailable(&e))
+            written.map_err(|e| unavailable(&e))?;
+            core.clock.stamped(stamp);
+            Ok(())
         })
     }
 
@@ -131,9 +136,9 @@ impl Coordination for CqlCoordination {
         })
     }
 
-    fn delete_start(&self, start: StartId) -> Asked<'_, Result<(), StoreError>> {
+    fn delete_start(&self, start: StartId, beat: u64) -> Asked<'_, Result<(), StoreError>> {
         self.asked(async move |core| {
-            let values = [core.clock.next().into(), CLUSTER.into(), start.into()];
+            let values = [beat.into(), CLUSTER.into(), start.into()];
             let deleted = core.link.run(&core.coordination.delete_start, &values).await;
             deleted.map(drop).map_err(|e| unavailable(&e))
         })

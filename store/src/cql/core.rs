@@ -12,9 +12,11 @@ use super::clock::Clock;
 use super::confirm::{Confirms, Done};
 use super::coordination::CoordinationStatements;
 use super::keys::Keys;
+use super::line::Line;
 use super::order::Order;
 use super::session::{Link, Options};
 use super::statements::Tables;
+use super::take_up::After;
 use super::trim::Trims;
 use crate::StoreError;
 use crate::store::{Completion, CompletionPort, Health, Ownership, Stats, Verdict};
@@ -28,6 +30,12 @@ pub(super) const MAX_BYTES: usize = 64 << 20;
 const ON_THE_WIRE: usize = 512;
 /// Calls for reads that are answered at once.
 const READERS: usize = 256;
+/// Calls that take something up. Their own, since each may write for some seconds where the store is slow.
+const TAKE_UPS: usize = 128;
+/// What take-ups leave to tidy up, at a time: it is nobody's hurry.
+const TIDIES_AT_ONCE: usize = 16;
+/// And what waits of it: some 20 MiB. What is above the next owner does.
+const TIDIES_WAITING: usize = 65_536;
 /// Writes count as failing when one is being repeated and none was stored for so long.
 const SILENCE: Duration = Duration::from_secs(1);
 /// How often it is looked whether all reads are answered, at the end.
@@ -49,6 +57,8 @@ pub(super) struct Core {
     pub(super) trims: Trims,
     pub(super) wire: Semaphore,
     pub(super) readers: Semaphore,
+    pub(super) take_ups: Semaphore,
+    pub(super) tidies: Line<After>,
     pub(super) reads_waiting: AtomicUsize,
     pub(super) meters: Meters,
     pub(super) trouble: Trouble,
@@ -101,6 +111,8 @@ impl Core {
             trims: Trims::default(),
             wire: Semaphore::new(ON_THE_WIRE),
             readers: Semaphore::new(READERS),
+            take_ups: Semaphore::new(TAKE_UPS),
+            tidies: Line::new(TIDIES_AT_ONCE, TIDIES_WAITING),
             reads_waiting: AtomicUsize::new(0),
             meters: Meters::default(),
             trouble: Trouble::default(),

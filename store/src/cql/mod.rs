@@ -17,6 +17,7 @@ mod coordination;
 mod core;
 pub mod fence;
 mod keys;
+mod line;
 mod names;
 mod order;
 mod owned;

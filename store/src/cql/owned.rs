@@ -5,7 +5,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::core::Core;
 use super::names;
-use super::page::{Page, Paged};
+use super::page::{Page, Paged, Taken};
 use super::session::{Bound, number, unavailable};
 use super::take_up::{After, TakenUp};
 use super::write::weight;
@@ -98,7 +98,8 @@ impl Core {
         limit: u32,
     ) -> Result<Page, StoreError> {
         let page = |view| self.page_of(table, partition, view, after, limit);
-        Ok(self.in_owned(table, partition, page).await?.unwrap_or_default())
+        let taken = self.in_owned(table, partition, page).await?;
+        Ok(taken.unwrap_or_default().page)
     }
 
     async fn page_of(
@@ -108,7 +109,7 @@ impl Core {
         view: View,
         after: Option<&Bytes>,
         limit: u32,
-    ) -> Result<Page, StoreError> {
+    ) -> Result<Taken, StoreError> {
         let owned = self.tables.owned(table)?;
         let paged = Paged {
             partition: vec![partition.into(), view.into()],
@@ -116,7 +117,7 @@ impl Core {
             after: &owned.page_after,
             views: false,
         };
-        self.page(&paged, after, None, limit).await
+        self.take_page(&paged, after, None, limit).await
     }
 
     /// Makes the rows this owner's: a fence that says "begun", so that what an owner leaves behind that dies here is found; the copy; the fence
@@ -171,11 +172,11 @@ impl Core {
             whole.into(),
             self.clock.next().into(),
         ];
-        Ok(self.stored(scope, &[Bound { statement, values }]).await?)
+        self.stored_soon(scope, &[Bound { statement, values }]).await
     }
 
     /// Copies the rows as they were at one moment: a former owner's last write may land while they are read, and is then in the copy as a whole
-    /// or not at all. What came in one read is of one moment; else they are read again, and copied again if they changed.
+    /// or not at all. What came by one statement is of one moment; else they are read again, and copied again if they changed.
     async fn copy_whole(
         &self,
         table: Table,
@@ -184,8 +185,8 @@ impl Core {
         scope: Scope,
     ) -> Result<(), StoreError> {
         for _ in 0..TRIES {
-            let (digest, pages) = self.copy(table, partition, from, Some(scope)).await?;
-            if pages <= 1 || self.copy(table, partition, from, None).await?.0 == digest {
+            let (digest, statements) = self.copy(table, partition, from, Some(scope)).await?;
+            if statements <= 1 || self.copy(table, partition, from, None).await?.0 == digest {
                 return Ok(());
             }
             self.drop_rows(table, partition, scope, scope.view).await?;
@@ -195,7 +196,7 @@ impl Core {
         ))
     }
 
-    /// Copies the rows, or with no scope only reads them; the digest and the number of pages that were read.
+    /// Copies the rows, or with no scope only reads them; the digest and the number of statements that it took.
     async fn copy(
         &self,
         table: Table,
@@ -204,12 +205,13 @@ impl Core {
         to: Option<Scope>,
     ) -> Result<(u128, usize), StoreError> {
         let put = &self.tables.owned(table)?.put;
-        let (mut after, mut digest, mut pages) = (None, Xxh3::new(), 0);
+        let (mut after, mut digest, mut statements) = (None, Xxh3::new(), 0);
         loop {
-            let (rows, more) = self
+            let taken = self
                 .page_of(table, partition, from, after.as_ref(), COPY_ROWS)
                 .await?;
-            pages += 1;
+            statements += taken.statements;
+            let (rows, more) = taken.page;
             let (mut part, mut bytes) = (Vec::new(), 0);
             for (name, value) in &rows {
                 for part in [name, value] {
@@ -231,18 +233,18 @@ impl Core {
                 bytes += weight(&bound);
                 part.push(bound);
                 if bytes > COPY_BYTES {
-                    self.stored(scope, &part).await?;
+                    self.stored_soon(scope, &part).await?;
                     (part, bytes) = (Vec::new(), 0);
                 }
             }
             if let Some(scope) = to
                 && !part.is_empty()
             {
-                self.stored(scope, &part).await?;
+                self.stored_soon(scope, &part).await?;
             }
             after = rows.into_iter().next_back().map(|(name, _)| name);
             if !more {
-                return Ok((digest.digest128(), pages));
+                return Ok((digest.digest128(), statements));
             }
         }
     }
@@ -256,7 +258,7 @@ impl Core {
     ) -> Result<(), StoreError> {
         let statement = self.tables.owned(table)?.drop.clone();
         let values = vec![self.clock.next().into(), partition.into(), view.into()];
-        Ok(self.stored(scope, &[Bound { statement, values }]).await?)
+        self.stored_soon(scope, &[Bound { statement, values }]).await
     }
 
     /// Deletes what lower views left, then what says that there is something to delete.
@@ -272,6 +274,6 @@ impl Core {
         }
         let statement = self.tables.owned(table)?.forget.clone();
         let values = vec![self.clock.next().into(), partition.into(), scope.view.into()];
-        Ok(self.stored(scope, &[Bound { statement, values }]).await?)
+        self.stored_soon(scope, &[Bound { statement, values }]).await
     }
 }

@@ -51,6 +51,13 @@ pub(super) struct Paged<'a> {
 /// A page: `(name, value)`, and whether there may be more.
 pub(super) type Page = (Vec<(Bytes, Bytes)>, bool);
 
+/// A page, and what it took. What one statement brings of a partition is of one moment; a page of several is not.
+#[derive(Default)]
+pub(super) struct Taken {
+    pub(super) page: Page,
+    pub(super) statements: usize,
+}
+
 impl Core {
     /// Names above `after` and up to `up_to`, at most `limit` of those that have a value.
     pub(super) async fn page(
@@ -60,6 +67,17 @@ impl Core {
         up_to: Option<&Bytes>,
         limit: u32,
     ) -> Result<Page, StoreError> {
+        Ok(self.take_page(paged, after, up_to, limit).await?.page)
+    }
+
+    /// The same, with the number of statements.
+    pub(super) async fn take_page(
+        &self,
+        paged: &Paged<'_>,
+        after: Option<&Bytes>,
+        up_to: Option<&Bytes>,
+        limit: u32,
+    ) -> Result<Taken, StoreError> {
         let limit = limit.max(1) as usize;
         let up_to = up_to.map(names::key);
         let mut position = after.map(|name| (names::key(name), i64::MAX));
@@ -67,7 +85,9 @@ impl Core {
         let mut found: Vec<(Bytes, Bytes)> = Vec::new();
         // The highest view of the last name; it counts once the next name has come.
         let mut last: Option<(Bytes, Bytes)> = None;
+        let mut statements = 0;
         loop {
+            statements += 1;
             let asked = pace.limit(limit + 1 - found.len().min(limit) + 1);
             let rows = self.chunk(paged, position.as_ref(), asked).await?;
             let end = rows.len() < asked as usize;
@@ -92,10 +112,12 @@ impl Core {
             }
             if found.len() > limit {
                 found.truncate(limit);
-                return Ok((found, true));
+                let page = (found, true);
+                return Ok(Taken { page, statements });
             }
             if end || beyond {
-                return Ok((found, false));
+                let page = (found, false);
+                return Ok(Taken { page, statements });
             }
         }
     }

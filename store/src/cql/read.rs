@@ -71,9 +71,14 @@ impl Core {
         if self.ended.load(Relaxed) {
             return Err(StoreError::Unavailable("the engine has been closed".into()));
         }
-        // Never closed.
-        let _permit = self.readers.acquire().await;
         let is_take_up = |read: &Read| matches!(read, Read::TakeUp { .. } | Read::TakeUpRows { .. });
+        let line = if reads.iter().any(is_take_up) {
+            &self.take_ups
+        } else {
+            &self.readers
+        };
+        // Never closed.
+        let permit = line.acquire().await;
         let first = reads.iter().filter(|read| is_take_up(read));
         // Each to its end: none is left half written because another failed.
         let first = join_all(first.map(|read| self.take_up(read))).await;
@@ -83,6 +88,8 @@ impl Core {
             .filter(|read| !is_take_up(read))
             .map(|read| self.one(read));
         let mut others = try_join_all(others).await?.into_iter();
+        // While the view cannot be read nothing is confirmed, but others read.
+        drop(permit);
         let mut scopes: Vec<Scope> = taken.iter().map(|t| t.scope).collect();
         scopes.dedup();
         for scope in scopes {
@@ -95,7 +102,7 @@ impl Core {
                 ups.next().map(|up: TakenUp| {
                     let (answer, after) = (up.answer, up.after);
                     if let Some(after) = after {
-                        self.handle.spawn(self.clone().tidy(after));
+                        self.tidy_later(after);
                     }
                     answer
                 })

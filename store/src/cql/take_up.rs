@@ -8,6 +8,7 @@ use futures::future::try_join_all;
 
 use super::core::Core;
 use super::fence::{self, Fence, Heads, TakeUp};
+use super::line::Came;
 use super::read::Limits;
 use super::session::Bound;
 use crate::StoreError;
@@ -85,7 +86,7 @@ impl Core {
             TakeUp::Here { rows, fence } => {
                 if let Some(fence) = fence {
                     let again = self.fence(log, scope.view, &Heads::default(), &fence)?;
-                    self.stored(scope, &again).await?;
+                    self.stored_soon(scope, &again).await?;
                 }
                 Ok(taken(rows, None))
             }
@@ -105,7 +106,7 @@ impl Core {
             TakeUp::Write { rows, fence } => {
                 try_join_all(rows.iter().map(|row| self.once_more(log, scope, row))).await?;
                 let fenced = self.fence(log, scope.view, &heads, &fence)?;
-                self.stored(scope, &fenced).await?;
+                self.stored_soon(scope, &fenced).await?;
                 let forget = heads.lowest.is_some_and(|lowest| lowest < scope.view);
                 let cut = fence::cut(&fence, heads.head);
                 let after = (forget || cut.is_some()).then(|| After::Log {
@@ -124,7 +125,7 @@ impl Core {
 
     async fn once_more(&self, log: LogId, scope: Scope, row: &LogRow) -> Result<(), StoreError> {
         let bound = self.append(log, row.view, row.seq, &row.row)?;
-        Ok(self.stored(scope, &[bound]).await?)
+        self.stored_soon(scope, &[bound]).await
     }
 
     /// The owner's row of heads: the maxima of all rows, where there are any, and its fence, in one mutation.
@@ -152,8 +153,23 @@ impl Core {
         Ok(Bound { statement, values })
     }
 
-    /// Does what is left of a confirmed take-up.
-    pub(super) async fn tidy(self: Arc<Self>, after: After) {
+    /// What is left of a confirmed take-up is done behind it, or by the next owner.
+    pub(super) fn tidy_later(self: &Arc<Self>, after: After) {
+        match self.tidies.came(after) {
+            Came::Waits => {}
+            Came::Full => tracing::debug!("too much is left to tidy up: this stays for the next owner"),
+            Came::Start => {
+                let core = self.clone();
+                self.handle.spawn(async move {
+                    while let Some(after) = core.tidies.next() {
+                        core.tidy(after).await;
+                    }
+                });
+            }
+        }
+    }
+
+    async fn tidy(&self, after: After) {
         let done = match after {
             After::Rows {
                 table,
@@ -181,16 +197,16 @@ impl Core {
         cut: Option<fence::Cut>,
     ) -> Result<(), StoreError> {
         if let Some(forget) = forget {
-            self.stored(scope, &[forget]).await?;
+            self.stored_soon(scope, &[forget]).await?;
         }
         let Some(cut) = cut else { return Ok(()) };
         for (bucket, intervals) in &cut.buckets {
             let mut bound = self.append(log, scope.view, 0, &intervals.encode())?;
             // Position 0 of this bucket.
             bound.values[1] = (*bucket).into();
-            self.stored(scope, &[bound]).await?;
+            self.stored_soon(scope, &[bound]).await?;
         }
         let shorter = self.fence(log, scope.view, &Heads::default(), &cut.rest)?;
-        Ok(self.stored(scope, &shorter).await?)
+        self.stored_soon(scope, &shorter).await
     }
 }

@@ -21,6 +21,9 @@ use crate::types::{Batch, Head, Kind, LogId, Op, Scope, Table, View};
 /// Pauses before a failed write is repeated: doubled from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(2);
+/// How often more what somebody asks for, or nobody waits for, is tried before it is given up: with its time-outs and pauses, ten seconds in
+/// all. A part of the ring that takes no writes must not hold up the others.
+const SOON_REPEATS: usize = 2;
 /// Bytes of one mutation: a quarter of what Cassandra takes with its default segments. A batch with more for one partition lands
 /// in as many parts.
 const MAX_MUTATION: usize = 4 << 20;
@@ -199,13 +202,30 @@ impl Core {
 
     /// Writes statements of one partition, again and again until they are stored.
     pub(super) async fn stored(&self, scope: Scope, statements: &[Bound]) -> Result<(), Gone> {
-        let attempt = || async {
-            self.still(scope)?;
-            // Never closed.
-            let _permit = self.wire.acquire().await;
-            Ok(self.link.together(statements).await?)
-        };
-        self.until(attempt).await
+        self.until(|| self.once(scope, statements)).await
+    }
+
+    /// The same for what may be given up: a few attempts, then *unavailable*. What was tried may still land.
+    pub(super) async fn stored_soon(&self, scope: Scope, statements: &[Bound]) -> Result<(), StoreError> {
+        let ended = (|| self.once(scope, statements))
+            .retry(pauses().with_max_times(SOON_REPEATS))
+            .when(|e| matches!(e, Failed::Again(_)))
+            .await;
+        match ended {
+            Ok(()) => {
+                self.trouble.stored();
+                Ok(())
+            }
+            Err(Failed::Gone(gone)) => Err(gone.into()),
+            Err(Failed::Again(error)) => Err(StoreError::Unavailable(error)),
+        }
+    }
+
+    async fn once(&self, scope: Scope, statements: &[Bound]) -> Result<(), Failed> {
+        self.still(scope)?;
+        // Never closed.
+        let _permit = self.wire.acquire().await;
+        Ok(self.link.together(statements).await?)
     }
 
     /// Repeats an attempt with growing pauses until it ends one way or the other.

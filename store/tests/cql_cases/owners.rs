@@ -8,7 +8,9 @@ use godwit_store::coordination::{Changed, Coordination, StoredView};
 use godwit_store::cql::fence::{BUCKET, LONG_FENCE};
 use godwit_store::cql::{Cql, schema};
 use godwit_store::testsuite::{Port, log, submit, tables};
-use godwit_store::{Batch, Completion, Op, Outcome, Ownership, Read, Scope, StoreError, Verdict, View};
+use godwit_store::{
+    Batch, Completion, Op, Outcome, Ownership, Read, Scope, Store, StoreError, Verdict, View,
+};
 use uuid::Uuid;
 
 use super::super::cql_common::{LostBelow, PATIENCE, TABLES, always, bytes, engine, fresh, options_of, wait};
@@ -145,6 +147,65 @@ fn a_completion_waits_until_its_owner_knows_the_view_and_order_is_kept() {
     }
 }
 
+#[test]
+fn nobody_is_told_anything_when_the_lease_ended_while_the_view_was_read() {
+    /// Whether it lasts.
+    #[derive(Default)]
+    struct Lease(std::sync::atomic::AtomicBool);
+    impl Ownership for Lease {
+        fn verdict(&self, _scope: Scope, _shown: View) -> Verdict {
+            Verdict::Held
+        }
+        fn acts(&self) -> bool {
+            self.0.load(std::sync::atomic::Ordering::SeqCst)
+        }
+    }
+    let (n, lease) = (fresh(), Arc::new(Lease::default()));
+    let store = engine(lease.clone());
+    let done = Port::register(&*store, 1);
+    let batch = Batch {
+        port: 1,
+        ticket: 1,
+        scope: scope(1),
+        ops: vec![append(n, 1, 1, "row")],
+    };
+    submit(&*store, batch);
+    store.read(
+        1,
+        2,
+        vec![Read::TakeUp {
+            log: log(n + 1),
+            scope: scope(1),
+        }],
+    );
+    assert_eq!(contents_soon(&store, n), ["row"], "it is written");
+    assert!(
+        done.recv_timeout(std::time::Duration::from_millis(300)).is_err(),
+        "and nobody is told"
+    );
+    lease.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    let mut told: Vec<bool> = (0..2)
+        .map(|_| match done.recv_timeout(PATIENCE).expect("completed") {
+            Completion::Written { outcome, .. } => outcome == Outcome::Stored,
+            Completion::Read { answers, .. } => answers.is_ok(),
+        })
+        .collect();
+    told.dedup();
+    assert_eq!(told, [true]);
+}
+
+/// As soon as there are any.
+fn contents_soon(store: &Arc<Cql>, n: u128) -> Vec<String> {
+    let begun = std::time::Instant::now();
+    loop {
+        let found = contents(store, n);
+        if !found.is_empty() || begun.elapsed() > PATIENCE {
+            return found;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
 /// The shard changes hands with every view.
 struct Turns;
 
@@ -253,6 +314,17 @@ impl Drop for Ends<'_> {
 
 #[test]
 fn what_a_former_owner_writes_together_is_taken_over_together_or_not_at_all() {
+    taken_over_together(1_500, 1, 60);
+}
+
+/// One page of rows, which takes several statements to read.
+#[test]
+fn what_a_former_owner_writes_together_is_taken_over_together_also_from_few_large_rows() {
+    taken_over_together(300, 8_000, 150);
+}
+
+/// A former owner writes the first and the last row in one batch, so often (milliseconds); so many rows of so many bytes are between.
+fn taken_over_together(rows: usize, bytes_each: usize, pause: u64) {
     let (a, b) = (engine(always()), engine(always()));
     let partition = bytes(&fresh().to_string());
     let put = |view, name: &str, value: &str| Op::Put {
@@ -268,7 +340,8 @@ fn what_a_former_owner_writes_together_is_taken_over_together_or_not_at_all() {
         scope: scope(view),
     };
     under(&a, 1).read(take_up(1)).expect("taken up");
-    let between = (0..1_500).map(|i| put(1, &format!("1 {i:04}"), "v"));
+    let value = "v".repeat(bytes_each);
+    let between = (0..rows).map(|i| put(1, &format!("1 {i:04}"), &value));
     assert_eq!(
         under(&a, 1).write(between.collect()).expect("answered"),
         Outcome::Stored
@@ -287,7 +360,7 @@ fn what_a_former_owner_writes_together_is_taken_over_together_or_not_at_all() {
                     put(view, "0", &count.to_string()),
                     put(view, "2", &count.to_string()),
                 ];
-                std::thread::sleep(std::time::Duration::from_millis(60));
+                std::thread::sleep(std::time::Duration::from_millis(pause));
                 assert_eq!(under(&a, 100).write(both).expect("answered"), Outcome::Stored);
             }
         });

@@ -217,3 +217,42 @@ fn rows_of_a_key_that_a_former_owner_still_writes_are_void_and_its_copy_is_delet
     );
     assert_eq!(names(), ["two"]);
 }
+
+/// An index that was made afterwards takes no values above 64 KiB, so the server refuses to copy one.
+#[test]
+fn a_take_up_whose_writes_are_refused_for_good_ends_as_unavailable_and_the_others_go_on() {
+    let options = cql_common::options_of("refused");
+    godwit_store::cql::schema::create(&options, &cql_common::TABLES).expect("made");
+    let store =
+        Arc::new(godwit_store::cql::Cql::open(&options, &cql_common::TABLES, always()).expect("opened"));
+    let take_up_rows = |view, partition: &str| {
+        under(&store, view).read(Read::TakeUpRows {
+            table: tables::OWNED,
+            partition: bytes(partition),
+            scope: scope(view),
+        })
+    };
+    for (partition, value) in [("large", "x".repeat(70_000)), ("small", "x".into())] {
+        take_up_rows(1, partition).expect("taken up");
+        let put = Op::Put {
+            table: tables::OWNED,
+            partition: bytes(partition),
+            name: bytes("n"),
+            view: 1,
+            value: Some(bytes(&value)),
+        };
+        assert_eq!(
+            under(&store, 1).write(vec![put]).expect("answered"),
+            Outcome::Stored
+        );
+    }
+    let index = format!(
+        "CREATE INDEX ON {}.{} (value)",
+        options.keyspace,
+        tables::OWNED.name
+    );
+    wait(wait_session().query_unpaged(index, ())).expect("made");
+    let refused = take_up_rows(2, "large");
+    assert!(matches!(&refused, Err(e) if e.retryable()), "{refused:?}");
+    take_up_rows(2, "small").expect("taken up");
+}
