@@ -3,6 +3,21 @@
 
 use godwit_store::{Kind, Table};
 
+use crate::topics::retained::{RETAINED, RETAINED_OF};
+use crate::topics::{RETAINED_KEYS, ROUTES};
+
+/// Every table of this crate, for an engine that makes them beforehand.
+pub const ALL: [Table; 8] = [
+    MAILBOX,
+    SESSION_LOG,
+    USER_ROWS,
+    DUE,
+    RETAINED,
+    RETAINED_KEYS,
+    RETAINED_OF,
+    ROUTES,
+];
+
 /// A user's mailbox; the log's id is the user's. Rows: `stored.v1.MailboxEntry`.
 pub const MAILBOX: Table = Table {
     id: 200,

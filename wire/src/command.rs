@@ -354,8 +354,8 @@ pub enum UserCommand {
         publish: Arc<Publish>,
         /// Which sessions, with the merged options of their subscriptions.
         targets: Vec<Target>,
-        /// It was matched some time ago: subscriptions may have ended since.
-        late: bool,
+        /// How long ago it was matched, in seconds, rounded up: subscriptions may have ended since. 0: just now.
+        late: u32,
     },
     /// A publish that a group of a shared subscription gives to this member. Answer: `Kept`, as of `Deliver`, with the
     /// session in `gone` if it is no member (any more); `Away`; or a refusal: then another member may be asked (`quota`: it is

@@ -182,7 +182,7 @@ fn user_commands() -> Vec<UserCommand> {
         UserCommand::Deliver {
             publish: publish("a/b"),
             targets: vec![target],
-            late: true,
+            late: 7,
         },
         UserCommand::Share {
             publish: publish("a/b"),
@@ -537,7 +537,7 @@ fn what_many_get_stands_in_a_frame_once_and_is_shared_again_behind_it() {
         let deliver = Command::User(UserCommand::Deliver {
             publish: publish.clone(),
             targets: vec![],
-            late: false,
+            late: 0,
         });
         frame
             .request(n, 1, &Key::User(user(n.into())), &deliver)

@@ -107,6 +107,7 @@ impl Topics {
             place: None,
             deliveries: deliveries.into_iter(),
             groups,
+            matched_ms: cx.now().mono_ms,
         };
         if spread.publish.qos == 0 && reply.is_nobody() && spread.groups.is_empty() {
             if !retained.is_empty() {

@@ -57,6 +57,8 @@ pub(super) struct Spread {
     pub(super) place: Option<usize>,
     pub(super) deliveries: std::vec::IntoIter<(UserId, Vec<Target>)>,
     pub(super) groups: Vec<Arc<str>>,
+    /// When it was matched, in the worker's milliseconds.
+    pub(super) matched_ms: u64,
 }
 
 /// One that is not matched yet.
@@ -272,6 +274,11 @@ impl Topics {
 
     /// Gives a publish to its next users, at most so many; `late`: in a later turn than it came. `true`: to all.
     pub(super) fn give(&mut self, cx: &mut Cx<'_>, spread: &mut Spread, most: usize, late: bool) -> bool {
+        let waited_ms = cx.now().mono_ms.saturating_sub(spread.matched_ms);
+        let late = match late {
+            true => u32::try_from(waited_ms / 1_000 + 1).unwrap_or(u32::MAX),
+            false => 0,
+        };
         for (user, targets) in spread.deliveries.by_ref().take(most) {
             let deliver = Command::User(UserCommand::Deliver {
                 publish: spread.publish.clone(),

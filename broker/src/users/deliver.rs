@@ -20,6 +20,7 @@ use super::home::Home;
 use super::log::{Keep, PAGE_BYTES, PAGE_ROWS};
 use super::owed::{Owed, Share};
 use super::session::{Live, Session};
+use super::unwanted::Look;
 use super::waiter::{Shared, Waiter};
 use crate::packet::{Ack, Outgoing, PublishOut};
 
@@ -32,12 +33,13 @@ pub(crate) const MEMORY_BYTES: usize = 2 * 1024 * 1024;
 pub(crate) const READ_AGAIN_MS: u64 = 500;
 
 impl Home {
-    /// A publish for some of this user's sessions. `Kept` once all of them have it. `late`: it was matched some time ago.
+    /// A publish for some of this user's sessions. `Kept` once all of them have it. `late`: it was matched so many
+    /// seconds ago.
     pub(crate) fn deliver(
         &mut self,
         env: &mut Env<'_, '_>,
         publish: &Arc<Publish>,
-        (targets, late): (Vec<Target>, bool),
+        (targets, late): (Vec<Target>, u32),
         reply: Reply,
     ) {
         let full = |session: &Session| session.is_persistent() && !session.log.has_room();
@@ -45,7 +47,12 @@ impl Home {
             env.cx.answer(reply, Answer::Refused(Refusal::unavailable()));
             return;
         }
-        let now = env.mono_ms();
+        let mut look = Look {
+            mono_ms: env.mono_ms(),
+            unix_ms: env.unix_ms(),
+            late,
+            count: 0,
+        };
         let mut gone = Vec::new();
         let mut durable = Vec::new();
         let mut offenders = Vec::new();
@@ -59,7 +66,8 @@ impl Home {
                 continue;
             };
             let session = &mut self.sessions[index];
-            if !session.narrow(&mut target, publish, (now, late)) {
+            look.count = env.common.next_look();
+            if !session.narrow(&mut target, publish, &look) {
                 self.unwanted(env, target.session, &publish.topic);
                 continue;
             }

@@ -225,9 +225,16 @@ pub(crate) struct Common {
     pub(crate) inbox_topics: [Arc<str>; 3],
     names: HashMap<Box<str>, UserId>,
     next_number: u64,
+    looks: u64,
 }
 
 impl Common {
+    /// Numbers what is given to sessions, so that some of it can be picked.
+    pub(crate) fn next_look(&mut self) -> u64 {
+        self.looks += 1;
+        self.looks
+    }
+
     pub(crate) fn new(config: Arc<UsersConfig>, metrics: UsersMetrics) -> Self {
         Self {
             config,
@@ -238,6 +245,7 @@ impl Common {
             inbox_topics: ["me/inbox".into(), "me/inbox/json".into(), "me/inbox/text".into()],
             names: HashMap::new(),
             next_number: 0,
+            looks: 0,
         }
     }
 

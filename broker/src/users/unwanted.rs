@@ -8,31 +8,34 @@ use godwit_wire::topic::matches;
 
 use super::env::Env;
 use super::home::Home;
-use super::session::{Live, Session, Subscription};
+use super::session::{Session, Subscription};
 
 /// Subscriptions that are looked through at every publish. A session with more looks at as small a part of its
 /// other publishes, so that what this costs does not grow with them; what outlived its subscription is found a little later.
 const LOOKED_AT: usize = 8;
 /// For how long after an UNSUBACK every publish is looked at, seconds: its routes are gone long before. One that was matched
-/// while they were there, and had to wait for its turn since, says so, and is looked at always.
-const NARROWED_S: u8 = 4;
+/// while they were there, and had to wait for its turn since, says how long, and is looked at so much longer.
+const NARROWED_S: u32 = 4;
+/// Seconds that a connection can look back.
+const REMEMBERED_S: u32 = 250;
+
+/// Whether a publish is looked at: when, and which it is.
+pub(crate) struct Look {
+    pub(crate) mono_ms: u64,
+    pub(crate) unix_ms: u64,
+    /// Seconds since it was matched, rounded up.
+    pub(crate) late: u32,
+    /// Of all that is given to sessions of this worker.
+    pub(crate) count: u64,
+}
 
 impl Session {
     /// Whether a publish is for one of its subscriptions, as far as it looks now. The target, made of the routes that
     /// matched, keeps what its present subscriptions to this topic ask for, and gets nothing more: one of them may wait
-    /// for its SUBACK. `late`: the publish was matched some time ago.
-    pub(crate) fn narrow(
-        &self,
-        target: &mut Target,
-        publish: &Publish,
-        (mono_ms, late): (u64, bool),
-    ) -> bool {
+    /// for its SUBACK.
+    pub(crate) fn narrow(&self, target: &mut Target, publish: &Publish, look: &Look) -> bool {
         let part = (self.subscriptions.len() / LOOKED_AT) as u64;
-        let lately = || {
-            let live = self.live.as_deref();
-            live.is_some_and(|live| live.was_narrowed(mono_ms))
-        };
-        if part > 1 && !late && !mono_ms.is_multiple_of(part) && !lately() {
+        if part > 1 && !look.count.is_multiple_of(part) && !self.was_narrowed(look) {
             return true;
         }
         let topic = &*publish.topic;
@@ -64,10 +67,22 @@ pub(crate) fn second(mono_ms: u64) -> u8 {
     (mono_ms / 1_000) as u8
 }
 
-impl Live {
-    /// Whether an UNSUBACK was sent lately; by mistake also now and then when none was, which only costs time.
-    fn was_narrowed(&self, mono_ms: u64) -> bool {
-        second(mono_ms).wrapping_sub(self.narrowed) < NARROWED_S
+impl Session {
+    /// Whether an UNSUBACK may have been sent since a publish was matched, or shortly before that; by mistake also now and
+    /// then when none was, which only costs time.
+    fn was_narrowed(&self, look: &Look) -> bool {
+        let within = look.late.saturating_add(NARROWED_S);
+        match self.live.as_deref() {
+            Some(live) if within < REMEMBERED_S => {
+                u32::from(second(look.mono_ms).wrapping_sub(live.narrowed)) < within
+            }
+            Some(_) => true,
+            // Without a connection nothing was unsubscribed since it ended.
+            None => {
+                let away = look.unix_ms.saturating_sub(self.disconnected_at);
+                look.late > 0 && away < u64::from(within) * 1_000
+            }
+        }
     }
 }
 

@@ -92,7 +92,7 @@ impl Rig {
                 }
                 let deliver = |(user, targets)| {
                     let publish = publish.clone();
-                    let late = false;
+                    let late = 0;
                     self.ask_user(
                         user,
                         UserCommand::Deliver {

@@ -316,7 +316,7 @@ fn a_delivery_to_a_session_that_is_gone_says_so() {
         UserCommand::Deliver {
             publish,
             targets: vec![target],
-            late: false,
+            late: 0,
         },
     );
     assert!(matches!(answer.try_recv(), Ok(Answer::Kept { gone }) if gone == [session]));

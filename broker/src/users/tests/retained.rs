@@ -112,7 +112,7 @@ fn many_retained_messages_go_to_a_persistent_session_in_portions_and_all_before_
             let deliver = UserCommand::Deliver {
                 publish,
                 targets,
-                late: false,
+                late: 0,
             };
             let mut answer = rig.ask_user(alice.user, deliver);
             assert!(answer.try_recv().is_err(), "taken, and not durable");
