@@ -150,6 +150,12 @@ impl Body {
         })
     }
 
+    /// Seats of the view and of all unsettled ones before it: whoever may act.
+    pub fn all_seats(&self) -> impl Iterator<Item = &Seat> {
+        let earlier = self.unsettled.iter().flat_map(|earlier| &earlier.seats);
+        self.seats.iter().chain(earlier)
+    }
+
     /// Where a start sits.
     pub fn seat_of(&self, start: StartId) -> Option<usize> {
         self.seats.iter().position(|seat| seat.start == start)

@@ -92,12 +92,7 @@ impl Member {
 
     /// Timestamps of a view are above all that its members and those of unsettled views may have given out.
     fn with_floor(&self, mut body: Body) -> Body {
-        let earlier = body.unsettled.iter().flat_map(|earlier| &earlier.seats);
-        let stamps = body
-            .seats
-            .iter()
-            .chain(earlier)
-            .filter_map(|seat| self.seen.get(seat.start));
+        let stamps = body.all_seats().filter_map(|seat| self.seen.get(seat.start));
         body.floor = stamps.map(|seen| seen.stamp).fold(body.floor, i64::max);
         body
     }
@@ -136,7 +131,12 @@ impl Member {
         };
         let mut body = old.clone();
         body.unsettled.retain(|earlier| !self.is_settled(earlier));
-        if body.unsettled.len() < MAX_UNSETTLED && body.seats.len() < MAX_MEMBERS {
+        let room = body.unsettled.len() < MAX_UNSETTLED;
+        if room {
+            // Whoever joins may be the only one who has lived for long enough to see who is dead.
+            body.seats.retain(|seat| !self.seen.dead(seat.start, 0));
+        }
+        if room && body.seats.len() < MAX_MEMBERS {
             body.unsettled.push(Earlier {
                 number: stored.number,
                 seats: old.seats.clone(),
@@ -162,8 +162,7 @@ impl Member {
         {
             self.moved_at = self.now;
         }
-        let earlier = body.unsettled.iter().flat_map(|earlier| &earlier.seats);
-        let starts = body.seats.iter().chain(earlier).map(|seat| seat.start).collect();
+        let starts = body.all_seats().map(|seat| seat.start).collect();
         self.found = Some((stored.number, starts));
     }
 
@@ -248,15 +247,7 @@ impl Member {
         let Some(standing) = self.standing.clone() else {
             return;
         };
-        let named = |start| {
-            let earlier = standing.body.unsettled.iter().flat_map(|earlier| &earlier.seats);
-            standing
-                .body
-                .seats
-                .iter()
-                .chain(earlier)
-                .any(|seat| seat.start == start)
-        };
+        let named = |start| standing.body.all_seats().any(|seat| seat.start == start);
         // The first member does it for all.
         if standing
             .body
@@ -273,10 +264,13 @@ impl Member {
                 let over = seen.confirmed == ENDED && seen.left_behind(super::DEAD_AFTER_MS);
                 !named(*start) && (over || seen.left_behind(LEFT_BEHIND_MS))
             })
-            .map(|(start, _)| start)
+            .map(|(start, seen)| Action::DeleteStart {
+                start,
+                beat: seen.beat,
+            })
             .take(DELETED_AT_ONCE)
             .collect();
-        self.actions.extend(left.into_iter().map(Action::DeleteStart));
+        self.actions.extend(left);
     }
 }
 

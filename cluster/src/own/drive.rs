@@ -54,6 +54,23 @@ pub struct Settings {
     pub bugs: super::Bugs,
 }
 
+impl Settings {
+    /// Without any bug, whatever is built in.
+    pub fn new(
+        about: About,
+        holdings: Arc<Holdings>,
+        fresh: Box<dyn FnMut() -> (StartId, u64) + Send>,
+    ) -> Self {
+        Self {
+            about,
+            holdings,
+            fresh,
+            #[cfg(feature = "planted-bugs")]
+            bugs: super::Bugs::default(),
+        }
+    }
+}
+
 /// Runs the node's starts, one after the other, until `drain` says `true` (or its sender is gone) and the node was taken
 /// out. Dropped at any time it is as if the process died.
 pub async fn drive(
@@ -170,9 +187,9 @@ impl<'a> Calls<'a> {
             Action::ChangeView { expected, new } => {
                 self.change = Some(coordination.change_view(expected, new));
             }
-            Action::DeleteStart(start) => self.deletes.push(Box::pin(async move {
+            Action::DeleteStart { start, beat } => self.deletes.push(Box::pin(async move {
                 // A row that stays is found again.
-                let _ = coordination.delete_start(start).await;
+                let _ = coordination.delete_start(start, beat).await;
             })),
             Action::LetGo { .. }
             | Action::TakeUp { .. }

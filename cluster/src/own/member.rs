@@ -1,4 +1,4 @@
-//! One start of a node: what it is told and what it does next, its heartbeat and its lease. Going from view to view is
+//! One start of a node: what it is told and what it does next. Its heartbeat and its lease are `lease.rs`, going from view to view is
 //! `moves.rs`, changing the view `changes.rs`.
 
 use std::collections::VecDeque;
@@ -67,7 +67,12 @@ pub enum Action {
         new: StoredView,
     },
     /// Delete a row that nobody needs. Not answered.
-    DeleteStart(StartId),
+    DeleteStart {
+        /// Whose.
+        start: StartId,
+        /// Up to this heartbeat: a later one stays.
+        beat: u64,
+    },
     /// Give out no timestamps at or below this one. Not answered.
     RaiseStamps(i64),
     /// These slots are no longer this node's: drop everything about them, then say [`Event::LetGo`] with the view.
@@ -99,6 +104,8 @@ pub enum Why {
     Missing,
     /// A view was skipped, so nobody can say what it still holds: the node joins as a new start.
     Skipped,
+    /// Its row is not there although it was stored, so the others take it for dead: the node joins as a new start.
+    Unseen,
 }
 
 /// A view as a member stands in it.
@@ -111,9 +118,22 @@ pub struct Standing {
     /// Members and unsettled views.
     pub body: Body,
     /// Who owns which slot.
-    pub map: Map,
+    pub map: Arc<Map>,
     /// Maps of the unsettled views, in their order.
-    pub(super) earlier: Vec<Map>,
+    pub(super) earlier: Vec<Arc<Map>>,
+}
+
+impl Standing {
+    /// Who owned what in a view of this number: the present one or an unsettled one.
+    pub(super) fn map_of(&self, number: View) -> Option<&Arc<Map>> {
+        let listed = self.body.unsettled.iter().zip(&self.earlier);
+        let earlier = || listed.into_iter().find(|(earlier, _)| earlier.number == number);
+        if number == self.number {
+            Some(&self.map)
+        } else {
+            earlier().map(|(_, map)| map)
+        }
+    }
 }
 
 /// What a slot is to this start.
@@ -139,7 +159,7 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub struct Member {
     pub(super) me: Me,
-    about: Bytes,
+    pub(super) about: Bytes,
     pub(super) holdings: Arc<Holdings>,
     pub(super) phase: Phase,
     pub(super) standing: Option<Arc<Standing>>,
@@ -164,21 +184,23 @@ pub struct Member {
     pub(super) actions: VecDeque<Action>,
     random: u64,
 
-    beat: u64,
-    next_beat: Millis,
-    write_soon: bool,
+    pub(super) beat: u64,
+    pub(super) next_beat: Millis,
+    pub(super) write_soon: bool,
     /// When the write under way began and which view it confirms.
-    writing: Option<(Millis, View)>,
+    pub(super) writing: Option<(Millis, View)>,
+    /// The last heartbeat that is known to be stored, and when that was known.
+    pub(super) stored: Option<(u64, Millis)>,
     next_look: Millis,
     reading_starts: Option<Millis>,
     reading_view: Option<Millis>,
     /// A failed read of the view is not repeated at once.
     no_read_before: Millis,
     /// Begin of the last read of the view that was answered.
-    view_begun: Millis,
-    lease_until: Millis,
+    pub(super) view_begun: Millis,
+    pub(super) lease_until: Millis,
     /// A heartbeat that came after the lease had ended: good from the next read of the view begun after its return.
-    renewed: Option<(Millis, Millis)>,
+    pub(super) renewed: Option<(Millis, Millis)>,
     #[cfg(feature = "planted-bugs")]
     pub(super) bugs: super::Bugs,
 }
@@ -211,6 +233,7 @@ impl Member {
             next_beat: now,
             write_soon: false,
             writing: None,
+            stored: None,
             next_look: now,
             reading_starts: None,
             reading_view: None,
@@ -340,77 +363,24 @@ impl Member {
         self.want_read || (self.phase == Phase::In && self.renewed.is_some())
     }
 
-    /// A heartbeat vouches that its node reads the view: who cannot see that its shards went falls silent.
-    fn sees(&self) -> bool {
-        self.phase != Phase::In || self.now.saturating_sub(self.view_begun) < LEASE_MS
-    }
-
-    fn write_if_due(&mut self) {
-        let due = self.now >= self.next_beat && self.sees();
-        if self.writing.is_some() || !(due || self.write_soon) {
-            return;
-        }
-        self.write_soon = false;
-        self.next_beat = self.now + BEAT_MS;
-        self.beat += 1;
-        self.writing = Some((self.now, self.confirmed));
-        self.actions.push_back(Action::WriteStart(StartRow {
-            start: self.me.start,
-            beat: self.beat,
-            confirmed: self.confirmed,
-            stamp: 0,
-            about: self.about.clone(),
-        }));
-    }
-
-    fn wrote(&mut self, stored: bool) {
-        let Some((begun, confirmed)) = self.writing.take() else {
-            return;
-        };
-        if let Phase::Ending(why) = self.phase {
-            if confirmed == super::ENDED {
-                // If the last row is not stored, the others wait for its silence instead.
-                self.phase = Phase::Ended;
-                self.actions.push_back(Action::Ended(why));
-            }
-            return;
-        }
-        if !stored {
-            self.write_soon |= confirmed < self.confirmed;
-            return;
-        }
-        let until = begun + LEASE_MS;
-        if self.now < self.lease_until {
-            self.lease(until);
-        } else {
-            // The lease had ended: others may have taken over since. The next read of the view knows.
-            self.renewed = Some((until, self.now));
-        }
-    }
-
-    fn lease(&mut self, until: Millis) {
-        self.lease_until = self.lease_until.max(until);
-        self.holdings.act_until(self.lease_until);
-    }
-
-    /// Whether it should act now.
-    pub fn may_act(&self) -> bool {
-        self.phase == Phase::In && self.now < self.lease_until
-    }
-
     fn starts(&mut self, rows: Option<Vec<StartRow>>) {
         let begun = self.reading_starts.take();
         let (Some(begun), Some(rows)) = (begun, rows) else {
             return;
         };
+        let unseen = self.is_unseen(begun, &rows);
         let standing = self.standing.clone();
-        let members = standing.iter().flat_map(|standing| {
-            let earlier = standing.body.unsettled.iter().flat_map(|earlier| &earlier.seats);
-            standing.body.seats.iter().chain(earlier)
-        });
-        self.seen
-            .read(begun, self.now, rows, members.map(|seat| seat.start));
-        self.delete_what_is_left_behind();
+        let members = standing
+            .iter()
+            .flat_map(|standing| standing.body.all_seats().map(|seat| seat.start));
+        // Who joins watches those of the view that it found, with or without a row.
+        let found = self.found.iter().flat_map(|(_, starts)| starts).copied();
+        self.seen.read(begun, self.now, rows, members.chain(found));
+        if unseen {
+            self.end(Why::Unseen);
+        } else {
+            self.delete_what_is_left_behind();
+        }
     }
 
     fn shown(&mut self, shown: Option<Option<(View, Nonce)>>) {
@@ -440,18 +410,6 @@ impl Member {
         };
         if self.read_whole(view) {
             self.view_was_read(begun);
-        }
-    }
-
-    /// A read begun at `begun` showed the view that this start acts in.
-    fn view_was_read(&mut self, begun: Millis) {
-        self.view_begun = self.view_begun.max(begun);
-        if self.phase == Phase::In
-            && let Some((until, returned)) = self.renewed
-            && begun >= returned
-        {
-            self.renewed = None;
-            self.lease(until);
         }
     }
 

@@ -5,6 +5,7 @@ mod body;
 mod changes;
 mod drive;
 mod holdings;
+mod lease;
 mod map;
 mod member;
 mod moves;
@@ -24,7 +25,8 @@ pub use planted::Bugs;
 
 use godwit_store::View;
 
-/// Milliseconds of CLOCK_BOOTTIME, or of any clock that goes on while the process is stopped.
+/// Milliseconds of CLOCK_BOOTTIME, or of any clock that goes on while the process is stopped. Of two things in one millisecond nobody
+/// knows which came first: *after* is strictly larger.
 pub type Millis = u64;
 
 /// How often a start rewrites its row and looks at the others'.

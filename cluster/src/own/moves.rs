@@ -76,12 +76,11 @@ impl Member {
             return false;
         }
         let mine = |seats: &[Seat]| seats.iter().position(|seat| seat.start == self.me.start);
-        let Some(passed): Option<Vec<(usize, Map)>> = between
-            .into_iter()
-            .flatten()
-            .map(|seats| Some((mine(seats)?, Map::of(self.holdings.layout(), seats))))
-            .collect()
-        else {
+        let passed: Option<Vec<(View, usize)>> = (number + 1..)
+            .zip(between.into_iter().flatten())
+            .map(|(passed, seats)| Some((passed, mine(seats)?)))
+            .collect();
+        let Some(passed) = passed else {
             self.end(self.why_missing());
             return false;
         };
@@ -97,8 +96,8 @@ impl Member {
         if self.draining { Why::Left } else { Why::Missing }
     }
 
-    /// Acts by this view from now on. `passed`: seat and map in each view between the present one and it.
-    fn enter(&mut self, stored: StoredView, body: Body, passed: &[(usize, Map)]) {
+    /// Acts by this view from now on. `passed`: the views between the present one and it, and its seat in each.
+    fn enter(&mut self, stored: StoredView, body: Body, passed: &[(View, usize)]) {
         let number = stored.number;
         self.actions.push_back(Action::RaiseStamps(body.floor));
         self.stand(stored, body);
@@ -108,6 +107,10 @@ impl Member {
         let Some(seat) = standing.body.seat_of(self.me.start) else {
             return;
         };
+        let passed: Vec<(usize, Option<&Arc<Map>>)> = passed
+            .iter()
+            .map(|(number, seat)| (*seat, standing.map_of(*number)))
+            .collect();
         self.moved_at = self.now;
         let mut lost = Vec::new();
         self.waiting = 0;
@@ -115,7 +118,10 @@ impl Member {
             // As many as `Layout::slots`, which fits.
             let slot = at as u16;
             let mine = standing.map.owner(slot) == Some(seat);
-            let kept = mine && passed.iter().all(|(seat, map)| map.owner(slot) == Some(*seat));
+            let stayed = |(seat, map): &(usize, Option<&Arc<Map>>)| {
+                map.is_some_and(|map| map.owner(slot) == Some(*seat))
+            };
+            let kept = mine && passed.iter().all(stayed);
             let was = self.slots[at];
             let is = match was {
                 Slot::Held(_) | Slot::Waiting(_) if kept => was,
@@ -139,18 +145,20 @@ impl Member {
 
     fn stand(&mut self, stored: StoredView, body: Body) {
         let layout = self.holdings.layout();
-        let same = self
-            .standing
-            .as_ref()
-            .filter(|standing| standing.number == stored.number);
+        let old = self.standing.clone();
+        // A map costs some milliseconds: that of a view is made once.
+        let map = |number: View, seats: &[Seat]| {
+            let known = old.as_ref().and_then(|old| old.map_of(number));
+            known.map_or_else(|| Arc::new(Map::of(layout, seats)), Arc::clone)
+        };
         let standing = Arc::new(Standing {
             number: stored.number,
             nonce: stored.nonce,
-            map: same.map_or_else(|| Map::of(layout, &body.seats), |same| same.map.clone()),
+            map: map(stored.number, &body.seats),
             earlier: body
                 .unsettled
                 .iter()
-                .map(|earlier| Map::of(layout, &earlier.seats))
+                .map(|earlier| map(earlier.number, &earlier.seats))
                 .collect(),
             body,
         });

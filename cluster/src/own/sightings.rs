@@ -11,7 +11,7 @@ use super::{DEAD_AFTER_MS, ENDED, LEASE_MS, Millis};
 /// What was last seen of a start.
 #[derive(Clone, Debug)]
 pub(super) struct Sighting {
-    beat: u64,
+    pub(super) beat: u64,
     /// Return of the read that first showed this beat.
     first_returned: Millis,
     /// Begin of the last read that showed no later one.
@@ -87,12 +87,12 @@ impl Sightings {
         self.seen.iter().map(|(start, seen)| (*start, seen))
     }
 
-    /// Whether the start is dead by a read begun at `after` or later: it says so itself, or its beat stood still for
+    /// Whether the start is dead by a read begun after `after`: it says so itself, or its beat stood still for
     /// lease and margin, counted from the return of the read that first showed it to the begin of the last one.
     pub(super) fn dead(&self, start: StartId, after: Millis) -> bool {
         self.seen.get(&start).is_some_and(|seen| {
             let stood = seen.last_begun.saturating_sub(seen.first_returned);
-            seen.confirmed == ENDED || (stood >= DEAD_AFTER_MS && seen.last_begun >= after)
+            seen.confirmed == ENDED || (stood >= DEAD_AFTER_MS && seen.last_begun > after)
         })
     }
 

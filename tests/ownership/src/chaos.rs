@@ -9,9 +9,10 @@ use crate::node::{Process, World};
 
 const SECOND: Micros = 1_000_000;
 
-/// Faults until `until`, then calm.
-pub(crate) async fn faults(world: Arc<World>, until: Micros, pace: Micros) {
+/// Faults for as long as the climate has them, then calm.
+pub(crate) async fn faults(world: Arc<World>) {
     let sim = world.sim.clone();
+    let (until, pace) = (world.climate.until, world.climate.pace);
     let nodes = lock(&world.nodes).len();
     while sim.now() < until {
         sim.sleep(sim.between(pace / 8, pace)).await;
@@ -45,7 +46,7 @@ pub(crate) async fn faults(world: Arc<World>, until: Micros, pace: Micros) {
                 wall.fetch_add(hours * SECOND as i64, Ordering::SeqCst);
             }
             18..=20 => blind(&world, node, proc),
-            _ if !world.clocks_true => stand_still(&world, node),
+            _ if !world.climate.clocks_true => stand_still(&world, node),
             _ => {}
         }
     }
@@ -214,7 +215,6 @@ pub(crate) fn tear(world: &Arc<World>, node: usize, proc: Proc) {
 fn heal(world: &Arc<World>) {
     world.oracle.say(WORLD, || "everything heals".into());
     world.calm.store(true, Ordering::SeqCst);
-    world.aimed.store(0, Ordering::SeqCst);
     {
         let mut weather = lock(&world.replicas.weather);
         weather.cut.clear();

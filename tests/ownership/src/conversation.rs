@@ -340,7 +340,7 @@ impl Home {
             self.snapshot = (floor, self.members_at(floor + 1));
             let from = std::mem::replace(&mut self.floor, floor);
             self.taken.head.confirmed = self.last;
-            engine.oracle.trims(CONVERSATION, floor, engine.proc);
+            engine.trims(CONVERSATION, floor);
             engine
                 .head(CONVERSATION, scope, self.head(), &self.taken.fence)
                 .await?;

@@ -2,60 +2,23 @@
 //! What counts among rows is said by the engine's own pure functions.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use godwit_cluster::own::Holdings;
 use godwit_store::cql::fence::{Fence, HeadRow, Heads, Interval, TakeUp, take_up, valid};
 use godwit_store::{Head, LogRow, Ownership, Scope, Verdict, View};
 
 use crate::bugs::Bug;
+use crate::cells::{Cells, heads_of, owned_of, rows_of, that_count, view_of};
 use crate::exec::{Proc, Sim, all, lock};
 use crate::oracle::Oracle;
 use crate::replicas::{BUCKET, Key, Replicas, Val};
+use crate::stamps::Stamps;
 use crate::transactions::{Claimed, Transactions};
 
 /// The shard is another's: whoever hears it stops.
 #[derive(Debug)]
 pub(crate) struct Lost;
-
-/// Timestamps of one process: its wall clock, growing.
-pub(crate) struct Stamps {
-    sim: Sim,
-    /// How far the node's wall clock is off, in microseconds.
-    offset: Arc<AtomicI64>,
-    last: Mutex<i64>,
-}
-
-impl Stamps {
-    pub(crate) fn new(sim: Sim, offset: Arc<AtomicI64>) -> Self {
-        Self {
-            sim,
-            offset,
-            last: Mutex::new(0),
-        }
-    }
-
-    fn wall(&self) -> i64 {
-        1_000_000_000_000_000 + self.sim.now() as i64 + self.offset.load(Ordering::SeqCst)
-    }
-
-    pub(crate) fn next(&self) -> i64 {
-        let mut last = lock(&self.last);
-        *last = self.wall().max(*last + 1);
-        *last
-    }
-
-    pub(crate) fn largest(&self) -> i64 {
-        self.wall().max(*lock(&self.last))
-    }
-
-    pub(crate) fn raise(&self, floor: i64) {
-        let mut last = lock(&self.last);
-        *last = (*last).max(floor);
-    }
-}
 
 pub(crate) struct Engine {
     pub(crate) sim: Sim,
@@ -206,19 +169,17 @@ impl Engine {
 
     /// Stopped where it hurts: what was read is old when it is acted upon.
     async fn nap(&self) {
-        let naps = lock(&self.replicas.weather).naps;
+        let (naps, nap) = {
+            let weather = lock(&self.replicas.weather);
+            (weather.naps, weather.nap)
+        };
         if !self.sim.chance(naps) {
             return;
         }
         self.oracle.say(self.proc, || "is stopped in a take-up".into());
         self.sim.pause(self.proc);
         let (sim, proc) = (self.sim.clone(), self.proc);
-        // Some for longer than timestamps run ahead.
-        let most = if self.sim.chance(50) {
-            7_000_000
-        } else {
-            14_000_000
-        };
+        let most = nap[self.sim.below(2) as usize];
         self.sim
             .at(self.sim.now() + self.sim.between(most / 2, most), move || {
                 sim.resume(proc)
@@ -262,6 +223,12 @@ impl Engine {
             )]],
         )
         .await
+    }
+
+    /// What is at or below the floor may go from now on.
+    pub(crate) fn trims(&self, log: u8, floor: u64) {
+        let there = that_count(&self.replicas, log);
+        self.oracle.trims(log, floor, &there, self.proc);
     }
 
     /// Deletes the buckets that the floor has passed.
@@ -475,115 +442,4 @@ impl Engine {
             }
         }
     }
-}
-
-/// What a read found.
-pub(crate) struct Cells(pub(crate) BTreeMap<Key, (i64, Val)>);
-
-impl Cells {
-    pub(crate) fn heads(&self) -> Vec<HeadRow> {
-        let head = |(key, (_, val)): (&Key, &(i64, Val))| match (key, val) {
-            (
-                Key::Head { view, .. },
-                Val::Head {
-                    confirmed,
-                    floor,
-                    fence,
-                },
-            ) => Some(HeadRow {
-                view: *view,
-                confirmed: *confirmed,
-                floor: *floor,
-                dropped: 0,
-                fence: fence.clone(),
-            }),
-            _ => None,
-        };
-        self.0.iter().filter_map(head).collect()
-    }
-
-    /// Rows that are not deleted, in order of position, then view.
-    pub(crate) fn rows(&self) -> Vec<LogRow> {
-        let row = |(key, (stamp, val)): (&Key, &(i64, Val))| match (key, val) {
-            (Key::Row { log, seq, view }, Val::Row(row)) => {
-                let gone = self.0.get(&Key::Gone {
-                    log: *log,
-                    bucket: (seq - 1) / BUCKET,
-                });
-                gone.is_none_or(|(at, _)| at < stamp).then(|| LogRow {
-                    seq: *seq,
-                    view: *view,
-                    row: row.clone(),
-                })
-            }
-            _ => None,
-        };
-        self.0.iter().filter_map(row).collect()
-    }
-
-    fn owned(&self, part: u8, view: View) -> BTreeMap<u8, Val> {
-        let forgotten = self.0.get(&Key::Forgotten { part, view }).map(|(at, _)| *at);
-        let cell = |(key, (stamp, val)): (&Key, &(i64, Val))| match key {
-            Key::Owned { name, .. } if forgotten.is_none_or(|at| at < *stamp) => Some((*name, val.clone())),
-            _ => None,
-        };
-        self.0.iter().filter_map(cell).collect()
-    }
-}
-
-pub(crate) fn heads_of(log: u8) -> std::ops::RangeInclusive<Key> {
-    Key::Head { log, view: 0 }..=Key::Head { log, view: View::MAX }
-}
-
-pub(crate) fn rows_of(log: u8, after: u64, up_to: u64) -> Vec<std::ops::RangeInclusive<Key>> {
-    let first = Key::Row {
-        log,
-        seq: after.saturating_add(1),
-        view: 0,
-    };
-    vec![
-        first..=Key::Row {
-            log,
-            seq: up_to,
-            view: View::MAX,
-        },
-        Key::Gone {
-            log,
-            bucket: after / BUCKET,
-        }..=Key::Gone {
-            log,
-            bucket: u64::MAX,
-        },
-    ]
-}
-
-fn owned_of(part: u8, view: View) -> std::ops::RangeInclusive<Key> {
-    Key::Owned { part, view, name: 0 }..=Key::Owned {
-        part,
-        view,
-        name: u8::MAX,
-    }
-}
-
-fn view_of(key: &Key) -> Option<View> {
-    match key {
-        Key::Fence { view, .. } => Some(*view),
-        _ => None,
-    }
-}
-
-/// The rows of a log that count, as whoever looks at all replicas at the end sees them.
-pub(crate) fn at_the_end(cells: &BTreeMap<Key, (i64, Val)>, log: u8) -> BTreeMap<u64, Bytes> {
-    let some =
-        |range: std::ops::RangeInclusive<Key>| cells.range(range).map(|(key, cell)| (*key, cell.clone()));
-    let mut found = Cells(some(heads_of(log)).collect());
-    for range in rows_of(log, 0, u64::MAX) {
-        found.0.extend(some(range));
-    }
-    let heads = Heads::of(found.heads());
-    let Some((_, fence)) = &heads.fence else {
-        return BTreeMap::new();
-    };
-    let rows = valid(&found.rows(), heads.head.floor, |seq| fence.view_at(seq));
-    rows.into_iter().map(|row| (row.seq, row.row)).collect()
 }

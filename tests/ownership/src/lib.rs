@@ -5,7 +5,9 @@
 //! `conversation.rs`, `mailbox.rs`). What is judged: `oracle.rs`.
 
 mod bugs;
+mod cells;
 mod chaos;
+mod climate;
 mod content;
 mod conversation;
 mod engine;
@@ -14,6 +16,7 @@ mod mailbox;
 mod node;
 mod oracle;
 mod replicas;
+mod stamps;
 mod traffic;
 mod transactions;
 
@@ -25,6 +28,7 @@ use godwit_cluster::own::Roles;
 
 pub use bugs::Bug;
 
+use crate::climate::Climate;
 use crate::content::{CONVERSATION, USERS};
 use crate::exec::{Sim, WORLD, lock};
 use crate::node::{Node, Process, World};
@@ -58,31 +62,20 @@ pub fn run(seed: u64, bug: Bug, trace: bool) -> Outcome {
     let oracle = Oracle::new(sim.clone(), trace);
     let replicas = Replicas::new(sim.clone());
     let transactions = Transactions::new(sim.clone(), replicas.clone());
-    {
-        let mut weather = lock(&replicas.weather);
-        weather.late = if sim.chance(30) {
-            sim.between(10, 40)
-        } else {
-            sim.between(1, 8)
-        };
-        weather.naps = if sim.chance(20) { sim.between(5, 30) } else { 0 };
-        weather.very_late = sim.between(SECOND, 12 * SECOND);
-        weather.unknown = sim.between(0, 12);
-    }
-    let clocks_true = sim.chance(75);
+    let climate = Climate::of(&sim);
+    replicas.set(&climate);
     let world = Arc::new(World {
         transactions,
         replicas,
         oracle: oracle.clone(),
         bug,
-        nodes: Mutex::new(machines(&sim)),
+        nodes: Mutex::new(machines(&sim, climate.nodes)),
         cut: Mutex::new(BTreeSet::new()),
         maps: Mutex::new(BTreeMap::new()),
         starts: Mutex::new(BTreeMap::new()),
         procs: AtomicU64::new(0),
-        aimed: AtomicU64::new(sim.between(0, 60)),
+        climate: climate.clone(),
         calm: AtomicBool::new(false),
-        clocks_true,
         sim: sim.clone(),
     });
     let nodes = lock(&world.nodes).len();
@@ -99,15 +92,14 @@ pub fn run(seed: u64, bug: Bug, trace: bool) -> Outcome {
     for who in 0..2 {
         sim.spawn(WORLD, traffic::claimer(world.clone(), traffic.clone(), who));
     }
-    if clocks_true {
+    if climate.clocks_true {
         sim.spawn(WORLD, traffic::watch(world.clone()));
     }
     let broken = || oracle.broken().is_some();
-    let calm_at = sim.between(14, 24) * SECOND;
-    let (there, pace) = (world.clone(), sim.between(SECOND / 2, 3 * SECOND));
-    sim.run(sim.between(0, 4) * SECOND, broken);
-    sim.spawn(WORLD, async move { chaos::faults(there, calm_at, pace).await });
-    sim.run(calm_at + 4 * SECOND, || {
+    let there = world.clone();
+    sim.run(climate.from, broken);
+    sim.spawn(WORLD, async move { chaos::faults(there).await });
+    sim.run(climate.until + climate.pace + SECOND, || {
         broken() || world.calm.load(Ordering::SeqCst)
     });
     traffic.stop.store(true, Ordering::SeqCst);
@@ -124,9 +116,8 @@ pub fn run(seed: u64, bug: Bug, trace: bool) -> Outcome {
     // What is under way still lands.
     sim.run(sim.now() + 20 * SECOND, broken);
     if !broken() {
-        let cells = world.replicas.everything();
         for log in (0..USERS).chain([CONVERSATION]) {
-            oracle.at_the_end(log, &engine::at_the_end(&cells, log));
+            oracle.all_there(log, &cells::that_count(&world.replicas, log));
         }
         oracle.facts(|key| world.transactions.fact(key));
     }
@@ -144,7 +135,7 @@ pub fn run(seed: u64, bug: Bug, trace: bool) -> Outcome {
     outcome
 }
 
-fn machines(sim: &Sim) -> Vec<Node> {
+fn machines(sim: &Sim, count: u64) -> Vec<Node> {
     let some = [
         Roles::BROKER,
         Roles::INGEST.and(Roles::SEARCH),
@@ -164,5 +155,5 @@ fn machines(sim: &Sim) -> Vec<Node> {
         stands_since: Arc::default(),
         process: None,
     };
-    (0..sim.between(3, 5)).map(node).collect()
+    (0..count).map(node).collect()
 }

@@ -198,7 +198,7 @@ impl Mailbox {
             engine.confirm(self.scope).await?;
         }
         let from = std::mem::replace(&mut self.floor, floor);
-        engine.oracle.trims(self.user, floor, engine.proc);
+        engine.trims(self.user, floor);
         engine
             .head(self.user, self.scope, self.head(), &self.taken.fence)
             .await?;

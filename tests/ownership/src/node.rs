@@ -16,11 +16,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use crate::bugs::Bug;
+use crate::climate::Climate;
 use crate::content::MailEntry;
-use crate::engine::{Engine, Stamps};
+use crate::engine::Engine;
 use crate::exec::{Micros, Proc, Sim, lock, within};
 use crate::oracle::Oracle;
 use crate::replicas::{Key, Replicas, Val};
+use crate::stamps::Stamps;
 use crate::transactions::Transactions;
 use crate::{chaos, conversation, mailbox};
 
@@ -62,15 +64,17 @@ pub(crate) struct World {
     /// Which process a start runs in.
     pub(crate) starts: Mutex<BTreeMap<StartId, (usize, Proc)>>,
     pub(crate) procs: AtomicU64,
-    /// Percent of take-ups whose process is stopped soon after.
-    pub(crate) aimed: AtomicU64,
+    pub(crate) climate: Climate,
     /// Faults are over: what still comes due does nothing.
     pub(crate) calm: AtomicBool,
-    /// Whether boot clocks run true in this run: only then leases prove anything.
-    pub(crate) clocks_true: bool,
 }
 
 impl World {
+    /// Whether a fault of this chance happens: none once all is calm.
+    fn faults(&self, chance: u64, of: u64) -> bool {
+        self.sim.below(of) < chance && !self.calm.load(Ordering::SeqCst)
+    }
+
     /// The process of the start that owned a slot in a view, as it was decided.
     fn owner(&self, number: View, slot: u16) -> Option<Proc> {
         let mut maps = lock(&self.maps);
@@ -150,9 +154,8 @@ impl Rows {
 
 impl Coordination for Rows {
     fn write_start(&self, row: StartRow) -> Asked<'_, Result<(), StoreError>> {
-        let stamp = self.stamps().map_or(0, |engine| engine.stamps.next());
         Box::pin(async move {
-            let cell = (Key::Start(row.start.as_u128()), stamp, Val::Start(row));
+            let cell = (Key::Start(row.start.as_u128()), row.beat as i64, Val::Start(row));
             self.replicas
                 .write(self.proc, vec![cell])
                 .await
@@ -177,8 +180,8 @@ impl Coordination for Rows {
         })
     }
 
-    fn delete_start(&self, start: StartId) -> Asked<'_, Result<(), StoreError>> {
-        let stamp = self.stamps().map_or(0, |engine| engine.stamps.next());
+    fn delete_start(&self, start: StartId, beat: u64) -> Asked<'_, Result<(), StoreError>> {
+        let stamp = beat as i64;
         Box::pin(async move {
             let cell = (Key::Start(start.as_u128()), stamp, Val::Ended);
             self.replicas
@@ -411,7 +414,7 @@ impl Process {
     /// Some take-ups are hit: the moments in which everything is at stake.
     fn aim(&self) {
         let Some(world) = self.world.upgrade() else { return };
-        if world.sim.chance(world.aimed.load(Ordering::SeqCst)) {
+        if world.faults(world.climate.aimed, 100) {
             let most = [9_000, 9_000, 60_000, 900_000][world.sim.below(4) as usize];
             let when = world.sim.now() + world.sim.between(0, most);
             let (proc, node, there) = (self.proc, self.node, Arc::downgrade(&world));
@@ -426,7 +429,7 @@ impl Process {
     /// Some appends are torn.
     pub(crate) fn before_append(&self) {
         let Some(world) = self.world.upgrade() else { return };
-        if world.sim.chance(world.aimed.load(Ordering::SeqCst) / 8) {
+        if world.faults(world.climate.tears, 1_000) {
             chaos::tear(&world, self.node, self.proc);
         }
     }

@@ -140,7 +140,9 @@ impl Oracle {
         }
     }
 
-    pub(crate) fn trims(&self, log: u8, floor: u64, proc: Proc) {
+    /// What is trimmed is not looked at again; so `rows` is what there is before.
+    pub(crate) fn trims(&self, log: u8, floor: u64, rows: &BTreeMap<u64, Bytes>, proc: Proc) {
+        self.all_there(log, rows);
         self.say(proc, || format!("trims {} to {floor}", name(log)));
         let state = &mut *lock(&self.state);
         let log = state.logs.entry(log).or_default();
@@ -263,8 +265,8 @@ impl Oracle {
             .map_or(0, |log| log.rows.len() as u64)
     }
 
-    /// A log at the end: what is confirmed and not trimmed must be there.
-    pub(crate) fn at_the_end(&self, log: u8, rows: &BTreeMap<u64, Bytes>) {
+    /// A log as the store has it now: what is confirmed and not trimmed must be there.
+    pub(crate) fn all_there(&self, log: u8, rows: &BTreeMap<u64, Bytes>) {
         let missing = {
             let state = lock(&self.state);
             state.logs.get(&log).and_then(|log| {
@@ -275,7 +277,7 @@ impl Oracle {
         if let Some(seq) = missing {
             self.breaks(
                 "ACK",
-                format!("{} {seq} was confirmed and is not there at the end", name(log)),
+                format!("{} {seq} was confirmed and is not there", name(log)),
             );
         }
     }

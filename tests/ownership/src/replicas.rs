@@ -11,6 +11,7 @@ use godwit_store::coordination::StartRow;
 use godwit_store::cql::fence::Fence;
 use tokio::sync::oneshot;
 
+use crate::climate::Climate;
 use crate::exec::{Micros, Proc, Sim, lock};
 
 /// Positions of a bucket in the model: few, so that trimming drops whole ones.
@@ -95,13 +96,13 @@ pub(crate) struct Weather {
     pub(crate) blind: BTreeSet<Proc>,
     /// Whose writes reach one replica alone for now: it dies or is cut off in the middle of them.
     pub(crate) torn: BTreeSet<Proc>,
-    /// Percent of take-ups that are stopped between their reads and their writes.
+    /// See [`Climate`].
     pub(crate) naps: u64,
-    /// Percent of messages that are late, and by how much at most.
+    pub(crate) nap: [Micros; 2],
     pub(crate) late: u64,
     pub(crate) very_late: Micros,
-    /// Percent of answers of transactions that get lost.
     pub(crate) unknown: u64,
+    pub(crate) mended: u64,
 }
 
 #[derive(Clone)]
@@ -127,6 +128,16 @@ impl Replicas {
             cells: Arc::new(Default::default()),
             weather: Arc::default(),
         }
+    }
+
+    pub(crate) fn set(&self, climate: &Climate) {
+        let mut weather = lock(&self.weather);
+        weather.naps = climate.naps;
+        weather.nap = climate.nap;
+        weather.late = climate.late;
+        weather.very_late = climate.very_late;
+        weather.unknown = climate.unknown;
+        weather.mended = climate.mended;
     }
 
     fn hop(&self) -> Micros {
@@ -168,9 +179,10 @@ impl Replicas {
     }
 
     fn torn_way(&self, arrives: bool) -> Way {
+        let mended = lock(&self.weather).mended;
         let later = self
             .sim
-            .chance(50)
+            .chance(mended)
             .then(|| self.sim.now() + self.sim.between(2_000_000, 20_000_000));
         Way {
             there: if arrives {
@@ -282,11 +294,12 @@ impl Replicas {
         Some(merged)
     }
 
-    /// What all replicas have together, for who looks from outside at the end.
-    pub(crate) fn everything(&self) -> BTreeMap<Key, (i64, Val)> {
+    /// What all replicas have together, for who looks from outside.
+    pub(crate) fn everything(&self, ranges: Vec<RangeInclusive<Key>>) -> BTreeMap<Key, (i64, Val)> {
         let mut merged = Cells::new();
         for replica in self.cells.iter() {
-            for (key, cell) in lock(replica).iter() {
+            let has = lock(replica);
+            for (key, cell) in ranges.iter().flat_map(|range| has.range(range.clone())) {
                 match merged.get_mut(key) {
                     Some(old) if old.0 >= cell.0 => {}
                     _ => {

@@ -74,6 +74,11 @@ fn a_fence_without_its_list_of_intervals_is_found() {
 }
 
 #[test]
+fn clearing_void_rows_is_found() {
+    found_within(Bug::ClearsVoidRows, 1_500, &["ACK", "OWNER"]);
+}
+
+#[test]
 fn letting_a_view_be_skipped_is_found() {
     found_within(Bug::SkipsViews, 200, &["HELD"]);
 }
