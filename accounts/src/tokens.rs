@@ -109,12 +109,18 @@ impl Tokens {
         Ok(Self::of(&seed.ok_or_else(|| KeyError::Damaged(name.clone()))?))
     }
 
+    /// A fresh seed for [`Tokens::of`].
+    pub fn fresh_seed() -> [u8; 32] {
+        fresh()
+    }
+
     /// A key that is nowhere stored: for tests and tools.
     pub fn ephemeral() -> Self {
         Self::of(&fresh::<32>())
     }
 
-    fn of(seed: &[u8; 32]) -> Self {
+    /// The key of this seed, which is kept elsewhere: who has it can make tokens.
+    pub fn of(seed: &[u8; 32]) -> Self {
         eddsa::install();
         let public = SigningKey::from_bytes(seed).verifying_key();
         let mut validation = Validation::new(Algorithm::EdDSA);

@@ -22,6 +22,6 @@ mod words;
 pub use metrics::Metrics;
 pub use role::{Config, Confirmed, Ingest};
 pub use tables::{
-    CLIENT_IDS, CONVERSATION_LOG, CONVERSATION_ROWS, CONVERSATIONS, MESSAGE_IDS, OPEN_TAILS, message_place,
-    tail_partition,
+    ALL_TABLES, CLIENT_IDS, CONVERSATION_LOG, CONVERSATION_ROWS, CONVERSATIONS, MESSAGE_IDS, OPEN_TAILS,
+    message_place, tail_partition,
 };

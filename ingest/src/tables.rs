@@ -5,6 +5,16 @@ use godwit_store::{Kind, LogId, Op, Table, View};
 use godwit_wire::command::SendIdentity;
 use godwit_wire::ids::{ConversationId, MessageId, UserId};
 
+/// Every table of this crate, for an engine that makes them beforehand.
+pub const ALL_TABLES: [Table; 6] = [
+    CONVERSATION_LOG,
+    CLIENT_IDS,
+    CONVERSATION_ROWS,
+    MESSAGE_IDS,
+    OPEN_TAILS,
+    CONVERSATIONS,
+];
+
 /// A conversation's log; the log's id is the conversation's. Rows: `stored.v1.LogEntry`.
 pub const CONVERSATION_LOG: Table = Table {
     id: 300,

@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
+use crate::cluster::Membership;
 use crate::data::DataFolder;
 
 /// What the admin listener works with.
@@ -23,6 +24,8 @@ pub(crate) struct Admin {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) folder: DataFolder,
     pub(crate) token: String,
+    /// In a cluster.
+    pub(crate) membership: Option<Membership>,
     /// One backup at a time: each holds back the store's loading and merging.
     pub(crate) backups: Mutex<()>,
 }
@@ -41,7 +44,7 @@ pub(crate) struct Failure {
     pub(crate) detail: String,
 }
 
-fn failure(status: StatusCode, detail: impl Into<String>) -> Response {
+pub(crate) fn failure(status: StatusCode, detail: impl Into<String>) -> Response {
     let problem = [(header::CONTENT_TYPE, "application/problem+json")];
     (
         status,
@@ -55,11 +58,13 @@ fn failure(status: StatusCode, detail: impl Into<String>) -> Response {
 
 /// The API's routes for operators, and backups; all that changes anything behind the token.
 pub(crate) fn routes(admin: Admin, api: Api, registry: Registry) -> Router {
+    let cluster = crate::cluster::admin::routes(admin.membership.clone());
     let admin = Arc::new(admin);
     Router::new()
         .route("/backup", post(backup))
         .with_state(admin.clone())
         .merge(admin_router(api, Arc::new(registry)))
+        .merge(cluster)
         .layer(middleware::from_fn_with_state(admin, with_token))
 }
 

@@ -1,6 +1,7 @@
 //! The command line: what there is, and how an error becomes one line and an exit code. What the commands do is in
 //! `commands`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -49,6 +50,21 @@ pub enum Verb {
     /// Users.
     #[command(subcommand)]
     User(UserVerb),
+    /// Makes or migrates keyspaces and tables of a CQL store, and says what it did. May be repeated; one at a time.
+    Schema {
+        /// Changes nothing: says whether the schema is this build's, code 1 if it is not.
+        #[arg(long)]
+        check: bool,
+        /// Which store: --cql-nodes and what belongs to it.
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Nodes of a cluster, as the running node at the configured admin listener sees them.
+    #[command(subcommand)]
+    Node(NodeVerb),
+    /// Shards of a cluster, as the running node at the configured admin listener sees them.
+    #[command(subcommand)]
+    Shard(ShardVerb),
     /// Says whether options, environment and file make a configuration.
     CheckConfig(Options),
 }
@@ -70,6 +86,28 @@ pub enum UserVerb {
         #[command(flatten)]
         place: Place,
     },
+}
+
+/// What is done about nodes.
+#[derive(Debug, Subcommand)]
+pub enum NodeVerb {
+    /// Lists them: a line each.
+    Ls(Options),
+    /// Has a node give up its shards and leave the cluster; its process goes on.
+    Drain {
+        /// Its name; without it, the node that is asked.
+        name: Option<String>,
+        /// How to find a running node.
+        #[command(flatten)]
+        options: Options,
+    },
+}
+
+/// What is done about shards.
+#[derive(Debug, Subcommand)]
+pub enum ShardVerb {
+    /// Lists them: a line each, with group, number, owner, and the view in which the node that is asked took it up.
+    Ls(Options),
 }
 
 /// How a data folder and its server are found, where `--admin` means something else.
@@ -99,20 +137,25 @@ pub struct Options {
 
 /// Reads the command line, runs the command; the whole of a binary.
 pub fn main() -> ExitCode {
-    match Cli::try_parse() {
-        Ok(cli) => ExitCode::from(commands::run(cli)),
+    ExitCode::from(run(std::env::args_os()))
+}
+
+/// The same of these words, of which the first is the program; gives the exit code.
+pub fn run<W: Into<OsString> + Clone>(words: impl IntoIterator<Item = W>) -> u8 {
+    match Cli::try_parse_from(words) {
+        Ok(cli) => commands::run(cli),
         Err(help) if matches!(help.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             // Nothing to be done about a closed standard output.
             let _ = help.print();
-            ExitCode::SUCCESS
+            0
         }
         Err(help) if help.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = help.print();
-            ExitCode::from(USAGE)
+            USAGE
         }
         Err(error) => {
             commands::say_error(&one_line(&error));
-            ExitCode::from(USAGE)
+            USAGE
         }
     }
 }

@@ -1,6 +1,9 @@
 //! What each command does. They return an exit code; what went wrong is one line on standard error.
 
+mod operate;
+
 use std::io::{self, BufRead as _, Write as _};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,7 +14,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::admin::{Backup, Failure};
-use crate::cli::{Cli, FAILED, Options, Place, USAGE, UserVerb, Verb};
+use crate::cli::{Cli, FAILED, NodeVerb, Options, Place, ShardVerb, USAGE, UserVerb, Verb};
 use crate::config::{Config, ConfigError, Flags, Listen, Settings, unknown_variables};
 use crate::{DEADLINE, DataFolder, Listeners, Running, Shutdown, StartError, logs, serve, tls};
 
@@ -51,6 +54,10 @@ pub(crate) fn run(cli: Cli) -> u8 {
             place,
         }) => add(name, administrator, password_stdin, place),
         Verb::CheckConfig(options) => check(options),
+        Verb::Schema { check, options } => operate::schema(check, options),
+        Verb::Node(NodeVerb::Ls(options)) => operate::nodes(options),
+        Verb::Node(NodeVerb::Drain { name, options }) => operate::drain(name, options),
+        Verb::Shard(ShardVerb::Ls(options)) => operate::shards(options),
     };
     match done {
         Ok(()) => 0,
@@ -240,31 +247,53 @@ fn call_admin<Q: Serialize, A: DeserializeOwned>(
     request: &Q,
     time: Duration,
 ) -> anyhow::Result<Option<A>> {
-    let Some(address) = config.admin.address() else {
+    let Some(address) = reached(config) else {
         return Ok(None);
     };
-    if std::net::TcpStream::connect_timeout(&address, Duration::from_secs(5)).is_err() {
-        return Ok(None);
-    }
     let token = DataFolder::at(&config.data_dir).admin_token()?;
-    let agent: ureq::Agent = ureq::Agent::config_builder()
+    let asked = agent(time)
+        .post(format!("http://{address}{path}"))
+        .header("Authorization", format!("Bearer {token}"))
+        .send_json(request);
+    answered(asked, address, config).map(Some)
+}
+
+/// The same for what only reads.
+fn ask_admin<A: DeserializeOwned>(config: &Config, path: &str, time: Duration) -> anyhow::Result<Option<A>> {
+    let Some(address) = reached(config) else {
+        return Ok(None);
+    };
+    let asked = agent(time).get(format!("http://{address}{path}")).call();
+    answered(asked, address, config).map(Some)
+}
+
+/// The admin listener, if anything listens there.
+fn reached(config: &Config) -> Option<SocketAddr> {
+    let address = config.admin.address()?;
+    let reached = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(5));
+    reached.is_ok().then_some(address)
+}
+
+fn agent(time: Duration) -> ureq::Agent {
+    ureq::Agent::config_builder()
         .http_status_as_error(false)
         .timeout_global(Some(time))
         .proxy(None)
         .build()
-        .into();
-    let asked = agent
-        .post(format!("http://{address}{path}"))
-        .header("Authorization", format!("Bearer {token}"))
-        .send_json(request);
+        .into()
+}
+
+fn answered<A: DeserializeOwned>(
+    asked: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    address: SocketAddr,
+    config: &Config,
+) -> anyhow::Result<A> {
     let mut response = asked.with_context(|| format!("the admin listener {address}"))?;
     if response.status().is_success() {
-        return Ok(Some(
-            response
-                .body_mut()
-                .read_json()
-                .context("the admin listener's answer")?,
-        ));
+        return response
+            .body_mut()
+            .read_json()
+            .context("the admin listener's answer");
     }
     let status = response.status();
     match response.body_mut().read_json::<Failure>() {

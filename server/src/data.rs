@@ -5,6 +5,7 @@
 //! store/        what is kept: journal and tree, FORMAT, LOCK
 //! search/       the search index; built anew from the store when it is missing
 //! signing.key   signs access tokens; made at the first start
+//! node.lock     of a node of a cluster: held while it runs
 //! admin.token   what the admin listener wants to hear before it changes anything; made at each start
 //! ```
 //! A backup holds `store/` and `signing.key`.
@@ -21,6 +22,7 @@ use godwit_store::embedded::{self, Embedded};
 
 use crate::StartError;
 
+const LOCK_FILE: &str = "node.lock";
 const KEY_FILE: &str = "signing.key";
 const ADMIN_TOKEN_FILE: &str = "admin.token";
 
@@ -63,6 +65,24 @@ impl DataFolder {
             ..embedded::Options::default()
         };
         open_engine(&self.store(), options)
+    }
+
+    /// Makes the folder, and takes it for this process alone until the lock is dropped: for nodes that keep no store in it.
+    ///
+    /// # Errors
+    /// Another process has it, or the disk fails.
+    pub fn lock(&self) -> Result<File, StartError> {
+        make_private(&self.0)?;
+        let path = self.0.join(LOCK_FILE);
+        let file = File::create(&path).map_err(|error| at(&path, error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(fs::TryLockError::WouldBlock) => Err(StartError::Folder(format!(
+                "{} is in use by another process",
+                self.0.display()
+            ))),
+            Err(fs::TryLockError::Error(error)) => Err(at(&path, error)),
+        }
     }
 
     /// Reads the signing key, or makes it.
@@ -279,6 +299,17 @@ mod tests {
             error.contains("in use by another process") && !error.contains('\n'),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_folder_without_a_store_is_one_processes_too() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = DataFolder::at(&temp.path().join("data"));
+        let held = folder.lock().unwrap();
+        let error = folder.lock().unwrap_err().to_string();
+        assert!(error.contains("in use by another process"), "{error}");
+        drop(held);
+        assert!(folder.lock().is_ok());
     }
 
     #[test]

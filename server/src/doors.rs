@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::StartError;
 use crate::admin::{self, Admin};
+use crate::cluster::Membership;
 use crate::http::{Door, Greeting, Refused};
 use crate::node::Node;
 use crate::paced::Pace;
@@ -35,6 +36,8 @@ pub(crate) struct Doors {
     room: Arc<Semaphore>,
     /// Who has how much of it.
     shares: Shares,
+    /// What operators ask about the cluster.
+    pub(crate) membership: Option<Membership>,
     /// Connections that came to nothing.
     pub(crate) refused: Refused,
 }
@@ -53,6 +56,7 @@ impl Doors {
             shutdown,
             room: Arc::new(Semaphore::new(connections)),
             shares: Shares::new(connections),
+            membership: None,
             refused: Refused::default(),
         })
     }
@@ -86,6 +90,7 @@ impl Doors {
             store: node.store.clone(),
             folder: node.folder.clone(),
             token: node.admin_token.clone(),
+            membership: self.membership.clone(),
             backups: tokio::sync::Mutex::new(()),
         };
         let app = admin::routes(admin, api.clone(), registry);

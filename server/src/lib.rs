@@ -3,6 +3,7 @@
 
 mod admin;
 pub mod cli;
+pub mod cluster;
 mod commands;
 pub mod config;
 mod data;

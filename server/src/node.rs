@@ -1,5 +1,6 @@
 //! What a node opens before it listens: data folder, store, keys, certificate, search index. May fail, binds nothing.
 
+use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,6 +10,7 @@ use godwit_search::Index;
 use godwit_store::Store;
 
 use crate::StartError;
+use crate::cluster::Opened;
 use crate::config::{Config, Listen, Settings};
 use crate::data::DataFolder;
 use crate::tls::Certificates;
@@ -22,6 +24,10 @@ pub(crate) struct Node {
     pub(crate) admin_token: String,
     pub(crate) certificates: Option<Arc<Certificates>>,
     pub(crate) index: Index,
+    /// In a cluster: what is needed to join it, until somebody does.
+    pub(crate) cluster: Option<Opened>,
+    /// One process a folder. The embedded store has a lock of its own.
+    _lock: Option<File>,
 }
 
 impl Node {
@@ -30,8 +36,19 @@ impl Node {
         let settings = Settings::of(config)?;
         let certificates = settings.tls.clone().map(Certificates::open).transpose()?;
         let folder = DataFolder::at(&settings.options.data_dir);
-        let store = folder.open_store(settings.options.store_cache_mb)?;
-        let tokens = Arc::new(folder.open_tokens()?);
+        let (mut cluster, mut lock) = (None, None);
+        let (store, tokens): (Arc<dyn Store>, _) = match &settings.cluster {
+            None => (
+                folder.open_store(settings.options.store_cache_mb)?,
+                Arc::new(folder.open_tokens()?),
+            ),
+            Some(wanted) => {
+                lock = Some(folder.lock()?);
+                let opened = crate::cluster::open(wanted)?;
+                let opened = cluster.insert(opened);
+                (opened.store.clone(), opened.tokens.clone())
+            }
+        };
         let admin_token = folder.new_admin_token()?;
         let index = Index::open(folder.search())?;
         Ok(Self {
@@ -42,6 +59,8 @@ impl Node {
             admin_token,
             certificates,
             index,
+            cluster,
+            _lock: lock,
         })
     }
 }
@@ -65,6 +84,8 @@ pub struct Listeners {
     pub https: Option<TcpListener>,
     /// Metrics and administration.
     pub admin: Option<TcpListener>,
+    /// Other nodes.
+    pub peer: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -87,6 +108,7 @@ impl Listeners {
             http: bind("http", options.http)?,
             https: bind("https", with_tls(options.https))?,
             admin: bind("admin", options.admin)?,
+            peer: bind("peer", options.peer)?,
         })
     }
 
@@ -102,6 +124,7 @@ impl Listeners {
             admin: any("admin")?,
             mqtts: None,
             https: None,
+            peer: None,
         })
     }
 
@@ -125,6 +148,7 @@ impl Listeners {
             http: address(&self.http),
             https: address(&self.https),
             admin: address(&self.admin),
+            peer: address(&self.peer),
         }
     }
 }
@@ -142,6 +166,8 @@ pub struct Addresses {
     pub https: Option<SocketAddr>,
     /// Metrics and administration.
     pub admin: Option<SocketAddr>,
+    /// Other nodes.
+    pub peer: Option<SocketAddr>,
 }
 
 /// Connections that wait to be accepted: a storm of returning clients must not be refused. The system caps it

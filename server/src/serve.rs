@@ -92,6 +92,10 @@ pub fn serve(
 ) -> Result<Running, StartError> {
     let connections = open_files::raise();
     let node = Node::create(config)?;
+    if node.cluster.is_some() {
+        let why = "store = \"cql\": `godwit schema` works, but workers are not served from it yet";
+        return Err(crate::ConfigError(why.into()).into());
+    }
     let listeners = match listeners {
         Some(given) => given,
         None => Listeners::bind(&node.settings)?,

@@ -44,7 +44,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Table {
     /// Number in keys, unique over the whole product. wire, store and cluster take 1–99, accounts 100–199,
-    /// broker 200–299, ingest 300–399, search 400–499.
+    /// broker 200–299, ingest 300–399, search 400–499, server 500–599.
     pub id: u16,
     /// What it keeps.
     pub kind: Kind,

@@ -5,6 +5,7 @@
 #![expect(rustdoc::bare_urls)]
 
 mod changes;
+mod cluster;
 mod settings;
 mod types;
 
@@ -15,6 +16,7 @@ use confique::toml::FormatOptions;
 use godwit_accounts::Direct;
 use godwit_accounts::acl::Rule;
 
+pub use cluster::{Cluster, Copies, Engine, NodeRole, PeerTrust};
 pub use settings::{ClientTls, Settings, Tls};
 pub use types::{ClientAuth, Hidden, Listen, LogFormat, Network, Registration, Switch, TlsFiles};
 
@@ -225,6 +227,106 @@ pub struct Config {
     #[config(layer_attr(arg(long, value_name = "MB")))]
     pub store_cache_mb: u32,
 
+    /// Where everything is kept: "embedded" (in data_dir, one node) or "cql" (in ScyllaDB or Apache Cassandra, as many nodes as
+    /// you like; `godwit schema` first). The options from here to advertise_http are for "cql".
+    #[config(env = "GODWIT_STORE", default = "embedded")]
+    #[config(layer_attr(arg(long, value_name = "ENGINE")))]
+    pub store: Engine,
+
+    /// Nodes of the CQL store that are asked first, HOST or HOST:PORT (9042): some of them, for when one is away. At most 64.
+    #[config(env = "GODWIT_CQL_NODES", parse_env = confique::env::parse::list_by_comma, default = [])]
+    #[config(layer_attr(arg(long, value_name = "HOST", value_delimiter = ',')))]
+    pub cql_nodes: Vec<String>,
+
+    /// Keyspace of the data; a second one has its name with _own behind it. 1 to 40 of a to z, 0 to 9 and _.
+    #[config(env = "GODWIT_CQL_KEYSPACE", default = "godwit")]
+    #[config(layer_attr(arg(long, value_name = "KEYSPACE")))]
+    pub cql_keyspace: String,
+
+    /// The data centre of the store that all nodes of Godwit are in: they write and read at LOCAL_QUORUM there. Without it at
+    /// QUORUM over all. Alike on all nodes, and for `godwit schema`.
+    #[config(env = "GODWIT_CQL_DATACENTER")]
+    #[config(layer_attr(arg(long, value_name = "NAME")))]
+    pub cql_datacenter: Option<String>,
+
+    /// Copies of everything, when `godwit schema` makes the keyspaces: a number, or by data centre: "dc1:3,dc2:3".
+    #[config(env = "GODWIT_CQL_REPLICATION", default = "3")]
+    #[config(layer_attr(arg(long, value_name = "COPIES")))]
+    pub cql_replication: Copies,
+
+    /// User of the CQL store, if it asks for one.
+    #[config(env = "GODWIT_CQL_USER")]
+    #[config(layer_attr(arg(long, value_name = "NAME")))]
+    pub cql_user: Option<String>,
+
+    /// Its password. Other people on the machine can read it in a flag: prefer the file or the environment.
+    #[config(env = "GODWIT_CQL_PASSWORD")]
+    #[config(layer_attr(arg(long, value_name = "PASSWORD")))]
+    pub cql_password: Option<Hidden>,
+
+    /// Name of the cluster of Godwit whose data the keyspace is: nodes that are set to another are refused.
+    #[config(env = "GODWIT_CLUSTER", default = "godwit")]
+    #[config(layer_attr(arg(long, value_name = "NAME")))]
+    pub cluster: String,
+
+    /// This node's name, no other's: 1 to 64 letters, digits, ".", "_" and "-". It decides what the node owns, so keep it.
+    #[config(env = "GODWIT_NODE_NAME")]
+    #[config(layer_attr(arg(long, value_name = "NAME")))]
+    pub node_name: Option<String>,
+
+    /// Where other nodes are listened for: an address with port, or "off".
+    #[config(env = "GODWIT_PEER", default = "off")]
+    #[config(layer_attr(arg(long, value_name = "ADDR")))]
+    pub peer: Listen,
+
+    /// Where other nodes reach it, HOST:PORT. Without it: peer.
+    #[config(env = "GODWIT_PEER_ADVERTISE")]
+    #[config(layer_attr(arg(long, value_name = "HOST:PORT")))]
+    pub peer_advertise: Option<String>,
+
+    /// What nodes show each other, 16 to 256 characters, alike on all. Without it and peer_tls_cert: one that the first node
+    /// makes and keeps in the store.
+    #[config(env = "GODWIT_PEER_KEY")]
+    #[config(layer_attr(arg(long, value_name = "KEY")))]
+    pub peer_key: Option<Hidden>,
+
+    /// Certificate (PEM) that this node shows to others and they to it; its names are those in peer_advertise.
+    #[config(env = "GODWIT_PEER_TLS_CERT")]
+    #[config(layer_attr(arg(long, value_name = "FILE")))]
+    pub peer_tls_cert: Option<PathBuf>,
+
+    /// Private key (PEM) of that certificate.
+    #[config(env = "GODWIT_PEER_TLS_KEY")]
+    #[config(layer_attr(arg(long, value_name = "FILE")))]
+    pub peer_tls_key: Option<PathBuf>,
+
+    /// Authority (PEM) of the nodes' certificates, and of nothing else: whoever has one from it is a node.
+    #[config(env = "GODWIT_PEER_TLS_CA")]
+    #[config(layer_attr(arg(long, value_name = "FILE")))]
+    pub peer_tls_ca: Option<PathBuf>,
+
+    /// What this node does: some of ["broker", "ingest", "search", "api"]. It takes no shards of what it does not do.
+    #[config(env = "GODWIT_ROLES", parse_env = confique::env::parse::list_by_comma, default = ["broker", "ingest", "search", "api"])]
+    #[config(layer_attr(arg(long, value_name = "ROLE", value_delimiter = ',')))]
+    pub roles: Vec<NodeRole>,
+
+    /// Where MQTT clients reach this node, HOST:PORT: told to clients and other nodes. Without it: mqtt, unless that is every
+    /// address of the machine (0.0.0.0).
+    #[config(env = "GODWIT_ADVERTISE_MQTT")]
+    #[config(layer_attr(arg(long, value_name = "HOST:PORT")))]
+    pub advertise_mqtt: Option<String>,
+
+    /// The same for HTTP.
+    #[config(env = "GODWIT_ADVERTISE_HTTP")]
+    #[config(layer_attr(arg(long, value_name = "HOST:PORT")))]
+    pub advertise_http: Option<String>,
+
+    /// File with the key that signs access tokens, alike on all nodes of a cluster. Without it: signing.key in data_dir, or with
+    /// store = "cql" one that the first node makes and keeps in the store.
+    #[config(env = "GODWIT_SIGNING_KEY_FILE")]
+    #[config(layer_attr(arg(long, value_name = "FILE")))]
+    pub signing_key_file: Option<PathBuf>,
+
     /// What is logged: a level (error, warn, info, debug, trace), or levels by module ("info,godwit_broker=debug").
     #[config(env = "GODWIT_LOG", default = "info")]
     #[config(layer_attr(arg(long, value_name = "LEVELS")))]
@@ -334,106 +436,4 @@ fn one_line(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn none() -> Flags {
-        <Flags as confique::Layer>::empty()
-    }
-
-    fn file(text: &str) -> tempfile::NamedTempFile {
-        let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        file
-    }
-
-    #[test]
-    fn the_committed_example_is_the_generated_one() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../godwit.example.toml");
-        if std::env::var_os("BLESS").is_some() {
-            std::fs::write(&path, Config::example()).unwrap();
-        }
-        let committed = std::fs::read_to_string(&path).unwrap();
-        assert!(
-            committed == Config::example(),
-            "run: BLESS=1 cargo test -p godwit-server the_committed_example"
-        );
-    }
-
-    #[test]
-    fn the_example_with_every_comment_sign_taken_away_is_a_configuration() {
-        let uncommented: String = Config::example()
-            .lines()
-            .filter(|line| line.starts_with('#') && !line.starts_with("# ") && line.len() > 1)
-            .filter(|line| !line.trim_end().ends_with('='))
-            .map(|line| format!("{}\n", &line[1..]))
-            .collect();
-        assert!(uncommented.contains("mqtt = \"127.0.0.1:1883\""));
-        let config = Config::load(none(), Some(file(&uncommented).path())).unwrap();
-        assert!(Settings::of(config).is_ok());
-    }
-
-    #[test]
-    fn a_flag_counts_before_the_file_and_the_file_before_the_default() {
-        let file = file("http = \"127.0.0.1:1\"\nmqtt = \"127.0.0.1:2\"\n");
-        let flags = Flags {
-            mqtt: Some("off".parse().unwrap()),
-            ..none()
-        };
-        let config = Config::load(flags, Some(file.path())).unwrap();
-        assert_eq!(config.mqtt, Listen::Off);
-        assert_eq!(config.http.to_string(), "127.0.0.1:1");
-        assert_eq!(config.admin.to_string(), "127.0.0.1:9090");
-    }
-
-    #[test]
-    fn what_is_wrong_in_a_file_is_said_in_one_line_that_names_it() {
-        for (text, named) in [
-            ("mqqt = \"off\"\n", "mqqt"),
-            ("mqtt = \"nowhere\"\n", "nowhere"),
-            ("workers = \"many\"\n", "workers"),
-            ("registration = \"ask\"\n", "ask"),
-            ("mqtt = \n", "mqtt"),
-            ("registration_token = 5\n", "registration_token"),
-        ] {
-            let error = Config::load(none(), Some(file(text).path()))
-                .unwrap_err()
-                .to_string();
-            assert!(
-                error.contains(named) && !error.contains('\n'),
-                "{text:?}: {error}"
-            );
-        }
-        let error = Config::load(none(), Some(Path::new("/nowhere/godwit.toml"))).unwrap_err();
-        assert!(error.to_string().contains("/nowhere/godwit.toml"));
-    }
-
-    #[test]
-    fn a_misspelt_variable_is_noticed() {
-        let names = ["GODWIT_MQTT", "GODWIT_MQQT", "HOME", "GODWIT_CONFIG"].map(String::from);
-        assert_eq!(unknown_variables(names.into_iter()), ["GODWIT_MQQT"]);
-    }
-
-    #[test]
-    fn rules_of_the_file_are_read() {
-        let long = "[[acl]]\neffect = \"allow\"\nfilter = \"a/#\"\n[[acl]]\neffect = \"deny\"\naccess = \"publish\"\nfilter = \"b\"\n";
-        let short = "[[acl]]\nallow = \"a/#\"\n[[acl]]\ndeny = \"b\"\naccess = \"publish\"\n";
-        let rules = |text| {
-            Config::load(none(), Some(file(text).path()))
-                .unwrap()
-                .acl
-                .unwrap()
-        };
-        assert_eq!(rules(long).len(), 2);
-        assert_eq!(rules(long), rules(short));
-        for bad in [
-            "allow = \"a\"\ndeny = \"b\"",
-            "effect = \"deny\"",
-            "access = \"both\"",
-            "deny = \"a\"\nfilter = \"a\"",
-        ] {
-            let error = Config::load(none(), Some(file(&format!("[[acl]]\n{bad}\n")).path())).unwrap_err();
-            assert!(error.to_string().contains("acl"), "{bad:?}: {error}");
-        }
-    }
-}
+mod tests;

@@ -10,6 +10,7 @@ use godwit_cluster::MAX_WORKERS;
 use ipnet::IpNet;
 use rustls::pki_types::DnsName;
 
+use super::cluster::Cluster;
 use super::{ClientAuth, Config, ConfigError, Hidden, Network, Registration, Switch, TlsFiles};
 
 const DAYS: RangeInclusive<u32> = 1..=3_650;
@@ -68,6 +69,8 @@ pub struct Settings {
     pub registration: Registration,
     /// What they bring; there if `registration` is `Token`.
     pub registration_token: Option<Hidden>,
+    /// The cluster that this node is one of; `None`: it stands alone on the embedded store.
+    pub cluster: Option<Cluster>,
 }
 
 impl Settings {
@@ -113,7 +116,9 @@ impl Settings {
             )));
         }
         let tls = tls(&options)?;
+        let cluster = Cluster::of(&options)?;
         Ok(Self {
+            cluster,
             workers: workers(options.workers),
             acl: Arc::new(acl),
             tls,

@@ -1,16 +1,20 @@
 //! Facts: `IF NOT EXISTS`, whose outcome may be unknown. It is then read back at SERIAL, which finishes what was begun, and tried again
 //! until it is known; a repeat with the same value is harmless. Nothing is ever deleted.
 
+use backon::Retryable;
 use bytes::Bytes;
 use scylla::value::{CqlValue, Row};
 use uuid::Uuid;
 
 use super::core::{Core, Gone};
 use super::session::Bind;
-use super::write::Failed;
+use super::write::{Failed, pauses};
 use crate::StoreError;
 use crate::store::Outcome;
 use crate::types::{Scope, Table};
+
+/// How often settling a fact is tried again at a start.
+const SETTLE_REPEATS: usize = 4;
 
 impl Core {
     pub(super) async fn claim(
@@ -44,6 +48,31 @@ impl Core {
             }
         })
         .await
+    }
+
+    /// Settles a fact that is nobody's key, such as a secret that all nodes share: what is there, or `value` from now on. Asks no owner.
+    pub(super) async fn settle(&self, table: Table, key: &Bytes, value: &Bytes) -> Result<Bytes, StoreError> {
+        let _alone = self.keys.lock(table.id, key.clone()).await;
+        let claim = &self.tables.facts(table)?.claim;
+        let settle = || async {
+            if let Some(found) = self.fact(table, key, true).await? {
+                return Ok(found);
+            }
+            let values: [Bind; 3] = [key.into(), value.into(), Uuid::new_v4().into()];
+            // Whatever it says, a read at SERIAL says more.
+            let tried = self.link.run(claim, &values).await;
+            match (self.fact(table, key, true).await?, tried) {
+                (Some(found), _) => Ok(found),
+                (None, Err(e)) => Err(super::session::unavailable(&e)),
+                (None, Ok(_)) => Err(StoreError::Unavailable(
+                    "a fact was written and is not there".into(),
+                )),
+            }
+        };
+        settle
+            .retry(pauses().with_max_times(SETTLE_REPEATS))
+            .when(StoreError::retryable)
+            .await
     }
 
     /// A fact; at SERIAL, with what others have begun.

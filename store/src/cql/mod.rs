@@ -35,6 +35,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 pub use clock::Clock;
 pub use coordination::CqlCoordination;
 pub use session::{Options, Replication};
@@ -103,6 +104,15 @@ impl Cql {
     /// Says in which view this start became a member, for [`Store::start_view`].
     pub fn set_start_view(&self, view: View) {
         self.start_view.store(view, Relaxed);
+    }
+
+    /// Settles a fact of the whole cluster, such as a secret that all nodes share: gives what is there, or writes `value` and gives that. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if it is not known in some seconds; [`StoreError::Misuse`] for a table that is not of facts.
+    pub fn settle(&self, table: Table, key: &Bytes, value: &Bytes) -> Result<Bytes, StoreError> {
+        let (core, handle) = (&self.core, &self.core.handle);
+        on_a_thread(|| handle.block_on(core.settle(table, key, value)))?
     }
 
     /// Where the engine's tasks run; for the loop that keeps a member's row, too.

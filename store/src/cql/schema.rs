@@ -1,6 +1,8 @@
 //! The schema: both keyspaces, the tables of every crate by their kinds, the coordination tables, and what is checked before a start.
 //! `godwit schema` calls [`create`], a node [`check`]. Why the tables are so: decision 0009.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use uuid::Uuid;
 
 use super::session::{Bind, Link, Options, Replication, Use, unavailable};
@@ -9,7 +11,9 @@ use crate::StoreError;
 use crate::types::{Kind, Table};
 
 /// Of what [`create`] makes; a newer one found is refused, an older one migrated by [`create`].
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
+/// As it is called in `meta`.
+pub(super) const VERSION_NAME: &str = "version";
 
 /// Seconds for which deletions are kept against a replica that missed them, where one that returns harms nobody: a returned
 /// element of a set is looked at once more, an ended row of an owner is a row, and views above it count.
@@ -20,42 +24,167 @@ const GRACE: u32 = ENDED_TTL as u32;
 const LEVELLED: &str = "{'class': 'LeveledCompactionStrategy'}";
 const TIERED: &str = "{'class': 'SizeTieredCompactionStrategy'}";
 
+/// What was found and made of a schema.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Keyspaces and tables that were made, in order.
+    pub made: Vec<String>,
+    /// How many of them were there.
+    pub found: usize,
+    /// Of [`create`] and [`check`] alike.
+    pub version: u32,
+    /// Keyspaces whose copies are others than the options say, with what they have. Not changed: that is `ALTER KEYSPACE` and a repair.
+    pub copies: Vec<String>,
+}
+
 /// Makes what is missing of keyspaces and tables, migrates what is older, and returns when all nodes agree on it. May be repeated. Not
 /// by two at once: Cassandra 5 may then make a table twice and ask for help.
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] if no node answers or they do not agree; [`StoreError::Refused`] if what is there is newer, or
-/// made for another consistency.
-pub fn create(options: &Options, tables: &[Table]) -> Result<(), StoreError> {
+/// made for another consistency or cluster.
+pub fn create(options: &Options, tables: &[Table]) -> Result<Report, StoreError> {
     super::in_a_runtime(async {
         let link = Link::open(options).await?;
-        let scylla = is_scylla(&link).await?;
-        for cql in statements(options, tables, scylla) {
-            link.define(&cql).await?;
+        let found = Found::of(&link, options).await?;
+        let agreed = options.agreed();
+        if found.has(&format!("{}.meta", options.own_keyspace())) {
+            // Before anything is added to what is a newer build's, or another cluster's.
+            Meta::prepare(&link, options).await?.may_be_mine(&agreed).await?;
+        }
+        let mut report = found.report(options);
+        for Made { name, cql } in statements(options, tables, found.scylla) {
+            if found.has(&name) {
+                report.found += 1;
+            } else {
+                link.define(&cql).await?;
+                report.made.push(name);
+            }
         }
         link.agree().await?;
         let meta = Meta::prepare(&link, options).await?;
-        let level = options.consistency_level();
-        meta.put("consistency", &level).await?;
-        meta.put("version", &VERSION.to_string()).await?;
-        meta.check(&level).await
+        for (name, value) in &agreed {
+            meta.put(name, value).await?;
+        }
+        meta.check(&agreed).await?;
+        Ok(report)
     })
 }
 
-/// Whether the schema that is there is this build's, and made for the same consistency.
+/// Whether the schema that is there is this build's with all of these tables, and made for the same consistency and cluster. Changes nothing.
 ///
 /// # Errors
-/// As [`create`]; [`StoreError::Refused`] also if it is older or was never made.
-pub fn check(options: &Options) -> Result<(), StoreError> {
+/// As [`create`]; [`StoreError::Refused`] also if it is older, incomplete, or was never made.
+pub fn check(options: &Options, tables: &[Table]) -> Result<Report, StoreError> {
     super::in_a_runtime(async {
         let link = Link::open(options).await?;
-        checked(&link, options).await
+        let found = Found::of(&link, options).await?;
+        let mut report = found.report(options);
+        for Made { name, .. } in statements(options, tables, found.scylla) {
+            if !found.has(&name) {
+                return Err(StoreError::Refused(format!(
+                    "the store has no {name}: run `godwit schema`"
+                )));
+            }
+            report.found += 1;
+        }
+        checked(&link, options).await?;
+        Ok(report)
     })
 }
 
 pub(super) async fn checked(link: &Link, options: &Options) -> Result<(), StoreError> {
+    if !Found::of(link, options)
+        .await?
+        .has(&format!("{}.meta", options.own_keyspace()))
+    {
+        return Err(StoreError::Refused(format!(
+            "the store has no schema in the keyspace {}: run `godwit schema`",
+            options.keyspace
+        )));
+    }
     let meta = Meta::prepare(link, options).await?;
-    meta.check(&options.consistency_level()).await
+    meta.check(&options.agreed()).await
+}
+
+/// A keyspace or a table, and how it is made.
+struct Made {
+    name: String,
+    cql: String,
+}
+
+/// What is there of both keyspaces.
+struct Found {
+    scylla: bool,
+    names: BTreeSet<String>,
+    /// By keyspace: how its copies are described.
+    copies: Vec<(String, BTreeMap<String, String>)>,
+}
+
+impl Found {
+    async fn of(link: &Link, options: &Options) -> Result<Self, StoreError> {
+        let mut found = Self {
+            scylla: is_scylla(link).await?,
+            names: BTreeSet::new(),
+            copies: Vec::new(),
+        };
+        for keyspace in [options.keyspace.clone(), options.own_keyspace()] {
+            // A name of these is plain letters, see `Options`.
+            let asked =
+                format!("SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = '{keyspace}'");
+            let rows = link.define(&asked).await?.into_rows_result();
+            let rows = rows.map_err(|e| unavailable(&e))?;
+            let row = rows
+                .maybe_first_row::<(BTreeMap<String, String>,)>()
+                .map_err(|e| unavailable(&e))?;
+            let Some((copies,)) = row else { continue };
+            found.copies.push((keyspace.clone(), copies));
+            let asked =
+                format!("SELECT table_name FROM system_schema.tables WHERE keyspace_name = '{keyspace}'");
+            let rows = link.define(&asked).await?.into_rows_result();
+            let rows = rows.map_err(|e| unavailable(&e))?;
+            for row in rows.rows::<(String,)>().map_err(|e| unavailable(&e))? {
+                let (table,) = row.map_err(|e| unavailable(&e))?;
+                found.names.insert(format!("{keyspace}.{table}"));
+            }
+            found.names.insert(keyspace);
+        }
+        Ok(found)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.names.contains(name)
+    }
+
+    fn report(&self, options: &Options) -> Report {
+        let wanted = copies_of(&options.replication);
+        let others = self.copies.iter().filter_map(|(keyspace, copies)| {
+            (copies_found(copies) != wanted).then(|| format!("{keyspace}: {copies:?}"))
+        });
+        Report {
+            version: VERSION,
+            copies: others.collect(),
+            ..Report::default()
+        }
+    }
+}
+
+/// How many copies where, of what is wanted and of what is there; the strategy is left out where it does not matter.
+fn copies_of(replication: &Replication) -> BTreeMap<String, String> {
+    match replication {
+        Replication::Simple(copies) => [("replication_factor".to_owned(), copies.to_string())].into(),
+        Replication::Datacenters(all) => all
+            .iter()
+            .map(|(name, copies)| (name.clone(), copies.to_string()))
+            .collect(),
+    }
+}
+
+fn copies_found(found: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let others = found.iter().filter(|(name, _)| *name != "class");
+    others
+        .map(|(name, copies)| (name.clone(), copies.clone()))
+        .collect()
 }
 
 /// ScyllaDB describes its own tables in one that Cassandra does not have.
@@ -85,7 +214,7 @@ fn replication(options: &Options) -> String {
 }
 
 /// Everything, in order.
-fn statements(options: &Options, tables: &[Table], scylla: bool) -> Vec<String> {
+fn statements(options: &Options, tables: &[Table], scylla: bool) -> Vec<Made> {
     let (data, own, replication) = (&options.keyspace, options.own_keyspace(), replication(options));
     // Lightweight transactions do not go with tablets on the versions of ScyllaDB that are out.
     let tablets = if scylla {
@@ -94,13 +223,20 @@ fn statements(options: &Options, tables: &[Table], scylla: bool) -> Vec<String> 
         ""
     };
     let mut all = vec![
-        format!("CREATE KEYSPACE IF NOT EXISTS {data} WITH replication = {replication}"),
-        format!("CREATE KEYSPACE IF NOT EXISTS {own} WITH replication = {replication}{tablets}"),
+        Made {
+            name: data.clone(),
+            cql: format!("CREATE KEYSPACE IF NOT EXISTS {data} WITH replication = {replication}"),
+        },
+        Made {
+            name: own.clone(),
+            cql: format!("CREATE KEYSPACE IF NOT EXISTS {own} WITH replication = {replication}{tablets}"),
+        },
     ];
     let mut table = |name: String, columns: &str, compaction: &str, grace: u32| {
-        all.push(format!(
+        let cql = format!(
             "CREATE TABLE IF NOT EXISTS {name} ({columns}) WITH compaction = {compaction} AND gc_grace_seconds = {grace}"
-        ));
+        );
+        all.push(Made { name, cql });
     };
     table(
         format!("{own}.meta"),
@@ -199,30 +335,46 @@ impl<'a> Meta<'a> {
         Ok(row.and_then(|(value,)| value))
     }
 
-    async fn check(&self, level: &str) -> Result<(), StoreError> {
-        let version = self.get("version").await?;
-        let found = version.as_deref().and_then(|v| v.parse::<u32>().ok());
-        match found {
-            Some(VERSION) => {}
-            Some(found) => {
-                return Err(StoreError::Refused(format!(
-                    "the store's schema is version {found}, this build's is {VERSION}: run `godwit schema` of the newest build"
-                )));
-            }
-            None => {
-                return Err(StoreError::Refused(
-                    "the store has no schema: run `godwit schema`".into(),
-                ));
+    /// Refuses what a newer build made, or what was made for something else; what is not said yet is no matter.
+    async fn may_be_mine(&self, agreed: &[(&str, String)]) -> Result<(), StoreError> {
+        for (name, wanted) in agreed {
+            let Some(found) = self.get(name).await? else {
+                continue;
+            };
+            let newer = || found.parse::<u32>().is_ok_and(|found| found > VERSION);
+            if found != *wanted && (*name != VERSION_NAME || newer()) {
+                return Err(differs(name, &found, wanted));
             }
         }
-        match self.get("consistency").await? {
-            Some(found) if found == level => Ok(()),
-            found => Err(StoreError::Refused(format!(
-                "the schema was made for consistency {:?} and this node is set to {level:?}: all nodes must be alike",
-                found.unwrap_or_default()
-            ))),
-        }
+        Ok(())
     }
+
+    async fn check(&self, agreed: &[(&str, String)]) -> Result<(), StoreError> {
+        for (name, wanted) in agreed {
+            match self.get(name).await? {
+                Some(found) if found == *wanted => {}
+                Some(found) => return Err(differs(name, &found, wanted)),
+                None => {
+                    return Err(StoreError::Refused(
+                        "the store's schema is not complete: run `godwit schema`".into(),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn differs(name: &str, found: &str, wanted: &str) -> StoreError {
+    StoreError::Refused(if name == VERSION_NAME {
+        format!(
+            "the store's schema is version {found}, this build's is {wanted}: run `godwit schema` of the newest build"
+        )
+    } else {
+        format!(
+            "the schema was made for {name} {found:?} and this node is set to {wanted:?}: all nodes must be alike"
+        )
+    })
 }
 
 #[cfg(test)]
@@ -233,14 +385,18 @@ mod tests {
     fn names_of_data_centres_are_quoted_and_lightweight_transactions_have_no_tablets() {
         let mut options = Options::new(vec!["a".into()]);
         options.replication = Replication::Datacenters(vec![("o'hare".into(), 3), ("b".into(), 2)]);
-        let all = statements(&options, &[], true);
+        let all: Vec<String> = statements(&options, &[], true)
+            .into_iter()
+            .map(|made| made.cql)
+            .collect();
         assert!(
             all[0].ends_with("{'class': 'NetworkTopologyStrategy', 'o''hare': 3, 'b': 2}"),
             "{}",
             all[0]
         );
         assert!(all[1].starts_with("CREATE KEYSPACE IF NOT EXISTS godwit_own") && all[1].contains("tablets"));
-        assert!(!statements(&options, &[], false).concat().contains("tablets"));
+        let all = statements(&options, &[], false);
+        assert!(!all.iter().any(|made| made.cql.contains("tablets")));
     }
 
     #[test]
@@ -263,7 +419,7 @@ mod tests {
         assert!(
             all[2..]
                 .iter()
-                .all(|s| s.contains("compaction") && s.contains("gc_grace_seconds"))
+                .all(|made| made.cql.contains("compaction") && made.cql.contains("gc_grace_seconds"))
         );
     }
 }

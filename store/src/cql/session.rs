@@ -52,13 +52,15 @@ pub enum Replication {
 
 /// Where the cluster is and how it is used. All nodes of one Godwit cluster must agree on everything but `nodes` and `threads`; what
 /// they must agree on is checked at the start.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// Contact points, `host` or `host:port` (9042).
     pub nodes: Vec<String>,
     /// The keyspace of the data; rows of lightweight transactions are in the keyspace of this name with `_own` behind it. Lower-case
     /// letters, digits and `_`, at most 40.
     pub keyspace: String,
+    /// Name of the one cluster of Godwit whose data this is: a node that is set to another is refused.
+    pub cluster: String,
     /// All nodes of Godwit are in this one data centre of the store, and read and write at LOCAL_QUORUM and LOCAL_SERIAL there; without
     /// it, at QUORUM and SERIAL over all.
     pub datacenter: Option<String>,
@@ -70,12 +72,28 @@ pub struct Options {
     pub threads: usize,
 }
 
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let credentials = self.credentials.as_ref().map(|(user, _)| (user, "…"));
+        f.debug_struct("Options")
+            .field("nodes", &self.nodes)
+            .field("keyspace", &self.keyspace)
+            .field("cluster", &self.cluster)
+            .field("datacenter", &self.datacenter)
+            .field("replication", &self.replication)
+            .field("credentials", &credentials)
+            .field("threads", &self.threads)
+            .finish()
+    }
+}
+
 impl Options {
     /// Of these contact points, with the keyspace `godwit` and three copies anywhere.
     pub fn new(nodes: Vec<String>) -> Self {
         Self {
             nodes,
             keyspace: "godwit".into(),
+            cluster: "godwit".into(),
             datacenter: None,
             replication: Replication::Simple(3),
             credentials: None,
@@ -104,11 +122,16 @@ impl Options {
     }
 
     /// What all nodes must agree on, as it is kept in `meta`.
-    pub(super) fn consistency_level(&self) -> String {
-        match &self.datacenter {
+    pub(super) fn agreed(&self) -> [(&'static str, String); 3] {
+        let level = match &self.datacenter {
             Some(name) => format!("local {name}"),
             None => "all".into(),
-        }
+        };
+        [
+            ("consistency", level),
+            ("cluster", self.cluster.clone()),
+            (super::schema::VERSION_NAME, super::schema::VERSION.to_string()),
+        ]
     }
 
     fn check(&self) -> Result<(), StoreError> {

@@ -85,12 +85,49 @@ fn a_schema_that_is_missing_or_made_for_another_consistency_is_refused() {
     let opened = Cql::open(&options, &TABLES, always());
     assert!(matches!(opened.err(), Some(StoreError::Refused(why)) if why.contains("schema")));
     schema::create(&options, &TABLES).expect("made");
-    schema::check(&options).expect("as made");
+    schema::check(&options, &TABLES).expect("as made");
     options.datacenter = Some(godwit_cassandra::DATACENTER.into());
     let opened = Cql::open(&options, &TABLES, always());
     assert!(matches!(opened.err(), Some(StoreError::Refused(why)) if why.contains("consistency")));
     options.keyspace = "no; such".into();
-    assert!(matches!(schema::check(&options), Err(StoreError::Refused(_))));
+    assert!(matches!(
+        schema::check(&options, &TABLES),
+        Err(StoreError::Refused(_))
+    ));
+}
+
+#[test]
+fn a_schema_is_made_once_told_what_it_lacks_and_one_clusters_alone() {
+    let mut options = options_of("report");
+    let all = 2 + 3 + 8;
+    let made = schema::create(&options, &TABLES[1..]).expect("made");
+    assert_eq!((made.made.len(), made.found), (all - 2, 0), "{made:?}");
+    let lacking = schema::check(&options, &TABLES);
+    assert!(matches!(lacking, Err(StoreError::Refused(why)) if why.contains(tables::LOG.name)));
+    let made = schema::create(&options, &TABLES).expect("made");
+    assert_eq!((made.made.len(), made.found), (2, all - 2), "{made:?}");
+    let made = schema::create(&options, &TABLES).expect("made again");
+    assert_eq!((made.made.len(), made.found), (0, all));
+    assert!(made.copies.is_empty(), "{made:?}");
+    assert_eq!(schema::check(&options, &TABLES).expect("as made"), made);
+    options.cluster = "another".into();
+    for refused in [
+        schema::check(&options, &TABLES),
+        schema::create(&options, &TABLES),
+    ] {
+        assert!(matches!(refused, Err(StoreError::Refused(why)) if why.contains("another")));
+    }
+}
+
+#[test]
+fn a_fact_of_the_whole_cluster_is_settled_once_whoever_holds_what() {
+    let nobody = super::super::cql_common::LostBelow::default();
+    nobody.set(u64::MAX);
+    let (one, other) = (engine(std::sync::Arc::new(nobody)), engine(always()));
+    let key = bytes(&Uuid::new_v4().to_string());
+    let settled = |store: &Cql, value: &str| store.settle(tables::FACTS, &key, &bytes(value));
+    assert_eq!(settled(&one, "first").expect("settled"), bytes("first"));
+    assert_eq!(settled(&other, "second").expect("settled"), bytes("first"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod coordination;
 mod measure;
+mod node;
 mod owners;
 mod rows;
 

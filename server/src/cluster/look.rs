@@ -1,0 +1,133 @@
+//! What a node looks at for its operators: when it last saw another node's heartbeat change, and whether somebody asked over another node that
+//! it leave. Nothing here decides who owns what.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use godwit_cluster::own::{About, Millis};
+use godwit_store::coordination::{Coordination as _, StartId, StartRow};
+use godwit_store::{Kind, Read, ReadAnswer, Store as _, StoreError, Table};
+
+use super::{Membership, boot_ms};
+
+/// A start → that it is to leave. One row for each node that was ever drained through another.
+pub(crate) const DRAINS: Table = Table {
+    id: 501,
+    kind: Kind::Facts,
+    name: "drains",
+};
+
+/// How often: two small reads each.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Starts that were seen, with their last heartbeats.
+#[derive(Default)]
+pub(super) struct Seen(HashMap<StartId, (u64, Millis)>);
+
+impl Seen {
+    /// Takes in all rows, read at `now`; forgets who has none any more.
+    pub(super) fn read(&mut self, now: Millis, rows: &[StartRow]) {
+        let before = std::mem::take(&mut self.0);
+        self.0 = rows
+            .iter()
+            .map(|row| match before.get(&row.start) {
+                Some((beat, at)) if *beat == row.beat => (row.start, (*beat, *at)),
+                _ => (row.start, (row.beat, now)),
+            })
+            .collect();
+    }
+
+    /// How long ago the last change was seen.
+    pub(super) fn age(&self, now: Millis, start: StartId) -> Option<Millis> {
+        self.0.get(&start).map(|(_, at)| now.saturating_sub(*at))
+    }
+}
+
+/// A start's row as operators see it.
+pub(super) struct Row {
+    pub(super) start: StartId,
+    /// `None`: of a newer build.
+    pub(super) about: Option<About>,
+    pub(super) confirmed: u64,
+}
+
+impl Membership {
+    /// The rows of all starts, and they are taken as seen.
+    pub(super) async fn rows(&self) -> Result<Vec<Row>, StoreError> {
+        let rows = self.0.coordination.read_starts().await?;
+        self.seen().read(boot_ms(), &rows);
+        let row = |row: StartRow| Row {
+            start: row.start,
+            about: About::decode(&row.about),
+            confirmed: row.confirmed,
+        };
+        Ok(rows.into_iter().map(row).collect())
+    }
+
+    /// Asks another start to leave. Blocks.
+    pub(super) fn drain_other(&self, start: StartId) -> Result<(), StoreError> {
+        let key = Bytes::copy_from_slice(start.as_bytes());
+        self.0
+            .store
+            .settle(DRAINS, &key, &Bytes::from_static(b"1"))
+            .map(drop)
+    }
+
+    /// Whether this start was asked to leave over another node. Blocks.
+    fn is_asked(&self) -> bool {
+        let Some(start) = *self.0.start.borrow() else {
+            return false;
+        };
+        let asked = Read::Fact {
+            table: DRAINS,
+            key: Bytes::copy_from_slice(start.as_bytes()),
+        };
+        // What fails is asked again.
+        let answers = self.0.store.read_now(&[asked]).unwrap_or_default();
+        matches!(answers.first(), Some(ReadAnswer::Fact(Some(_))))
+    }
+}
+
+/// Looks again and again; dropped with the driver.
+pub(super) async fn look(membership: &Membership) {
+    loop {
+        tokio::time::sleep(EVERY).await;
+        if let Err(error) = membership.rows().await {
+            tracing::debug!(%error, "the other nodes' rows cannot be read");
+        }
+        let asking = membership.clone();
+        let asked = tokio::task::spawn_blocking(move || asking.is_asked());
+        if asked.await.unwrap_or(false) {
+            tracing::info!("asked over another node to leave the cluster");
+            membership.drain();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_heartbeat_is_as_old_as_its_last_change_and_a_row_that_went_is_forgotten() {
+        let row = |start, beat| StartRow {
+            start: Uuid::from_u128(start),
+            beat,
+            confirmed: 1,
+            stamp: 0,
+            about: Bytes::new(),
+        };
+        let (mut seen, one, two) = (Seen::default(), Uuid::from_u128(1), Uuid::from_u128(2));
+        seen.read(1_000, &[row(1, 5), row(2, 5)]);
+        seen.read(3_000, &[row(1, 6), row(2, 5)]);
+        assert_eq!(
+            (seen.age(4_000, one), seen.age(4_000, two)),
+            (Some(1_000), Some(3_000))
+        );
+        seen.read(5_000, &[row(1, 6)]);
+        assert_eq!((seen.age(5_000, one), seen.age(5_000, two)), (Some(2_000), None));
+    }
+}

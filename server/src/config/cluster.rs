@@ -1,0 +1,466 @@
+//! The options of a node that is one of many: their types, and what follows from them together. How the store and the other nodes are
+//! spoken to is `crate::cluster`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use godwit_cluster::own::{About, MAX_NAME, Roles};
+use godwit_store::cql;
+use serde::Deserialize;
+
+use super::{Config, ConfigError, Hidden, Listen};
+
+/// Longest name of a node, in characters: it stands in a view once for each view that is not settled.
+const NAME_CHARS: usize = 64;
+/// Most copies: more cost without keeping anything safer.
+const COPIES: std::ops::RangeInclusive<u8> = 1..=15;
+/// Most nodes of the store that are named: the others are found through them.
+const CQL_NODES: usize = 64;
+const KEY_CHARS: std::ops::RangeInclusive<usize> = 16..=256;
+
+/// Where everything is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// In the data folder.
+    Embedded,
+    /// In ScyllaDB or Apache Cassandra.
+    Cql,
+}
+
+/// What a node does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeRole {
+    /// Users, topics, MQTT.
+    Broker,
+    /// Conversations.
+    Ingest,
+    /// The search index.
+    Search,
+    /// REST, MQTT over WebSocket.
+    Api,
+}
+
+/// Why a text is no [`NodeRole`] or no [`Copies`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NotThat(String);
+
+impl FromStr for NodeRole {
+    type Err = NotThat;
+
+    fn from_str(text: &str) -> Result<Self, NotThat> {
+        <Self as clap::ValueEnum>::from_str(text.trim(), false)
+            .map_err(|_| NotThat(format!("\"{text}\" is no role: broker, ingest, search, api")))
+    }
+}
+
+/// Copies of everything, where.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Copies(pub cql::Replication);
+
+impl FromStr for Copies {
+    type Err = NotThat;
+
+    fn from_str(text: &str) -> Result<Self, NotThat> {
+        let wrong = || {
+            NotThat(format!(
+                "\"{text}\" is not a number of copies (3), nor copies by data centre (dc1:3,dc2:3)"
+            ))
+        };
+        let count = |text: &str| {
+            let count = text.trim().parse::<u8>().ok();
+            count.filter(|count| COPIES.contains(count)).ok_or_else(wrong)
+        };
+        if !text.contains(':') {
+            return Ok(Self(cql::Replication::Simple(count(text)?)));
+        }
+        let mut all: Vec<(String, u8)> = Vec::new();
+        for part in text.split(',') {
+            let (name, copies) = part.split_once(':').ok_or_else(wrong)?;
+            let name = name.trim();
+            if name.is_empty()
+                || name.contains(char::is_control)
+                || all.iter().any(|(other, _)| other == name)
+            {
+                return Err(wrong());
+            }
+            all.push((name.to_owned(), count(copies)?));
+        }
+        Ok(Self(cql::Replication::Datacenters(all)))
+    }
+}
+
+impl TryFrom<String> for Copies {
+    type Error = NotThat;
+
+    fn try_from(text: String) -> Result<Self, NotThat> {
+        text.parse()
+    }
+}
+
+/// How nodes know each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerTrust {
+    /// By a key that is kept in the store: whoever reads the keyspaces is trusted anyway.
+    Stored,
+    /// By this key.
+    Key(Hidden),
+    /// By certificates of one authority.
+    Tls {
+        /// This node's, PEM.
+        cert: PathBuf,
+        /// Its private key, PEM.
+        key: PathBuf,
+        /// The authority, PEM.
+        ca: PathBuf,
+    },
+}
+
+/// A node's place in a cluster, checked.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// The store.
+    pub cql: cql::Options,
+    /// What the node says about itself: name, roles, addresses.
+    pub about: About,
+    /// Where it listens for other nodes.
+    pub peer: SocketAddr,
+    /// How nodes know each other.
+    pub trust: PeerTrust,
+    /// The key that signs access tokens, if it is not the store's.
+    pub signing_key: Option<PathBuf>,
+}
+
+impl Cluster {
+    /// Of a node with `store = "cql"`; `None` of one that stands alone.
+    ///
+    /// # Errors
+    /// One line that names the option.
+    pub(super) fn of(options: &Config) -> Result<Option<Self>, ConfigError> {
+        if options.store == Engine::Embedded {
+            return match alone(options) {
+                None => Ok(None),
+                Some(option) => Err(ConfigError(format!("{option} needs store = \"cql\""))),
+            };
+        }
+        let Some(name) = &options.node_name else {
+            return Err(ConfigError("store = \"cql\" needs node_name".into()));
+        };
+        check_name("node_name", name)?;
+        let Some(peer) = options.peer.address() else {
+            return Err(ConfigError(
+                "store = \"cql\" needs peer: where other nodes are listened for".into(),
+            ));
+        };
+        let Some(reached) = advertised(options.peer_advertise.as_ref(), options.peer) else {
+            return Err(ConfigError(format!(
+                "peer is {peer}, which others cannot reach: peer_advertise says where they do"
+            )));
+        };
+        let Some(roles) = options.roles.iter().map(|role| bit(*role)).reduce(Roles::and) else {
+            return Err(ConfigError(
+                "roles is empty: a node without any does nothing".into(),
+            ));
+        };
+        let addresses = [
+            ("peer_advertise", &options.peer_advertise),
+            ("advertise_mqtt", &options.advertise_mqtt),
+            ("advertise_http", &options.advertise_http),
+        ];
+        for (option, address) in addresses {
+            check_address(option, address.as_deref())?;
+        }
+        let about = About {
+            name: name.clone(),
+            roles,
+            peer: reached,
+            mqtt: advertised(options.advertise_mqtt.as_ref(), options.mqtt).unwrap_or_default(),
+            http: advertised(options.advertise_http.as_ref(), options.http).unwrap_or_default(),
+        };
+        Ok(Some(Self {
+            cql: options.cql()?,
+            about,
+            peer,
+            trust: trust(options)?,
+            signing_key: options.signing_key_file.clone(),
+        }))
+    }
+}
+
+impl Config {
+    /// The CQL store that the options name, whether this is a node's configuration or that of `godwit schema`.
+    ///
+    /// # Errors
+    /// One line that names the option.
+    pub fn cql(&self) -> Result<cql::Options, ConfigError> {
+        if self.cql_nodes.is_empty() {
+            return Err(ConfigError(
+                "cql_nodes is empty: some nodes of the CQL store must be named".into(),
+            ));
+        }
+        if self.cql_nodes.len() > CQL_NODES {
+            return Err(ConfigError(format!("cql_nodes has more than {CQL_NODES} nodes")));
+        }
+        if let Some(bad) = self.cql_nodes.iter().find(|node| !is_host(node)) {
+            return Err(ConfigError(format!(
+                "cql_nodes: \"{bad}\" is no HOST and no HOST:PORT"
+            )));
+        }
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let keyspace = &self.cql_keyspace;
+        if !keyspace.starts_with(|c: char| c.is_ascii_lowercase())
+            || keyspace.len() > 40
+            || !keyspace.chars().all(plain)
+        {
+            return Err(ConfigError(format!(
+                "cql_keyspace: \"{keyspace}\" is not 1 to 40 of a to z, 0 to 9 and _, beginning with a letter"
+            )));
+        }
+        check_name("cluster", &self.cluster)?;
+        let credentials = match (&self.cql_user, &self.cql_password) {
+            (Some(user), Some(password)) => Some((user.clone(), password.0.clone())),
+            (None, None) => None,
+            _ => return Err(ConfigError("cql_user and cql_password need each other".into())),
+        };
+        let mut options = cql::Options::new(self.cql_nodes.clone());
+        options.keyspace.clone_from(keyspace);
+        options.cluster.clone_from(&self.cluster);
+        options.datacenter.clone_from(&self.cql_datacenter);
+        options.replication = self.cql_replication.0.clone();
+        options.credentials = credentials;
+        Ok(options)
+    }
+}
+
+/// The option that a node on the embedded store must not have, if it has one.
+fn alone(options: &Config) -> Option<&'static str> {
+    let given = [
+        ("cql_nodes", !options.cql_nodes.is_empty()),
+        ("cql_datacenter", options.cql_datacenter.is_some()),
+        ("cql_user", options.cql_user.is_some()),
+        ("cql_password", options.cql_password.is_some()),
+        ("node_name", options.node_name.is_some()),
+        ("peer", options.peer != Listen::Off),
+        ("peer_advertise", options.peer_advertise.is_some()),
+        ("peer_key", options.peer_key.is_some()),
+        ("peer_tls_cert", options.peer_tls_cert.is_some()),
+        ("peer_tls_key", options.peer_tls_key.is_some()),
+        ("peer_tls_ca", options.peer_tls_ca.is_some()),
+        (
+            "roles",
+            options.roles.iter().map(|role| bit(*role)).reduce(Roles::and) != Some(Roles::ALL),
+        ),
+        ("advertise_mqtt", options.advertise_mqtt.is_some()),
+        ("advertise_http", options.advertise_http.is_some()),
+        ("signing_key_file", options.signing_key_file.is_some()),
+    ];
+    given
+        .into_iter()
+        .find_map(|(option, given)| given.then_some(option))
+}
+
+fn bit(role: NodeRole) -> Roles {
+    match role {
+        NodeRole::Broker => Roles::BROKER,
+        NodeRole::Ingest => Roles::INGEST,
+        NodeRole::Search => Roles::SEARCH,
+        NodeRole::Api => Roles::API,
+    }
+}
+
+fn check_name(option: &str, name: &str) -> Result<(), ConfigError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if name.is_empty() || name.len() > NAME_CHARS || !name.chars().all(plain) {
+        return Err(ConfigError(format!(
+            "{option}: \"{name}\" is not 1 to {NAME_CHARS} letters, digits, \".\", \"_\" and \"-\""
+        )));
+    }
+    Ok(())
+}
+
+/// A name or an address, with a port or without.
+fn is_host(text: &str) -> bool {
+    let strange = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '/' | '@' | ',');
+    !text.is_empty() && text.len() <= MAX_NAME && !text.contains(strange)
+}
+
+fn check_address(option: &str, address: Option<&str>) -> Result<(), ConfigError> {
+    let has_port = |text: &str| {
+        let port = text
+            .rsplit_once(':')
+            .map(|(host, port)| (host, port.parse::<u16>()));
+        matches!(port, Some((host, Ok(1..))) if !host.is_empty())
+    };
+    match address {
+        Some(text) if !is_host(text) || !has_port(text) => Err(ConfigError(format!(
+            "{option}: \"{text}\" is no HOST:PORT, such as n1.example.org:7883"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// What is told to others: what was said, or where it listens if that is one address.
+fn advertised(said: Option<&String>, listen: Listen) -> Option<String> {
+    let one = |address: &SocketAddr| !address.ip().is_unspecified();
+    said.cloned()
+        .or_else(|| listen.address().filter(one).map(|address| address.to_string()))
+}
+
+fn trust(options: &Config) -> Result<PeerTrust, ConfigError> {
+    match (
+        &options.peer_key,
+        &options.peer_tls_cert,
+        &options.peer_tls_key,
+        &options.peer_tls_ca,
+    ) {
+        (None, None, None, None) => Ok(PeerTrust::Stored),
+        (Some(key), None, None, None) if KEY_CHARS.contains(&key.0.chars().count()) => {
+            Ok(PeerTrust::Key(key.clone()))
+        }
+        (Some(_), None, None, None) => Err(ConfigError("peer_key must have 16 to 256 characters".into())),
+        (None, Some(cert), Some(key), Some(ca)) => Ok(PeerTrust::Tls {
+            cert: cert.clone(),
+            key: key.clone(),
+            ca: ca.clone(),
+        }),
+        (None, ..) => Err(ConfigError(
+            "peer_tls_cert, peer_tls_key and peer_tls_ca need each other".into(),
+        )),
+        (Some(_), ..) => Err(ConfigError(
+            "peer_key and peer_tls_cert exclude each other".into(),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::Settings;
+
+    /// The least that a node of a cluster says.
+    fn options() -> Config {
+        let mut config = Config::on(Path::new("/tmp/x")).unwrap();
+        config.store = Engine::Cql;
+        config.cql_nodes = vec!["127.0.0.1".into()];
+        config.node_name = Some("n1".into());
+        config.peer = "127.0.0.1:7883".parse().unwrap();
+        config
+    }
+
+    fn cluster(config: Config) -> Cluster {
+        Settings::of(config).unwrap().cluster.unwrap()
+    }
+
+    #[test]
+    fn a_node_tells_where_it_is_reached_unless_it_listens_everywhere() {
+        let mut config = options();
+        config.mqtt = "0.0.0.0:1883".parse().unwrap();
+        let about = cluster(config.clone()).about;
+        let told = [about.peer.as_str(), &about.mqtt, &about.http];
+        assert_eq!(told, ["127.0.0.1:7883", "", "127.0.0.1:8080"]);
+        assert_eq!((about.name.as_str(), about.roles), ("n1", Roles::ALL));
+        config.peer = "[::]:7883".parse().unwrap();
+        let error = Settings::of(config.clone()).unwrap_err().to_string();
+        assert!(error.contains("peer_advertise"), "{error}");
+        config.peer_advertise = Some("n1.example.org:7883".into());
+        config.advertise_mqtt = Some("n1.example.org:1883".into());
+        let about = cluster(config).about;
+        assert_eq!(
+            [&about.peer[..], &about.mqtt],
+            ["n1.example.org:7883", "n1.example.org:1883"]
+        );
+    }
+
+    #[test]
+    fn nodes_know_each_other_by_the_stores_key_or_a_given_one_or_certificates() {
+        let mut config = options();
+        assert_eq!(cluster(config.clone()).trust, PeerTrust::Stored);
+        config.peer_key = Some(Hidden("sixteen letters!".into()));
+        assert!(matches!(cluster(config.clone()).trust, PeerTrust::Key(_)));
+        config.peer_key = None;
+        config.peer_tls_cert = Some("a".into());
+        config.peer_tls_key = Some("b".into());
+        config.peer_tls_ca = Some("c".into());
+        assert!(matches!(cluster(config).trust, PeerTrust::Tls { .. }));
+    }
+
+    #[test]
+    fn copies_are_a_number_or_numbers_by_data_centre() {
+        let read = |text: &str| text.parse::<Copies>().map(|copies| copies.0);
+        assert_eq!(read("3").unwrap(), cql::Replication::Simple(3));
+        let two = vec![("dc1".to_owned(), 3), ("dc2".to_owned(), 2)];
+        assert_eq!(read("dc1:3, dc2:2").unwrap(), cql::Replication::Datacenters(two));
+        for bad in [
+            "",
+            "0",
+            "16",
+            "many",
+            "dc1",
+            "dc1:",
+            ":3",
+            "dc1:3,dc1:3",
+            "dc1:3,2",
+            "a:b:3",
+        ] {
+            assert!(read(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_cluster_needs_and_what_a_node_alone_must_not_have_is_named() {
+        type Change = (&'static str, fn(&mut Config));
+        let changes: [Change; 19] = [
+            ("node_name", |c| c.node_name = None),
+            ("node_name", |c| c.node_name = Some("a b".into())),
+            ("node_name", |c| c.node_name = Some("n".repeat(65))),
+            ("needs peer", |c| c.peer = Listen::Off),
+            ("cql_nodes", |c| c.cql_nodes.clear()),
+            ("cql_nodes", |c| c.cql_nodes = vec!["http://a".into()]),
+            ("cql_keyspace", |c| c.cql_keyspace = "Godwit".into()),
+            ("cql_password", |c| c.cql_user = Some("u".into())),
+            ("cluster", |c| c.cluster = String::new()),
+            ("roles", |c| c.roles.clear()),
+            ("peer_key", |c| c.peer_key = Some(Hidden("short".into()))),
+            ("peer_tls_ca", |c| c.peer_tls_cert = Some("x".into())),
+            ("exclude", |c| {
+                c.peer_key = Some(Hidden("sixteen letters!".into()));
+                c.peer_tls_ca = Some("x".into());
+            }),
+            ("advertise_mqtt", |c| c.advertise_mqtt = Some("host".into())),
+            ("advertise_http", |c| c.advertise_http = Some("host:0".into())),
+            ("cql_nodes needs store", |c| c.store = Engine::Embedded),
+            ("peer needs store", |c| {
+                c.store = Engine::Embedded;
+                c.cql_nodes.clear();
+                c.node_name = None;
+            }),
+            ("roles needs store", |c| {
+                *c = Config::on(Path::new("/tmp/x")).unwrap();
+                c.roles = vec![NodeRole::Broker];
+            }),
+            ("peer_key needs store", |c| {
+                *c = Config::on(Path::new("/tmp/x")).unwrap();
+                c.peer_key = Some(Hidden("sixteen letters!".into()));
+            }),
+        ];
+        for (named, change) in changes {
+            let mut config = options();
+            change(&mut config);
+            let error = Settings::of(config).unwrap_err().to_string();
+            assert!(error.contains(named) && !error.contains('\n'), "{named}: {error}");
+        }
+        assert!(
+            "brocker"
+                .parse::<NodeRole>()
+                .unwrap_err()
+                .to_string()
+                .contains("brocker")
+        );
+    }
+}
