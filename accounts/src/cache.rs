@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use godwit_cluster::{Cx, Loading, Reply, Tag};
-use godwit_store::{Read, ReadAnswer};
+use godwit_store::{Read, ReadAnswer, Scope};
 use godwit_wire::account::AccountCommand;
 use godwit_wire::command::Answer;
 use godwit_wire::ids::UserId;
@@ -46,10 +46,20 @@ pub(crate) enum Loader {
 
 impl Accounts {
     /// What must be read before this command can be taken.
-    pub(crate) fn missing(&mut self, user: UserId, command: &AccountCommand) -> Option<Vec<Read>> {
+    pub(crate) fn missing(
+        &mut self,
+        user: UserId,
+        command: &AccountCommand,
+        scope: Scope,
+    ) -> Option<Vec<Read>> {
         let Some(cached) = self.users.get(&user) else {
             self.loading.insert(user, Loader::Rows(Box::default()));
-            return Some(vec![rows_after(user, None)]);
+            let taken_up = Read::TakeUpRows {
+                table: USERS,
+                partition: user.to_bytes(),
+                scope,
+            };
+            return Some(vec![taken_up, rows_after(user, None)]);
         };
         let wants_groups = matches!(command, AccountCommand::Joined { group: true, .. });
         if wants_groups && cached.user.groups.is_none() && cached.user.profile.is_some() {
@@ -126,7 +136,10 @@ impl Accounts {
 
     /// Takes in what [`Self::missing`] asked for.
     pub(crate) fn take_rows(&mut self, cx: &mut Cx<'_>, user: UserId, answers: Vec<ReadAnswer>) -> Loading {
-        match (self.loading.remove(&user), answers.into_iter().next()) {
+        let answer = answers
+            .into_iter()
+            .find(|answer| !matches!(answer, ReadAnswer::TakenUp));
+        match (self.loading.remove(&user), answer) {
             (Some(Loader::Rows(mut state)), Some(ReadAnswer::Rows { rows, more })) => {
                 for (name, value) in &rows {
                     if !state.take(name, value) {

@@ -275,7 +275,7 @@ impl Role for Accounts {
             );
             return Flow::Taken;
         };
-        if let Some(reads) = self.missing(*user, &account) {
+        if let Some(reads) = self.missing(*user, &account, cx.scope(key)) {
             return Flow::Load {
                 command: Command::Account(account),
                 reply,

@@ -2,6 +2,7 @@
 //! other only through here (docs/decisions/0004-inside-the-broker.md).
 
 use std::any::Any;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use godwit_accounts::Acl;
@@ -168,14 +169,20 @@ impl Role for Broker {
         }
     }
 
-    fn taken_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], _view: View) {
+    fn started(&mut self, cx: &mut Cx<'_>) {
         self.net.start(cx);
+        self.users.started(cx);
+        self.topics.started(cx);
+    }
+
+    fn taken_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], _view: View) {
         self.users.taken_up(cx, shards);
-        self.topics.taken_up(cx);
     }
 
     fn given_up(&mut self, _cx: &mut Cx<'_>, shards: &[u16], _view: View) {
-        self.users.given_up(&mut self.net, shards);
+        let lost: HashSet<u16> = shards.iter().copied().collect();
+        self.users.given_up(&mut self.net, &lost);
+        self.topics.given_up(&lost);
     }
 
     fn io_ended(&mut self, _cx: &mut Cx<'_>, token: mio::Token) {

@@ -1,15 +1,20 @@
 //! Who owns what: shard map, router and the worker loop. Knows no MQTT and no message; broker, ingest and accounts are
-//! [`Role`]s of its loop. This build has the view of one node; leases, views and peer links come with the cluster.
+//! [`Role`]s of its loop. A node alone holds everything; in a cluster `own` says what a node holds, and the loop sends on
+//! what is for others.
 
+mod away;
 #[cfg(feature = "harness")]
 pub mod harness;
 pub mod own;
+mod peers;
 mod role;
 mod router;
 mod turn;
 mod worker;
 mod workers;
 
+pub use away::{WAITING, WAITS_MS};
+pub use peers::{Clustered, Peers, WorkersHomes};
 pub use role::{Cx, Flow, Loading, Now, Reply, Role, RoleId, Tag};
 pub use router::{INBOX_REQUESTS, OUTSIDE_REQUESTS, Router};
 pub use worker::PARKED_PER_KEY;

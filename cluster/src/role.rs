@@ -2,7 +2,9 @@
 //! state of its keys on one worker; it does no blocking, reads no clock and reaches other keys only by [`Cx::ask`].
 
 use std::any::Any;
+use std::cell::RefCell;
 
+use godwit_store::coordination::StartId;
 use godwit_store::{Op, Outcome, Read, ReadAnswer, Scope, View};
 use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::Key;
@@ -39,8 +41,8 @@ impl RoleId {
 /// keeps the role in the upper bits.
 pub type Tag = u64;
 
-/// Where an answer goes. Exactly one [`Cx::answer`] per reply; dropping it without is a bug that the asker sees as
-/// `unavailable` after its time-out.
+/// Where an answer goes. Exactly one [`Cx::answer`] per reply; one that is dropped, as by [`Role::given_up`], is answered
+/// `unavailable`: what it was about may have been done.
 #[derive(Debug)]
 #[must_use]
 pub struct Reply(pub(crate) ReplyTo);
@@ -51,6 +53,8 @@ pub(crate) enum ReplyTo {
     Nobody,
     /// A role of a worker of this node.
     Worker { worker: u16, tag: u64 },
+    /// Another node, under the id of its request.
+    Peer { node: StartId, id: u64 },
     /// A caller outside the workers.
     Outside(tokio::sync::oneshot::Sender<Answer>),
 }
@@ -61,10 +65,34 @@ impl Reply {
         Self(ReplyTo::Nobody)
     }
 
+    /// Who is to be answered; from then on nobody.
+    pub(crate) fn take(&mut self) -> ReplyTo {
+        std::mem::replace(&mut self.0, ReplyTo::Nobody)
+    }
+
     /// Whether nobody waits for it.
     pub fn is_nobody(&self) -> bool {
         matches!(self.0, ReplyTo::Nobody)
     }
+}
+
+thread_local! {
+    /// Whom the worker of this thread did not answer: what it knew of a slot was dropped.
+    static DROPPED: RefCell<Vec<ReplyTo>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if let to @ (ReplyTo::Worker { .. } | ReplyTo::Peer { .. }) = self.take() {
+            // At the very end of a thread there is nobody left to answer.
+            let _ = DROPPED.try_with(|dropped| dropped.borrow_mut().push(to));
+        }
+    }
+}
+
+/// Those that were dropped on this thread since the last call.
+pub(crate) fn take_dropped() -> Vec<ReplyTo> {
+    DROPPED.with(|dropped| std::mem::take(&mut *dropped.borrow_mut()))
 }
 
 /// What a role did with a command.
@@ -121,7 +149,8 @@ pub trait Role {
         None
     }
 
-    /// A batch of [`Cx::store`] was completed. `Unknown` comes only while the engine closes: answer nothing.
+    /// A batch of [`Cx::store`] was completed. `Unknown` comes only while the engine closes, or
+    /// when the shard is another's and [`Role::given_up`] is to come: answer nothing.
     fn stored(&mut self, cx: &mut Cx<'_>, tag: Tag, outcome: Outcome);
 
     /// The answer to [`Cx::read`]. `None`: the reads failed for now.
@@ -137,10 +166,17 @@ pub trait Role {
         let _ = (cx, tag);
     }
 
-    /// The worker owns these shards from now on, in this view. Called once at start for all of them.
+    /// The worker begins; it owns nothing yet.
+    fn started(&mut self, cx: &mut Cx<'_>) {
+        let _ = cx;
+    }
+
+    /// The worker owns these shards of the role's kind of home from now on, in this view. On one node called once, at its
+    /// start, for all of them.
     fn taken_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], view: View);
 
-    /// The worker no longer owns these shards: drop everything about them, answer nothing more.
+    /// The worker no longer owns these shards of the role's kind of home: everything about them is dropped, with the
+    /// replies that wait, and nothing more is answered. Completions and answers of before may still come, and must find nothing.
     fn given_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], view: View);
 
     /// The other side of a registered socket will send no more, or the socket failed: told right before [`Role::io`],
@@ -208,7 +244,12 @@ impl Cx<'_> {
         self.turn.router.workers()
     }
 
-    /// Which worker owns a key.
+    /// Whether this worker holds the key, one of those that would be its own.
+    pub fn holds(&self, key: &Key) -> bool {
+        self.turn.holds(crate::turn::slot_of(key))
+    }
+
+    /// Which worker owns a key, if this node does.
     pub fn worker_of(&self, key: &Key) -> u16 {
         self.turn.router.worker_of(key)
     }

@@ -5,11 +5,15 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use godwit_store::coordination::StartId;
 use godwit_store::{Completion, CompletionPort};
 use godwit_wire::code::Refusal;
 use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::Key;
+use godwit_wire::peer::{PeerAnswer, PeerRequest};
 
+use crate::away::asker;
+use crate::peers::Move;
 use crate::role::{Reply, ReplyTo, RoleId};
 
 /// Most requests waiting in a worker's inbox: beyond it senders keep their work and stop reading their clients.
@@ -38,6 +42,10 @@ pub(crate) struct Mail {
     /// Reads of loads, apart from the others: they are looked for after every load.
     pub(crate) loads: Vec<Completion>,
     pub(crate) handed: Vec<(RoleId, Box<dyn Any + Send>)>,
+    /// Other nodes' answers, bounded by what this worker asked them.
+    pub(crate) peer_answers: Vec<(u64, PeerAnswer)>,
+    /// Few and rare.
+    pub(crate) moves: Vec<Move>,
     pub(crate) stop: bool,
     /// The worker has ended: nothing is taken any more.
     pub(crate) closed: bool,
@@ -190,6 +198,60 @@ impl Router {
         inbox.wake();
     }
 
+    /// Takes requests of another node from the front until a worker has no room for one; in order.
+    pub fn peer_asks(&self, node: StartId, requests: &mut VecDeque<PeerRequest>) {
+        while let Some(request) = requests.front() {
+            let inbox = &self.inboxes[usize::from(self.worker_of(&request.key))];
+            let mut mail = inbox.lock();
+            if !mail.closed && mail.requests.len() >= INBOX_REQUESTS {
+                return;
+            }
+            // There is one: it was looked at.
+            let Some(PeerRequest { id, key, command, .. }) = requests.pop_front() else {
+                return;
+            };
+            let reply = match id {
+                0 => Reply::nobody(),
+                id => Reply(ReplyTo::Peer { node, id }),
+            };
+            if !mail.closed {
+                mail.requests.push_back(Envelope { key, command, reply });
+            }
+            drop(mail);
+            inbox.wake();
+        }
+    }
+
+    /// Takes answers to what workers of this node asked others.
+    pub fn peers_answered(&self, answers: Vec<(u64, PeerAnswer)>) {
+        for (id, answer) in answers {
+            if let Some(inbox) = self.inboxes.get(usize::from(asker(id))) {
+                let mut mail = inbox.lock();
+                if !mail.closed {
+                    mail.peer_answers.push((id, answer));
+                }
+                drop(mail);
+                inbox.wake();
+            }
+        }
+    }
+
+    /// Each worker looks at what it kept back.
+    pub fn look(&self) {
+        self.inboxes.iter().for_each(|inbox| inbox.wake());
+    }
+
+    pub(crate) fn tell_move(&self, told: &Move) {
+        for inbox in self.inboxes.iter() {
+            let mut mail = inbox.lock();
+            if !mail.closed {
+                mail.moves.push(told.clone());
+            }
+            drop(mail);
+            inbox.wake();
+        }
+    }
+
     /// Whether a worker has ended by a bug. Its keys are answered `unavailable` from then on; only a new start of the
     /// process serves them again, so the process should end.
     pub fn has_failed(&self) -> bool {
@@ -223,9 +285,9 @@ impl Router {
             ..Mail::default()
         };
         let mail = std::mem::replace(&mut *inbox.lock(), left);
-        for envelope in mail.requests {
-            // Callers from outside see it by their end of the channel being dropped.
-            if let ReplyTo::Worker { worker, tag } = envelope.reply.0 {
+        for mut envelope in mail.requests {
+            // Callers from outside see it by their end of the channel being dropped, other nodes by the link's end.
+            if let ReplyTo::Worker { worker, tag } = envelope.reply.take() {
                 let asker = &self.inboxes[usize::from(worker)];
                 let mut mail = asker.lock();
                 if !mail.closed {

@@ -10,9 +10,11 @@ use godwit_store::{Batch, Health, Op, Read, Scope, Store, Submission, View};
 use godwit_wire::code::Refusal;
 use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::Key;
+use godwit_wire::peer::PeerAnswer;
 
+use crate::away::Away;
 use crate::own::{Group, Layout};
-use crate::role::{Now, Reply, ReplyTo, RoleId, Tag, pack};
+use crate::role::{Now, Reply, ReplyTo, RoleId, Tag, pack, take_dropped};
 use crate::router::{Envelope, INBOX_REQUESTS, Inbox, Router};
 
 /// Own work kept back (store busy, other inboxes full) from which on clients are not read.
@@ -31,7 +33,7 @@ const OVERFULL_OUTGOING: usize = 512 * 1024;
 pub(crate) struct Turn {
     pub(crate) worker: u16,
     /// In which view this worker took a slot up; 0: it does not hold it.
-    views: Box<[View]>,
+    pub(crate) views: Box<[View]>,
     pub(crate) now: Now,
     pub(crate) router: Router,
     pub(crate) registry: mio::Registry,
@@ -50,6 +52,8 @@ pub(crate) struct Turn {
     outgoing_answers: Vec<Vec<(u64, Answer)>>,
     pub(crate) timers: BinaryHeap<Reverse<(u64, u64)>>,
     pub(crate) own_inbox: Arc<Inbox>,
+    /// For keys that this worker does not hold; `None` on a node that is alone.
+    pub(crate) away: Option<Box<Away>>,
 }
 
 /// The slot of a key: its shard among those of its kind of home.
@@ -96,6 +100,7 @@ impl Turn {
             outgoing_answers: (0..workers).map(|_| Vec::new()).collect(),
             timers: BinaryHeap::new(),
             own_inbox,
+            away: None,
         }
     }
 
@@ -104,6 +109,17 @@ impl Turn {
         let view = self.store.start_view();
         self.views.fill(view);
         view
+    }
+
+    /// This worker holds a slot from now on in this view; 0: it does not.
+    pub(crate) fn hold(&mut self, slot: u16, view: View) {
+        if let Some(held) = self.views.get_mut(usize::from(slot)) {
+            *held = view;
+        }
+    }
+
+    pub(crate) fn holds(&self, slot: u16) -> bool {
+        self.views.get(usize::from(slot)).is_some_and(|view| *view != 0)
     }
 
     pub(crate) fn scope(&self, key: &Key) -> Scope {
@@ -162,9 +178,25 @@ impl Turn {
         }
     }
 
-    pub(crate) fn answer(&mut self, reply: Reply, answer: Answer) {
-        match reply.0 {
+    pub(crate) fn answer(&mut self, mut reply: Reply, answer: Answer) {
+        self.answer_to(reply.take(), answer);
+    }
+
+    /// Whoever was forgotten is told so.
+    pub(crate) fn answer_dropped(&mut self) {
+        for to in take_dropped() {
+            self.answer_to(to, Refusal::unavailable().into());
+        }
+    }
+
+    fn answer_to(&mut self, to: ReplyTo, answer: Answer) {
+        match to {
             ReplyTo::Nobody => {}
+            ReplyTo::Peer { node, id } => {
+                if let Some(away) = &mut self.away {
+                    away.answer(node, id, PeerAnswer::Answer(answer));
+                }
+            }
             ReplyTo::Worker { worker, tag } if worker == self.worker => {
                 self.local_answers.push_back((tag, answer))
             }
@@ -189,7 +221,8 @@ impl Turn {
     }
 
     fn outgoing_requests(&self) -> usize {
-        self.outgoing.iter().map(VecDeque::len).sum()
+        let away = self.away.as_ref().map_or(0, |away| away.kept());
+        self.outgoing.iter().map(VecDeque::len).sum::<usize>() + away
     }
 
     pub(crate) fn congested(&self) -> bool {
@@ -203,8 +236,11 @@ impl Turn {
             || self.outgoing_requests() >= OVERFULL_OUTGOING
     }
 
-    /// Gives gathered mail to the other workers, as far as they have room.
+    /// Gives gathered mail to the other workers and nodes, as far as they have room.
     pub(crate) fn flush(&mut self) {
+        if let Some(away) = &mut self.away {
+            away.flush();
+        }
         for worker in 0..self.outgoing.len() {
             let (requests, answers) = (&mut self.outgoing[worker], &mut self.outgoing_answers[worker]);
             if requests.is_empty() && answers.is_empty() {
@@ -234,7 +270,9 @@ impl Turn {
     }
 
     pub(crate) fn kept_back(&self) -> bool {
-        !self.unsubmitted.is_empty() || self.outgoing.iter().any(|queue| !queue.is_empty())
+        !self.unsubmitted.is_empty()
+            || self.outgoing.iter().any(|queue| !queue.is_empty())
+            || self.away.as_ref().is_some_and(|away| away.unsent())
     }
 }
 

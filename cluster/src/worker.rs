@@ -8,11 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use godwit_store::{Completion, Read, Store};
+use godwit_store::{Completion, Outcome, Read, Store};
 use godwit_wire::code::Refusal;
 use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::Key;
 
+use crate::away::Away;
+use crate::own::Layout;
+use crate::peers::Clustered;
 use crate::role::{Cx, Flow, Loading, Reply, Role, RoleId, Tag, unpack};
 use crate::router::{Envelope, LOADS, Router};
 use crate::turn::Turn;
@@ -27,16 +30,18 @@ const SHUTDOWN: Duration = Duration::from_secs(8);
 /// Longest sleep without an event, so that kept-back work is tried again.
 const NAP: Duration = Duration::from_millis(5);
 
+mod moving;
+
 /// The token under which a worker is woken.
 pub(crate) const WAKER: mio::Token = mio::Token(usize::MAX);
 
-enum Parked {
+pub(super) enum Parked {
     Command(Command, Reply),
     Entry(Tag),
 }
 
 /// A key that is being loaded by a role.
-struct LoadingKey {
+pub(super) struct LoadingKey {
     role: RoleId,
     key: Key,
     parked: VecDeque<Parked>,
@@ -50,6 +55,7 @@ pub(crate) struct Worker {
     loading_keys: HashMap<(RoleId, Key), u64>,
     next_load: u64,
     started: Instant,
+    clustered: Option<Clustered>,
 }
 
 impl Worker {
@@ -59,8 +65,11 @@ impl Worker {
         registry: mio::Registry,
         store: Arc<dyn Store>,
         roles: [Box<dyn Role>; RoleId::COUNT],
+        clustered: Option<Clustered>,
     ) -> Self {
-        let turn = Turn::new(worker, router, registry, store);
+        let mut turn = Turn::new(worker, router, registry, store);
+        let away = |clustered: &Clustered| Box::new(Away::new(worker, clustered.peers.clone()));
+        turn.away = clustered.as_ref().map(away);
         let (loading, loading_keys) = (HashMap::new(), HashMap::new());
         Self {
             turn,
@@ -69,26 +78,31 @@ impl Worker {
             loading_keys,
             next_load: 0,
             started: Instant::now(),
+            clustered,
         }
     }
 
     /// Works until it is told to stop.
     pub(crate) fn run(mut self, mut poll: mio::Poll) {
         self.tell_time();
-        // One node holds every shard from its start on.
-        let shards: Vec<u16> = (0..Key::SHARDS)
-            .filter(|shard| shard % self.turn.router.workers() == self.turn.worker)
-            .collect();
-        let view = self.turn.hold_all();
         for role in ROLES {
-            self.with(role, |role, cx| role.taken_up(cx, &shards, view));
+            self.with(role, |role, cx| role.started(cx));
+        }
+        if self.clustered.is_none() {
+            // One node holds every shard from its start on.
+            let slots: Vec<u16> = (0..Layout::PRODUCT.slots() as u16).collect();
+            self.take_up(self.turn.store.start_view(), &slots);
         }
         let mut events = mio::Events::with_capacity(1_024);
         let mut stop_at: Option<Instant> = None;
         // Whether the end of the last turn set off work of its own, whose end of turn is still due.
         let mut unfinished = false;
         loop {
+            if self.waits_for_lease() {
+                continue;
+            }
             let mut busy = self.take_mail(&mut stop_at) || unfinished;
+            busy |= self.look_away();
             busy |= self.run_timers();
             self.drain_local();
             unfinished = false;
@@ -99,6 +113,7 @@ impl Worker {
                 unfinished = self.drain_local();
             }
             self.turn.resubmit();
+            self.turn.answer_dropped();
             self.turn.flush();
             if let Some(deadline) = stop_at {
                 let quiet = self.roles.iter().all(|role| role.quiet()) && !self.turn.kept_back();
@@ -149,6 +164,13 @@ impl Worker {
             // Rounded up when it was set, so that it is due when the sleep ends.
             Duration::from_millis(due.saturating_sub(self.turn.now.mono_ms))
         });
+        let timer = match (timer, self.turn.away.as_ref().and_then(|away| away.again_at())) {
+            (timer, None) => timer,
+            (timer, Some(at)) => {
+                let again = Duration::from_millis(at.saturating_sub(self.turn.now.mono_ms));
+                Some(timer.map_or(again, |timer| timer.min(again)))
+            }
+        };
         let nap = (self.turn.kept_back() || stopping).then_some(NAP);
         match (timer, nap) {
             (Some(timer), Some(nap)) => Some(timer.min(nap)),
@@ -164,6 +186,10 @@ impl Worker {
         let completions = std::mem::take(&mut mail.completions);
         let loads = std::mem::take(&mut mail.loads);
         let handed = std::mem::take(&mut mail.handed);
+        let (peer_answers, moves) = (
+            std::mem::take(&mut mail.peer_answers),
+            std::mem::take(&mut mail.moves),
+        );
         let take = mail.requests.len().min(REQUESTS_PER_TURN);
         let requests: Vec<Envelope> = mail.requests.drain(..take).collect();
         let more = !mail.requests.is_empty();
@@ -176,6 +202,8 @@ impl Worker {
             && completions.is_empty()
             && loads.is_empty()
             && handed.is_empty()
+            && peer_answers.is_empty()
+            && moves.is_empty()
             && requests.is_empty()
             && !stop);
         for completion in completions.into_iter().chain(loads) {
@@ -184,6 +212,8 @@ impl Worker {
         for (tag, answer) in answers {
             self.answered(tag, answer);
         }
+        self.peers_answered(peer_answers);
+        self.moved(moves);
         for (role, item) in handed {
             self.with(role, |role, cx| role.handed(cx, item));
         }
@@ -245,6 +275,11 @@ impl Worker {
         match completion {
             Completion::Written { ticket, outcome } => {
                 let (role, tag) = unpack(ticket);
+                let outcome = match outcome {
+                    // The word to give the slot up is on its way; until then nobody is told anything.
+                    Outcome::Lost => Outcome::Unknown,
+                    known => known,
+                };
                 self.with(ROLES[role], |role, cx| role.stored(cx, tag, outcome));
             }
             Completion::Read { ticket, answers } => {
@@ -267,7 +302,9 @@ impl Worker {
     }
 
     fn apply(&mut self, envelope: Envelope) {
-        let Envelope { key, command, reply } = envelope;
+        let Some(Envelope { key, command, reply }) = self.if_held(envelope) else {
+            return;
+        };
         let role = RoleId::of(&command);
         if let Some((command, reply)) = self.park_if_loading(role, &key, Parked::Command(command, reply)) {
             let flow = self.with(role, |role, cx| role.apply(cx, &key, command, reply));
@@ -402,4 +439,4 @@ impl Worker {
     }
 }
 
-const ROLES: [RoleId; RoleId::COUNT] = [RoleId::Accounts, RoleId::Broker, RoleId::Ingest];
+pub(super) const ROLES: [RoleId; RoleId::COUNT] = [RoleId::Accounts, RoleId::Broker, RoleId::Ingest];

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use godwit_store::Store;
 
+use crate::peers::Clustered;
 use crate::role::{Role, RoleId};
 use crate::router::{Inbox, Router};
 use crate::worker::{WAKER, Worker};
@@ -25,6 +26,25 @@ pub struct Workers {
 impl Workers {
     /// Starts `count` workers (1 to [`MAX_WORKERS`]) on `store`, each with the roles that `make` gives it.
     pub fn start(count: u16, store: &Arc<dyn Store>, make: Arc<MakeRoles>) -> io::Result<Self> {
+        Self::start_with(count, store, make, &|_| None)
+    }
+
+    /// As [`Self::start`], for a node of a cluster: they hold what they are told to by [`WorkersHomes`](crate::WorkersHomes).
+    pub fn start_in(
+        count: u16,
+        store: &Arc<dyn Store>,
+        make: Arc<MakeRoles>,
+        clustered: &dyn Fn(&Router) -> Clustered,
+    ) -> io::Result<Self> {
+        Self::start_with(count, store, make, &|router| Some(clustered(router)))
+    }
+
+    fn start_with(
+        count: u16,
+        store: &Arc<dyn Store>,
+        make: Arc<MakeRoles>,
+        clustered: &dyn Fn(&Router) -> Option<Clustered>,
+    ) -> io::Result<Self> {
         let count = count.clamp(1, MAX_WORKERS);
         let polls = (0..count)
             .map(|_| mio::Poll::new())
@@ -34,10 +54,12 @@ impl Workers {
             .map(|poll| Ok(Arc::new(Inbox::new(mio::Waker::new(poll.registry(), WAKER)?))))
             .collect::<io::Result<Vec<_>>>()?;
         let router = Router::new(inboxes);
+        let clustered = clustered(&router);
         let mut threads = Vec::new();
         for (worker, poll) in (0..count).zip(polls) {
             store.register(worker, router.inboxes[usize::from(worker)].clone());
             let (router, store, make) = (router.clone(), store.clone(), make.clone());
+            let clustered = clustered.clone();
             let registry = poll.registry().try_clone()?;
             threads.push(
                 std::thread::Builder::new()
@@ -45,7 +67,7 @@ impl Workers {
                     .spawn(move || {
                         let work = || {
                             let roles = make(worker);
-                            Worker::new(worker, router.clone(), registry, store, roles).run(poll);
+                            Worker::new(worker, router.clone(), registry, store, roles, clustered).run(poll);
                         };
                         let failed = catch_unwind(AssertUnwindSafe(work)).is_err();
                         if failed {

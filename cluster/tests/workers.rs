@@ -159,7 +159,7 @@ impl Role for Actor {
                         partition: Bytes::new(),
                         element: Bytes::new(),
                     };
-                    cx.store(0, vec![op]);
+                    cx.store(&Key::Wildcards, 0, vec![op]);
                     let mut seen = lock(&self.seen);
                     seen.ordered.push(cx.totally_ordered());
                     seen.overfull.push(cx.overfull());

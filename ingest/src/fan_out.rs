@@ -11,7 +11,7 @@ use godwit_wire::ids::{ConversationId, Key, UserId};
 
 use crate::conversation::{Flight, WAITERS, Waiter};
 use crate::role::{Ingest, Step, TIMER_OFFERS};
-use crate::tables::{OPEN_TAILS, log, tail_partition};
+use crate::tables::log;
 
 /// A refused offer comes again after this long.
 pub(crate) const OFFER_AGAIN_MS: u64 = 100;
@@ -48,16 +48,7 @@ impl Ingest {
                 row,
             },
         );
-        if !conversation.tail_listed {
-            conversation.tail_listed = true;
-            conversation.tail_maybe_listed = true;
-            ops.push(Op::Insert {
-                table: OPEN_TAILS,
-                partition: tail_partition(Key::Conversation(id).shard()),
-                element: id.to_bytes(),
-                value: bytes::Bytes::new(),
-            });
-        }
+        ops.extend(conversation.list_tail());
         conversation.flight.push_back(Flight {
             entry,
             stored: false,

@@ -6,6 +6,7 @@ mod change;
 mod conversation;
 mod create;
 mod fan_out;
+mod given_up;
 mod members;
 mod metrics;
 mod page;

@@ -60,7 +60,7 @@ pub(crate) enum Reading {
 }
 
 impl Reading {
-    fn id(&self) -> ConversationId {
+    pub(crate) fn id(&self) -> ConversationId {
         match self {
             Self::Duplicate { id, .. }
             | Self::Place { id, .. }

@@ -98,6 +98,9 @@ impl Ingest {
             // It was stored, but a crash kept somebody from hearing of it.
             self.announce_again(cx, id, None);
         }
+        if from <= to {
+            self.list_tail(cx, id);
+        }
         for position in from..=to {
             self.offer(cx, id, position);
         }

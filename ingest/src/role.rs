@@ -69,6 +69,8 @@ pub(crate) enum Step {
     Reading(Box<Reading>),
     /// Pages of the lists of open tails.
     Tails(Vec<u16>),
+    /// What it was for was given up.
+    Void,
 }
 
 /// Timers carry one of these numbers.
@@ -195,6 +197,7 @@ impl Role for Ingest {
             return;
         }
         match step {
+            Step::Void => {}
             Step::Stored(id, position) => self.row_stored(cx, id, position),
             Step::Write(id, reply, answer) => {
                 self.release(id);
@@ -209,6 +212,7 @@ impl Role for Ingest {
 
     fn read(&mut self, cx: &mut Cx<'_>, tag: Tag, answers: Option<Vec<ReadAnswer>>) {
         match self.end_step(tag) {
+            Some(Step::Void) => {}
             Some(Step::Check(id, number)) => self.checked(cx, id, number, answers),
             Some(Step::Reading(reading)) => self.has_read(cx, *reading, answers),
             Some(Step::Tails(shards)) => self.tails_read(cx, &shards, answers),
@@ -218,6 +222,7 @@ impl Role for Ingest {
 
     fn answered(&mut self, cx: &mut Cx<'_>, tag: Tag, answer: Answer) {
         match self.end_step(tag) {
+            Some(Step::Void) => {}
             Some(Step::Offer(id, position, user)) => self.offer_answered(cx, id, position, user, &answer),
             Some(Step::Membership(id, position, user)) => {
                 self.membership_answered(cx, id, position, user, &answer);
@@ -243,14 +248,16 @@ impl Role for Ingest {
         }
     }
 
-    fn taken_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], _view: View) {
-        self.read_tails(cx, shards);
+    fn started(&mut self, cx: &mut Cx<'_>) {
         cx.after(crate::tail::SWEEP_MS, TIMER_SWEEP);
     }
 
+    fn taken_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], _view: View) {
+        self.read_tails(cx, shards);
+    }
+
     fn given_up(&mut self, _cx: &mut Cx<'_>, shards: &[u16], _view: View) {
-        self.conversations
-            .retain(|id, _| !shards.contains(&Key::Conversation(*id).shard()));
+        self.give_up(&shards.iter().copied().collect());
     }
 
     fn shut_down(&mut self, cx: &mut Cx<'_>) {

@@ -26,6 +26,22 @@ const PAGE: u32 = 4_096;
 /// Shards whose lists are read at a time.
 const SHARDS_A_READ: usize = 256;
 
+impl Conversation {
+    /// The write that puts it into the list, the first time.
+    pub(crate) fn list_tail(&mut self) -> Option<Op> {
+        self.tail_maybe_listed = true;
+        if std::mem::replace(&mut self.tail_listed, true) {
+            return None;
+        }
+        Some(Op::Insert {
+            table: OPEN_TAILS,
+            partition: tail_partition(Key::Conversation(self.id).shard()),
+            element: self.id.to_bytes(),
+            value: bytes::Bytes::new(),
+        })
+    }
+}
+
 impl Ingest {
     pub(crate) fn read_tails(&mut self, cx: &mut Cx<'_>, shards: &[u16]) {
         for shards in shards.chunks(SHARDS_A_READ) {
@@ -78,6 +94,22 @@ impl Ingest {
             if let Some(tell) = &self.config.confirmed {
                 tell(id, Key::Conversation(id).shard(), conversation.confirmed);
             }
+        }
+    }
+
+    /// Puts a conversation that has something to offer into the list, whoever did before: what a former owner put there may
+    /// go with that one's late removal, or may never have been stored.
+    pub(crate) fn list_tail(&mut self, cx: &mut Cx<'_>, id: ConversationId) {
+        let listed = self.conversations.get_mut(&id).and_then(|conversation| {
+            conversation.busy += 1;
+            conversation.list_tail()
+        });
+        match listed {
+            Some(op) => {
+                let tag = self.step(Step::Lazy(id));
+                cx.store(&Key::Conversation(id), tag, vec![op]);
+            }
+            None => self.release(id),
         }
     }
 

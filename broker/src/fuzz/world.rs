@@ -104,8 +104,9 @@ impl World {
             .collect();
         let (users, topics) = (&mut world.users, &mut world.topics);
         world.harness.with(RoleId::Broker, |cx| {
+            users.started(cx);
             users.taken_up(cx, &shards);
-            topics.taken_up(cx);
+            topics.started(cx);
         });
         world.run();
         world

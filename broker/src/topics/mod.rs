@@ -2,6 +2,7 @@
 //! against. Sessions are known here by their routes only.
 
 mod collect;
+mod given_up;
 mod gone;
 mod groups;
 mod home;
@@ -79,6 +80,8 @@ enum Step {
     Wildcards,
     /// A lazy write.
     Lazy,
+    /// What it was for was given up.
+    Void,
 }
 
 /// The topics part of one worker.
@@ -130,7 +133,8 @@ impl Topics {
         }
     }
 
-    pub(crate) fn taken_up(&mut self, cx: &mut Cx<'_>) {
+    /// The worker begins.
+    pub(crate) fn started(&mut self, cx: &mut Cx<'_>) {
         self.read_wildcards(cx, None);
         cx.after(SWEEP_MS, Part::Topics.tag(TIMER_SWEEP));
     }
@@ -286,7 +290,7 @@ impl Topics {
                 }
                 cx.answer(reply, Answer::Done);
             }
-            Some(Step::Lazy) => {}
+            Some(Step::Lazy | Step::Void) => {}
             _ => tracing::error!("a write ended that no topic began"),
         }
     }
@@ -300,6 +304,7 @@ impl Topics {
             Some(Step::Subscribe(subscribing)) => self.subscribe_part_done(cx, subscribing, Some(answer)),
             Some(Step::Share(sharing)) => self.shared(cx, *sharing, answer),
             Some(Step::RetainedOf(collecting)) => self.retained_of_key(cx, collecting, answer),
+            Some(Step::Void) => {}
             _ => tracing::error!("an answer came that no topic asked for"),
         }
     }
@@ -308,6 +313,7 @@ impl Topics {
         match self.end_step(number) {
             Some(Step::Wildcards) => self.wildcards_read(cx, answers),
             Some(Step::RetainedKeys(collecting, slice)) => self.retained_keys(cx, collecting, slice, answers),
+            Some(Step::Void) => {}
             _ => tracing::error!("a read ended that no topic began"),
         }
     }

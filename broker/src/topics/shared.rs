@@ -28,7 +28,7 @@ const PASSED: usize = 32;
 #[derive(Debug)]
 pub(super) struct Sharing {
     /// The publish.
-    place: usize,
+    pub(super) place: usize,
     /// The group.
     filter: Arc<str>,
     /// Who is not to get it: who had it, and those that would not take it.

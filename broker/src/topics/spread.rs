@@ -175,6 +175,31 @@ impl Spreads {
         }
     }
 
+    /// These keys are another worker's: what waits for them is answered by being dropped.
+    pub(super) fn give_up(&mut self, is_lost: impl Fn(&Key) -> bool) {
+        let lost: Vec<Key> = self.keys.keys().filter(|key| is_lost(key)).cloned().collect();
+        for key in lost {
+            let Some(OfKey { now, next }) = self.keys.remove(&key) else {
+                continue;
+            };
+            if let Some(spread) = now {
+                let left = spread.deliveries.len();
+                self.matched -= left;
+                self.count(spread.by, |of| {
+                    (of.now, of.matched) = (of.now - 1, of.matched - left)
+                });
+            }
+            for (by, line) in next {
+                let bytes: usize = line.iter().map(|one| one.publish.payload.len()).sum();
+                (self.waiting, self.waiting_bytes) = (self.waiting - line.len(), self.waiting_bytes - bytes);
+                self.count(by, |of| {
+                    (of.waiting, of.waiting_bytes) = (of.waiting - line.len(), of.waiting_bytes - bytes);
+                });
+            }
+        }
+        self.ring.retain(|key| !is_lost(key));
+    }
+
     /// A delivery was answered.
     pub(super) fn answered(&mut self) {
         self.unanswered = self.unanswered.saturating_sub(1);

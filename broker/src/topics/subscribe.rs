@@ -12,7 +12,7 @@ use super::{Step, Topics};
 /// A subscription whose parts are under way.
 #[derive(Debug)]
 pub(super) struct Subscribing {
-    key: Key,
+    pub(super) key: Key,
     route: Route,
     retained: bool,
     reply: Reply,

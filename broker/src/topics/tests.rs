@@ -66,7 +66,7 @@ impl Rig {
 
     fn start(&mut self) {
         let topics = &mut self.topics;
-        self.harness.with(RoleId::Broker, |cx| topics.taken_up(cx));
+        self.harness.with(RoleId::Broker, |cx| topics.started(cx));
         self.run();
     }
 

@@ -1,7 +1,7 @@
 //! What must happen without a client: session expiry, wills and a mailbox's retention have a row `(shard, slice; when, whose)` that says *look*,
 //! not *do*. Read here in pages by the worker that owns the shard; what is then found decides.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use bytes::Bytes;
 use godwit_store::{Op, Read, ReadAnswer};
@@ -156,14 +156,14 @@ impl Due {
     }
 
     /// It no longer does.
-    pub(crate) fn given_up(&mut self, shards: &[u16]) {
-        for shard in shards {
+    pub(crate) fn given_up(&mut self, lost: &HashSet<u16>) {
+        for shard in lost {
             if let Some(slot) = self.shards.get_mut(usize::from(*shard)) {
                 *slot = None;
             }
         }
         self.looks
-            .retain(|look| !shards.contains(&Key::User(look.user).shard()));
+            .retain(|look| !lost.contains(&Key::User(look.user).shard()));
     }
 
     /// What was read is to be looked at.

@@ -1,7 +1,7 @@
 //! What the code of a home reaches beyond its own state during one call: the loop, the connections, what homes of this
 //! worker share, and the tickets by which completions, answers and timers find back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use godwit_cluster::Cx;
@@ -10,6 +10,7 @@ use godwit_wire::command::{Command, Publish, Route, TopicCommand};
 use godwit_wire::ids::{Key, MessageId, SessionId, UserId};
 use godwit_wire::proto::stored::MailboxEntry;
 
+use super::NOBODY;
 use super::attach::EndedSession;
 use super::config::{UsersConfig, UsersMetrics};
 use super::due::{Due, Look};
@@ -203,6 +204,18 @@ impl Tickets {
                 _ => None,
             })
             .collect()
+    }
+
+    /// What comes back for these shards finds nobody, also when they are held again by then.
+    pub(crate) fn forget(&mut self, lost: &HashSet<u16>) {
+        for ticket in self.slots.iter_mut().flatten() {
+            if ticket.user != NOBODY && lost.contains(&Key::User(ticket.user).shard()) {
+                *ticket = Ticket {
+                    user: NOBODY,
+                    what: What::Idle,
+                };
+            }
+        }
     }
 
     /// Takes a ticket that has come back.

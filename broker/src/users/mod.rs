@@ -43,7 +43,7 @@ mod unwanted;
 mod waiter;
 mod wills;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use godwit_accounts::Acl;
@@ -377,15 +377,20 @@ impl Users {
     pub(crate) fn taken_up(&mut self, cx: &mut Cx<'_>, shards: &[u16]) {
         let not_before = cx.now().mono_ms + self.common.config.return_ms;
         self.common.due.taken_up(shards, not_before);
+    }
+
+    /// The worker begins.
+    pub(crate) fn started(&mut self, cx: &mut Cx<'_>) {
         self.tick(cx);
     }
 
     /// The worker no longer owns these shards: everything about them is dropped, nobody is told anything.
-    pub(crate) fn given_up(&mut self, wire: &mut dyn Wire, shards: &[u16]) {
-        self.common.due.given_up(shards);
+    pub(crate) fn given_up(&mut self, wire: &mut dyn Wire, lost: &HashSet<u16>) {
+        self.common.due.given_up(lost);
+        self.common.tickets.forget(lost);
         let conns = &mut self.common.conns;
         self.homes.retain(|user, home| {
-            let stays = !shards.contains(&Key::User(*user).shard());
+            let stays = !lost.contains(&Key::User(*user).shard());
             if !stays {
                 self.common.metrics.homes.dec();
                 for live in home.sessions.iter().filter_map(|session| session.live.as_deref()) {
@@ -396,7 +401,7 @@ impl Users {
             stays
         });
         self.loading
-            .retain(|user, _| !shards.contains(&Key::User(*user).shard()));
+            .retain(|user, _| !lost.contains(&Key::User(*user).shard()));
     }
 
     /// The process ends: stores what is kept lazily.

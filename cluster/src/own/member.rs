@@ -124,6 +124,18 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// A view without unsettled ones, for tests of what follows from it.
+    #[cfg(feature = "harness")]
+    pub fn of(number: View, nonce: Nonce, body: Body, layout: super::Layout) -> Self {
+        Self {
+            number,
+            nonce,
+            map: Arc::new(Map::of(layout, &body.seats)),
+            earlier: Vec::new(),
+            body,
+        }
+    }
+
     /// Who owned what in a view of this number: the present one or an unsettled one.
     pub(super) fn map_of(&self, number: View) -> Option<&Arc<Map>> {
         let listed = self.body.unsettled.iter().zip(&self.earlier);

@@ -77,9 +77,10 @@ impl Steps {
         };
         let shards: Vec<u16> = (0..Key::SHARDS).collect();
         let view = steps.store.start_view();
-        steps
-            .harness
-            .with(RoleId::Ingest, |cx| steps.ingest.taken_up(cx, &shards, view));
+        steps.harness.with(RoleId::Ingest, |cx| {
+            steps.ingest.started(cx);
+            steps.ingest.taken_up(cx, &shards, view);
+        });
         steps
     }
 

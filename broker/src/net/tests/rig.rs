@@ -165,7 +165,9 @@ impl Role for Home {
         }
     }
 
-    fn taken_up(&mut self, cx: &mut Cx<'_>, _: &[u16], _: View) {
+    fn taken_up(&mut self, _: &mut Cx<'_>, _: &[u16], _: View) {}
+
+    fn started(&mut self, cx: &mut Cx<'_>) {
         self.net.start(cx);
     }
 

@@ -219,7 +219,10 @@ fn a_publish_that_was_matched_before_the_unsuback_is_looked_at_however_long_it_w
         looked_at += usize::from(got.is_empty());
         rig.pass(101);
     }
-    assert!((1..20).contains(&looked_at), "{looked_at}: those matched after it are looked at now and then");
+    assert!(
+        (1..20).contains(&looked_at),
+        "{looked_at}: those matched after it are looked at now and then"
+    );
 }
 
 #[test]

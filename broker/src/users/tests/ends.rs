@@ -221,7 +221,7 @@ fn a_user_whose_shard_is_given_up_is_dropped_with_its_connections() {
     let alice = user("alice");
     let conn = rig.connect(&alice, persistent(V5, "c"));
     let shard = Key::User(alice.user).shard();
-    rig.users.given_up(&mut rig.wire, &[shard]);
+    rig.users.given_up(&mut rig.wire, &[shard].into());
     assert!(rig.is_closed(conn) && !rig.users.is_loaded(alice.user));
 }
 

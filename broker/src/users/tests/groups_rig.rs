@@ -24,7 +24,7 @@ impl Rig {
 
     pub(super) fn start_topics(&mut self) {
         let mut topics = Box::new(Topics::new(Metrics::default()));
-        self.harness.with(RoleId::Broker, |cx| topics.taken_up(cx));
+        self.harness.with(RoleId::Broker, |cx| topics.started(cx));
         self.topics = Some(topics);
         self.run();
     }

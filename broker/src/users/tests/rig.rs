@@ -145,8 +145,10 @@ impl Rig {
             view,
         };
         let shards: Vec<u16> = (0..Key::SHARDS).collect();
-        rig.harness
-            .with(RoleId::Broker, |cx| rig.users.taken_up(cx, &shards));
+        rig.harness.with(RoleId::Broker, |cx| {
+            rig.users.started(cx);
+            rig.users.taken_up(cx, &shards);
+        });
         rig.run();
         rig
     }

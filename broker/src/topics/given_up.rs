@@ -1,0 +1,48 @@
+//! Topic keys whose shards go to another worker: everything about them is dropped, and what was under way finds nothing.
+
+use std::collections::HashSet;
+
+use godwit_wire::ids::Key;
+
+use super::{Step, Topics};
+
+impl Topics {
+    /// The worker no longer owns these shards.
+    pub(crate) fn given_up(&mut self, lost: &HashSet<u16>) {
+        let is_lost = |key: &Key| lost.contains(&key.shard());
+        self.homes
+            .retain(|levels, _| !is_lost(&Key::Topic(levels.clone())));
+        self.metrics.homes.set(self.homes.len() as i64);
+        self.parked.retain(|(key, ..)| !is_lost(key));
+        self.spreads.give_up(is_lost);
+        let publishing: HashSet<usize> = places(self.publishing.iter(), |one| is_lost(&one.key));
+        let subscribing: HashSet<usize> = places(self.subscribing.iter(), |one| is_lost(&one.key));
+        for (_, step) in &mut self.steps {
+            let void = match step {
+                Step::Publish(place) => publishing.contains(place),
+                Step::Share(sharing) => publishing.contains(&sharing.place),
+                Step::Subscribe(place) => subscribing.contains(place),
+                Step::Unsubscribe(levels, _) => is_lost(&Key::Topic(levels.clone())),
+                // Filters with early wildcards are gathered over all keys, whosever they are.
+                Step::RetainedKeys(..) | Step::RetainedOf(_) | Step::Wildcards | Step::Lazy | Step::Void => {
+                    false
+                }
+            };
+            if void {
+                *step = Step::Void;
+            }
+        }
+        // Nothing names these places any more.
+        self.publishing.retain(|place, _| !publishing.contains(&place));
+        self.subscribing.retain(|place, _| !subscribing.contains(&place));
+    }
+}
+
+fn places<'a, T: 'a>(
+    all: impl Iterator<Item = (usize, &'a T)>,
+    is_lost: impl Fn(&T) -> bool,
+) -> HashSet<usize> {
+    all.filter(|(_, one)| is_lost(one))
+        .map(|(place, _)| place)
+        .collect()
+}

@@ -1,0 +1,190 @@
+//! What a worker of a cluster does besides: takes slots up and lets them go, sends requests for others' keys on, and stands
+//! still while its node's lease is over.
+
+use std::collections::VecDeque;
+
+use godwit_store::View;
+use godwit_wire::code::Refusal;
+use godwit_wire::ids::Key;
+use godwit_wire::peer::PeerAnswer;
+
+use super::{LoadingKey, NAP, Parked, ROLES, Worker};
+use crate::away::Went;
+use crate::own::{Group, Layout};
+use crate::peers::Move;
+use crate::role::RoleId;
+use crate::router::Envelope;
+use crate::turn::slot_of;
+
+/// What kind of home a role's keys have.
+fn group_of(role: RoleId) -> Group {
+    match role {
+        RoleId::Accounts | RoleId::Broker => Group::Users,
+        RoleId::Ingest => Group::Conversations,
+    }
+}
+
+impl Worker {
+    /// While the lease of the node is over nothing is done but to let go. Whether it was so.
+    pub(super) fn waits_for_lease(&mut self) -> bool {
+        let Some(clustered) = &self.clustered else {
+            return false;
+        };
+        // A node that holds nothing has nothing to be careful with.
+        if clustered.holdings.current() == 0 || clustered.holdings.may_act((clustered.clock)()) {
+            return false;
+        }
+        let (stops, moves) = {
+            let mut mail = self.turn.own_inbox.lock();
+            (mail.stop, std::mem::take(&mut mail.moves))
+        };
+        self.tell_time();
+        self.moved(moves);
+        if stops {
+            return false;
+        }
+        std::thread::sleep(NAP);
+        true
+    }
+
+    /// The shards of one group among these slots that are this worker's.
+    fn own_shards(&self, group: Group, slots: &[u16]) -> Vec<u16> {
+        let (workers, worker) = (self.turn.router.workers(), self.turn.worker);
+        let of_group = slots.iter().filter_map(|slot| Layout::PRODUCT.of(*slot));
+        of_group
+            .filter(|(of, shard)| *of == group && shard % workers == worker)
+            .map(|(_, shard)| shard)
+            .collect()
+    }
+
+    pub(super) fn take_up(&mut self, view: View, slots: &[u16]) {
+        for group in [Group::Users, Group::Conversations] {
+            for shard in self.own_shards(group, slots) {
+                self.turn.hold(Layout::PRODUCT.slot(group, shard), view);
+            }
+        }
+        for role in ROLES {
+            let shards = self.own_shards(group_of(role), slots);
+            if !shards.is_empty() {
+                self.with(role, |role, cx| role.taken_up(cx, &shards, view));
+            }
+        }
+        if let Some(away) = &mut self.turn.away {
+            away.took_up();
+        }
+    }
+
+    fn let_go(&mut self, view: View, slots: &[u16]) {
+        for role in ROLES {
+            let shards = self.own_shards(group_of(role), slots);
+            if !shards.is_empty() {
+                self.with(role, |role, cx| role.given_up(cx, &shards, view));
+            }
+        }
+        for group in [Group::Users, Group::Conversations] {
+            for shard in self.own_shards(group, slots) {
+                self.turn.hold(Layout::PRODUCT.slot(group, shard), 0);
+            }
+        }
+        self.drop_loads();
+        // What the roles asked of themselves for these keys finds nobody.
+        let turn = &mut self.turn;
+        let mut entries = std::mem::take(&mut turn.entries);
+        entries.retain(|(_, key, _)| turn.holds(slot_of(key)));
+        turn.entries = entries;
+    }
+
+    /// Loads of keys that are not held any more: their commands go to whom they belong.
+    fn drop_loads(&mut self) {
+        let gone = |loading: &LoadingKey| !self.turn.holds(slot_of(&loading.key));
+        let loads: Vec<u64> = self
+            .loading
+            .iter()
+            .filter(|(_, loading)| gone(loading))
+            .map(|(load, _)| *load)
+            .collect();
+        for load in loads {
+            let Some(LoadingKey { role, key, parked }) = self.loading.remove(&load) else {
+                continue;
+            };
+            self.loading_keys.remove(&(role, key.clone()));
+            for parked in parked {
+                if let Parked::Command(command, reply) = parked {
+                    let key = key.clone();
+                    self.apply(Envelope { key, command, reply });
+                }
+            }
+        }
+    }
+
+    pub(super) fn moved(&mut self, moves: Vec<Move>) {
+        for told in moves {
+            match told {
+                Move::TakeUp(view, slots) => self.take_up(view, &slots),
+                Move::LetGo(view, slots, guard) => {
+                    self.let_go(view, &slots);
+                    self.turn.answer_dropped();
+                    // What was answered before leaves before.
+                    self.turn.flush();
+                    drop(guard);
+                }
+                Move::Stands(standing, me) => {
+                    if let Some(away) = &mut self.turn.away {
+                        away.stands(standing, me);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn peers_answered(&mut self, answers: Vec<(u64, PeerAnswer)>) {
+        let now = self.turn.now.mono_ms;
+        for (id, answer) in answers {
+            let answered = self
+                .turn
+                .away
+                .as_mut()
+                .and_then(|away| away.answered(id, answer, now));
+            if let Some((reply, answer)) = answered {
+                self.turn.answer(reply, answer);
+            }
+        }
+    }
+
+    /// Gives a request back if its key is held here; else it is on its way.
+    pub(super) fn if_held(&mut self, envelope: Envelope) -> Option<Envelope> {
+        let Some(away) = &mut self.turn.away else {
+            return Some(envelope);
+        };
+        if matches!(envelope.key, Key::WildcardCopy(_)) {
+            return Some(envelope);
+        }
+        let slot = slot_of(&envelope.key);
+        if self.turn.views[usize::from(slot)] != 0 && !away.holds_back(slot) {
+            return Some(envelope);
+        }
+        if let Some(reply) = away.take(envelope, self.turn.now.mono_ms) {
+            self.turn.answer(reply, Refusal::unavailable().into());
+        }
+        None
+    }
+
+    /// Requests that wait for their slot to be somebody's.
+    pub(super) fn look_away(&mut self) -> bool {
+        let now = self.turn.now.mono_ms;
+        let views = &self.turn.views;
+        let held = |slot: u16| views.get(usize::from(slot)).is_some_and(|view| *view != 0);
+        let Some(away) = &mut self.turn.away else {
+            return false;
+        };
+        let went: VecDeque<Went> = away.look(now, held).into();
+        let any = !went.is_empty();
+        for one in went {
+            match one {
+                Went::Here(envelope) => self.apply(envelope),
+                Went::Refused(reply) => self.turn.answer(reply, Refusal::unavailable().into()),
+            }
+        }
+        any
+    }
+}
