@@ -98,6 +98,14 @@ async fn backup(State(admin): State<Arc<Admin>>, Json(asked): Json<Backup>) -> R
     if !asked.dir.is_absolute() {
         return failure(StatusCode::BAD_REQUEST, "dir is an absolute path on the server");
     }
+    if admin.membership.is_some() {
+        // Says how it is done: there is nothing to be copied here.
+        let refused = admin.store.backup(&asked.dir).err();
+        return failure(
+            StatusCode::CONFLICT,
+            refused.map(|e| e.to_string()).unwrap_or_default(),
+        );
+    }
     let Ok(_alone) = admin.backups.try_lock() else {
         return failure(StatusCode::CONFLICT, "another backup is under way");
     };

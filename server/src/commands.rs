@@ -15,7 +15,7 @@ use signal_hook::iterator::Signals;
 
 use crate::admin::{Backup, Failure};
 use crate::cli::{Cli, FAILED, NodeVerb, Options, Place, ShardVerb, USAGE, UserVerb, Verb};
-use crate::config::{Config, ConfigError, Flags, Listen, Settings, unknown_variables};
+use crate::config::{Config, ConfigError, Engine, Flags, Listen, Settings, unknown_variables};
 use crate::{DEADLINE, DataFolder, Listeners, Running, Shutdown, StartError, logs, serve, tls};
 
 /// Longest password line read.
@@ -183,6 +183,10 @@ fn add(username: String, admin: bool, password_stdin: bool, place: Place) -> any
     };
     let added: Added = match call_admin(&config, "/users", &new, ADD_TIME)? {
         Some(added) => added,
+        None if config.store == Engine::Cql => bail!(
+            "nothing answers at the admin listener {}: in a cluster users are added through a running node",
+            config.admin
+        ),
         None => add_offline(config, &new)?,
     };
     let role = if added.admin { "administrator" } else { "user" };

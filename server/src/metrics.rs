@@ -12,6 +12,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use crate::cluster::{Membership, boot_ms};
+
 type Encoded = Result<(), fmt::Error>;
 
 fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Encoded {
@@ -78,23 +80,64 @@ impl Collector for OfStore {
             "Bytes of blocks of the store kept for the next reader, at most store_cache_mb",
             stats.cache_bytes as f64,
         )?;
-        gauge(
-            to,
-            "godwit_disk_free_bytes",
-            "Bytes free on the disk of the data folder",
-            stats.disk.0 as f64,
-        )?;
-        gauge(
-            to,
-            "godwit_disk_bytes",
-            "Bytes of the disk of the data folder",
-            stats.disk.1 as f64,
-        )?;
+        // An engine on other machines has none.
+        if stats.disk.1 > 0 {
+            gauge(
+                to,
+                "godwit_disk_free_bytes",
+                "Bytes free on the disk of the data folder",
+                stats.disk.0 as f64,
+            )?;
+            gauge(
+                to,
+                "godwit_disk_bytes",
+                "Bytes of the disk of the data folder",
+                stats.disk.1 as f64,
+            )?;
+        }
         let help = "From the first byte of a commit to durable";
         let mut histogram =
             to.encode_descriptor("godwit_store_commit_seconds", help, None, MetricType::Histogram)?;
         let sum = stats.commit_micros as f64 / 1e6;
         histogram.encode_histogram::<[(&str, &str); 0]>(sum, stats.commits, &buckets(&stats), None)
+    }
+}
+
+/// A node's place in its cluster.
+pub(crate) struct OfCluster(pub(crate) Membership);
+
+impl fmt::Debug for OfCluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OfCluster")
+    }
+}
+
+impl Collector for OfCluster {
+    fn encode(&self, mut to: DescriptorEncoder<'_>) -> Encoded {
+        let (standing, to) = (self.0.standing(), &mut to);
+        let (members, unsettled) = standing.borrow().as_ref().map_or((0, 0), |standing| {
+            (standing.body.seats.len(), standing.body.unsettled.len())
+        });
+        let holdings = self.0.holdings();
+        let view = holdings.current() as f64;
+        gauge(
+            to,
+            "godwit_cluster_view",
+            "Number of the view that the node acts in",
+            view,
+        )?;
+        gauge(
+            to,
+            "godwit_cluster_members",
+            "Members of that view",
+            members as f64,
+        )?;
+        let help = "Views before it in which somebody may still act";
+        gauge(to, "godwit_cluster_unsettled_views", help, unsettled as f64)?;
+        let help = "Shards that the node has taken up, of all three groups";
+        gauge(to, "godwit_cluster_shards_held", help, self.0.held() as f64)?;
+        let acts = f64::from(u8::from(holdings.may_act(boot_ms())));
+        gauge(to, "godwit_cluster_acts", "1 while the node's lease lasts", acts)
     }
 }
 

@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 
 use crate::config::{Config, Registration};
 use crate::doors::Doors;
-use crate::metrics::{OfProcess, OfStore};
+use crate::metrics::{OfCluster, OfProcess, OfStore};
 use crate::node::{Addresses, Listeners, Node, unix_ms};
 use crate::search::Search;
 use crate::shutdown::Shutdown;
@@ -150,6 +150,9 @@ impl Parts {
     fn open_doors(&mut self, node: &Node, metrics: &Metrics, listeners: Listeners) -> Result<(), StartError> {
         let mut registry = registry(node, metrics, &self.search);
         self.doors.refused.register(&mut registry);
+        if let Some(membership) = &self.doors.membership {
+            registry.register_collector(Box::new(OfCluster(membership.clone())));
+        }
         self.doors
             .open_admin(node, &self.api, registry, listeners.admin)?;
         self.doors

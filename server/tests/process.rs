@@ -16,7 +16,7 @@ fn what_cannot_be_taken_is_refused_with_code_2_and_one_line_that_names_it() {
     std::fs::write(&file, "mqqt = \"off\"\n").unwrap();
     let file = file.to_str().unwrap();
     type Case<'a> = (&'a [&'a str], Option<(&'a str, &'a str)>, &'a str);
-    let cases: [Case<'_>; 9] = [
+    let cases: [Case<'_>; 14] = [
         (&["serve", "--mqqt", "x"], None, "--mqqt"),
         (&["serve", "--mqtt", "nowhere"], None, "nowhere"),
         (&["serve", "--log", "loud"], None, "loud"),
@@ -26,6 +26,15 @@ fn what_cannot_be_taken_is_refused_with_code_2_and_one_line_that_names_it() {
         (&["serve"], Some(("GODWIT_WORKERS", "many")), "GODWIT_WORKERS"),
         (&["check-config", "--acl", "allow both users me/#"], None, "me/#"),
         (&["frobnicate"], None, "frobnicate"),
+        (&["serve", "--store", "cql"], None, "node_name"),
+        (&["serve", "--store", "cqk"], None, "--store"),
+        (&["serve", "--roles", "brocker"], None, "brocker"),
+        (&["schema", "--check"], None, "cql_nodes"),
+        (
+            &["schema"],
+            Some(("GODWIT_CQL_REPLICATION", "many")),
+            "GODWIT_CQL_REPLICATION",
+        ),
     ];
     for (words, variable, named) in cases {
         let output = godwit()

@@ -191,12 +191,8 @@ impl Membership {
         let (now, own) = (boot_ms(), *self.0.start.borrow());
         let age = |start| self.seen().age(now, start);
         let mut nodes = nodes_of(standing.as_deref(), rows, age);
-        let held = (0..Layout::PRODUCT.slots()).filter(|slot| {
-            let slot = u16::try_from(*slot).unwrap_or(u16::MAX);
-            self.0.holdings.held(slot).is_some()
-        });
         if let Some(node) = nodes.iter_mut().find(|node| Some(node.start) == own) {
-            node.held = Some(held.count());
+            node.held = Some(self.held());
         }
         Nodes {
             cluster: self.0.cluster.clone(),

@@ -2,6 +2,7 @@
 //! it leave. Nothing here decides who owns what.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +18,9 @@ pub(crate) const DRAINS: Table = Table {
     kind: Kind::Facts,
     name: "drains",
 };
+
+/// What each start says about itself.
+pub type Peers = Arc<HashMap<StartId, About>>;
 
 /// How often: two small reads each.
 const EVERY: Duration = Duration::from_secs(2);
@@ -62,7 +66,19 @@ impl Membership {
             about: About::decode(&row.about),
             confirmed: row.confirmed,
         };
-        Ok(rows.into_iter().map(row).collect())
+        let rows: Vec<Row> = rows.into_iter().map(row).collect();
+        let peers = rows
+            .iter()
+            .filter_map(|row| Some((row.start, row.about.clone()?)));
+        let peers: HashMap<StartId, About> = peers.collect();
+        self.0.peers.send_if_modified(|known| {
+            let changed = **known != peers;
+            if changed {
+                *known = Arc::new(peers);
+            }
+            changed
+        });
+        Ok(rows)
     }
 
     /// Asks another start to leave. Blocks.
@@ -91,8 +107,13 @@ impl Membership {
 
 /// Looks again and again; dropped with the driver.
 pub(super) async fn look(membership: &Membership) {
+    let mut standing = membership.standing();
     loop {
-        tokio::time::sleep(EVERY).await;
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            // Its sender lives as long as this.
+            _ = standing.changed() => {}
+        }
         if let Err(error) = membership.rows().await {
             tracing::debug!(%error, "the other nodes' rows cannot be read");
         }

@@ -22,6 +22,7 @@ pub use clock::boot_ms;
 
 use crate::StartError;
 use crate::config::{self, Hidden};
+pub use look::Peers;
 use look::Seen;
 
 /// Every table of the product, as an engine wants them that makes and prepares them beforehand.
@@ -111,6 +112,7 @@ impl Opened {
             drain,
             left: left_seen,
             seen: Mutex::new(Seen::default()),
+            peers: watch::Sender::default(),
         });
         let first = Arc::new(AtomicBool::new(true));
         let told = Told {
@@ -204,6 +206,7 @@ struct Inner {
     drain: watch::Sender<bool>,
     left: watch::Receiver<bool>,
     seen: Mutex<Seen>,
+    peers: watch::Sender<Peers>,
 }
 
 /// This node's place in the cluster: cheap to clone, for any thread.
@@ -221,9 +224,21 @@ impl Membership {
         self.0.start.clone()
     }
 
+    /// What all starts say about themselves, this one among them: read when the view has changed, and every two seconds. A member is there as soon as
+    /// its rows were read once after it joined.
+    pub fn peers(&self) -> watch::Receiver<Peers> {
+        self.0.peers.subscribe()
+    }
+
     /// What it holds.
     pub fn holdings(&self) -> &Arc<Holdings> {
         &self.0.holdings
+    }
+
+    /// How many slots it has taken up.
+    pub fn held(&self) -> usize {
+        let slots = (0..Layout::PRODUCT.slots()).filter_map(|slot| u16::try_from(slot).ok());
+        slots.filter(|slot| self.0.holdings.held(*slot).is_some()).count()
     }
 
     /// Asks it to give up its shards and leave; `left` says when it has.

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use scylla::value::{CqlValue, Row};
 use uuid::Uuid;
 
+use super::again::{Failed, pauses};
 use super::core::{Core, Gone};
 use super::session::Bind;
-use super::write::{Failed, pauses};
 use crate::StoreError;
 use crate::store::Outcome;
 use crate::types::{Scope, Table};

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use backon::BackoffBuilder;
 use tokio::sync::{Notify, oneshot};
 
+use super::again::pauses;
 use super::core::{Core, Gone};
-use super::write::pauses;
 use crate::store::{Completion, Outcome, Verdict};
 use crate::types::{Head, LogId, PortId, Scope, Ticket, View};
 

@@ -10,6 +10,7 @@
 //! * Every plain statement may come twice: its key holds its writer's view, its content and its timestamp are fixed when it is submitted.
 //! * Nothing here rests on a clock: timestamps only order what one owner writes.
 
+mod again;
 mod claim;
 mod clock;
 mod confirm;

@@ -158,9 +158,11 @@ impl Found {
 
     fn report(&self, options: &Options) -> Report {
         let wanted = copies_of(&options.replication);
-        let others = self.copies.iter().filter_map(|(keyspace, copies)| {
-            (copies_found(copies) != wanted).then(|| format!("{keyspace}: {copies:?}"))
-        });
+        let others = self
+            .copies
+            .iter()
+            .filter(|(_, copies)| copies_found(copies) != wanted)
+            .map(|(keyspace, copies)| format!("{keyspace}: {copies:?}"));
         Report {
             version: VERSION,
             copies: others.collect(),

@@ -313,6 +313,22 @@ impl Link {
             .build()
             .await
             .map_err(|e| StoreError::Unavailable(format!("no node of the store answers: {e}")))?;
+        if let Some(name) = &options.datacenter {
+            let known = session.get_cluster_state();
+            let mut known: Vec<&str> = known
+                .get_nodes_info()
+                .iter()
+                .filter_map(|node| node.datacenter.as_deref())
+                .collect();
+            known.sort_unstable();
+            known.dedup();
+            if !known.contains(&name.as_str()) {
+                return Err(StoreError::Refused(format!(
+                    "the store has no data centre {name:?}: there is {}",
+                    known.join(", ")
+                )));
+            }
+        }
         Ok(Self {
             session,
             writes,

@@ -130,6 +130,15 @@ fn nodes_share_secrets_and_all_slots_and_one_leaves_when_another_is_asked_for_th
     assert_eq!(stores[0].start_view(), 1);
     assert!(stores[1].start_view() > 1);
 
+    let starts = [*one.start().borrow(), *two.start().borrow()].map(|start| start.expect("joined"));
+    until("they know each other's addresses", || {
+        let known = one.peers().borrow().clone();
+        starts.iter().all(|start| {
+            known
+                .get(start)
+                .is_some_and(|about| about.peer == "127.0.0.1:7883")
+        })
+    });
     let listed = wait(one.nodes()).expect("read");
     assert!(listed.acts && listed.this == "n1" && listed.cluster == "godwit");
     let names: Vec<(&str, &str, bool)> = listed
