@@ -58,6 +58,10 @@ impl Member {
 
     /// Whether a read begun at `begun` had to show a heartbeat of this start and did not: then the others do not see it either.
     pub(super) fn is_unseen(&self, begun: Millis, rows: &[StartRow]) -> bool {
+        #[cfg(feature = "planted-bugs")]
+        if self.bugs.trusts_hidden_rows {
+            return false;
+        }
         let mine = |row: &&StartRow| row.start == self.me.start;
         let shown = rows.iter().find(mine).map_or(0, |row| row.beat);
         self.stored

@@ -9,6 +9,8 @@ pub struct Bugs {
     pub skips_views: bool,
     /// Former owners of unsettled views are not waited for.
     pub forgets_unsettled: bool,
+    /// A start goes on whose own row is not there.
+    pub trusts_hidden_rows: bool,
 }
 
 impl Member {

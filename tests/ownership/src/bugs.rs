@@ -27,13 +27,15 @@ pub enum Bug {
     OffersToTodaysMembers,
     /// A mailbox that is taken up knows no repeats.
     NoMarks,
+    /// Deleted rows of starts hide what is written later by a clock that is behind, and whose row is hidden goes on.
+    HidesRows,
     /// The floor is stored before what it rests on is confirmed.
     FloorBeforeSnapshot,
 }
 
 impl Bug {
     /// All of them, with the names that the command line takes.
-    pub const ALL: [(&'static str, Self); 11] = [
+    pub const ALL: [(&'static str, Self); 12] = [
         ("confirms-unread", Self::ConfirmsUnread),
         ("fences-at-first-append", Self::FencesAtFirstAppend),
         ("fence-without-intervals", Self::FenceWithoutIntervals),
@@ -44,6 +46,7 @@ impl Bug {
         ("timed-out-is-failed", Self::TimedOutIsFailed),
         ("offers-to-todays-members", Self::OffersToTodaysMembers),
         ("no-marks", Self::NoMarks),
+        ("hides-rows", Self::HidesRows),
         ("floor-before-snapshot", Self::FloorBeforeSnapshot),
     ];
 }

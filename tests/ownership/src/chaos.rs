@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use godwit_cluster::own::Roles;
+
 use crate::exec::{Micros, Proc, WORLD, lock};
-use crate::node::{Process, World};
+use crate::node::{Node, Process, World};
 
 const SECOND: Micros = 1_000_000;
 
@@ -14,6 +16,9 @@ pub(crate) async fn faults(world: Arc<World>) {
     let sim = world.sim.clone();
     let (until, pace) = (world.climate.until, world.climate.pace);
     let nodes = lock(&world.nodes).len();
+    if world.climate.is_quiet() {
+        sim.sleep_until(until).await;
+    }
     while sim.now() < until {
         sim.sleep(sim.between(pace / 8, pace)).await;
         let node = sim.below(nodes as u64) as usize;
@@ -212,6 +217,21 @@ pub(crate) fn tear(world: &Arc<World>, node: usize, proc: Proc) {
         });
 }
 
+/// A node joins, with a clock that is behind, and is to fall asleep before it is in.
+pub(crate) async fn sleeper(world: Arc<World>) {
+    let sim = world.sim.clone();
+    let node = {
+        let mut nodes = lock(&world.nodes);
+        let wall = [-10, -3_600][sim.below(2) as usize] * SECOND as i64;
+        nodes.push(Node::new("sleeper".into(), Roles::ALL, wall));
+        nodes.len() - 1
+    };
+    sim.sleep_until(world.climate.from).await;
+    Process::start(&world, node);
+    // When it asks to be taken in.
+    lock(&world.replicas.weather).sleepy = running(&world, node);
+}
+
 fn heal(world: &Arc<World>) {
     world.oracle.say(WORLD, || "everything heals".into());
     world.calm.store(true, Ordering::SeqCst);
@@ -222,6 +242,7 @@ fn heal(world: &Arc<World>) {
         weather.torn.clear();
         weather.down.clear();
         weather.naps = 0;
+        weather.stops = 0;
         weather.late = 1;
         weather.very_late = 200_000;
         weather.unknown = 0;

@@ -187,7 +187,9 @@ impl Home {
                 statements.push(vec![(row, Val::Row(entry.encode()))]);
                 statements.push(vec![id(self.scope, *entry, seq)]);
             }
-            self.process.before_append();
+            self.process
+                .before_append(self.scope, CONVERSATION, self.last + 1)
+                .await;
             engine.stored(self.scope, statements).await?;
         }
         // Also what is only answered is confirmed.

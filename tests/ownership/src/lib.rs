@@ -10,8 +10,10 @@ mod chaos;
 mod climate;
 mod content;
 mod conversation;
+mod coordination;
 mod engine;
 mod exec;
+mod form;
 mod mailbox;
 mod node;
 mod oracle;
@@ -20,22 +22,21 @@ mod stamps;
 mod traffic;
 mod transactions;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use godwit_cluster::own::Roles;
 
 pub use bugs::Bug;
+pub use climate::Kind;
+pub use form::{Formed, form, form_after_dead_ones};
 
 use crate::climate::Climate;
 use crate::content::{CONVERSATION, USERS};
 use crate::exec::{Sim, WORLD, lock};
 use crate::node::{Node, Process, World};
 use crate::oracle::Oracle;
-use crate::replicas::Replicas;
 use crate::traffic::Traffic;
-use crate::transactions::Transactions;
 
 const SECOND: u64 = 1_000_000;
 /// After faults end every client hears of its sends within this.
@@ -52,32 +53,24 @@ pub struct Outcome {
     pub events: u64,
     /// Sends acknowledged and entries delivered.
     pub told: u64,
+    /// Appends that a process began after its lease: none of them was confirmed. Counted in worlds of stops.
+    pub late: u64,
     /// Virtual time from the end of faults to the last client's acknowledgement, in milliseconds.
     pub healed_ms: u64,
 }
 
-/// Runs one seed.
+/// Runs one seed in the world that it says.
 pub fn run(seed: u64, bug: Bug, trace: bool) -> Outcome {
+    run_in(Kind::Any, seed, bug, trace)
+}
+
+/// Runs one seed in a world of this kind.
+pub fn run_in(kind: Kind, seed: u64, bug: Bug, trace: bool) -> Outcome {
     let sim = Sim::new(seed);
+    let climate = Climate::of(kind, &sim);
+    let machines = machines(&sim, climate.nodes);
     let oracle = Oracle::new(sim.clone(), trace);
-    let replicas = Replicas::new(sim.clone());
-    let transactions = Transactions::new(sim.clone(), replicas.clone());
-    let climate = Climate::of(&sim);
-    replicas.set(&climate);
-    let world = Arc::new(World {
-        transactions,
-        replicas,
-        oracle: oracle.clone(),
-        bug,
-        nodes: Mutex::new(machines(&sim, climate.nodes)),
-        cut: Mutex::new(BTreeSet::new()),
-        maps: Mutex::new(BTreeMap::new()),
-        starts: Mutex::new(BTreeMap::new()),
-        procs: AtomicU64::new(0),
-        climate: climate.clone(),
-        calm: AtomicBool::new(false),
-        sim: sim.clone(),
-    });
+    let world = World::new(&sim, &oracle, climate.clone(), machines, bug);
     let nodes = lock(&world.nodes).len();
     for node in 0..nodes {
         let there = world.clone();
@@ -97,6 +90,9 @@ pub fn run(seed: u64, bug: Bug, trace: bool) -> Outcome {
     }
     let broken = || oracle.broken().is_some();
     let there = world.clone();
+    if climate.kind == Kind::Sleeper {
+        sim.spawn(WORLD, chaos::sleeper(world.clone()));
+    }
     sim.run(climate.from, broken);
     sim.spawn(WORLD, async move { chaos::faults(there).await });
     sim.run(climate.until + climate.pace + SECOND, || {
@@ -126,12 +122,10 @@ pub fn run(seed: u64, bug: Bug, trace: bool) -> Outcome {
         trace: oracle.trace(),
         events: sim.events(),
         told: oracle.told(),
+        late: oracle.late_ones(),
         healed_ms,
     };
-    for node in lock(&world.nodes).iter_mut() {
-        node.process = None;
-    }
-    sim.clear();
+    world.end();
     outcome
 }
 
@@ -142,18 +136,14 @@ fn machines(sim: &Sim, count: u64) -> Vec<Node> {
         Roles::BROKER.and(Roles::API),
     ];
     let mixed = sim.chance(25);
-    let node = |at: u64| Node {
-        name: format!("n{at}"),
+    let node = |at: u64| {
         // Two have everything, so that there is always somebody.
-        roles: if mixed && at >= 2 {
+        let roles = if mixed && at >= 2 {
             some[sim.below(3) as usize]
         } else {
             Roles::ALL
-        },
-        wall: Arc::new(AtomicI64::new(sim.below(20_000) as i64 - 10_000)),
-        behind: Arc::default(),
-        stands_since: Arc::default(),
-        process: None,
+        };
+        Node::new(format!("n{at}"), roles, sim.below(20_000) as i64 - 10_000)
     };
     (0..count).map(node).collect()
 }

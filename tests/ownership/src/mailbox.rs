@@ -162,7 +162,7 @@ impl Mailbox {
             seq,
             view: self.scope.view,
         };
-        self.process.before_append();
+        self.process.before_append(self.scope, self.user, seq).await;
         engine
             .stored(self.scope, vec![vec![(key, Val::Row(row.clone()))]])
             .await?;

@@ -8,20 +8,21 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use godwit_cluster::own::{
-    About, Body, Clock, Group, Holdings, Homes, Layout, Map, Millis, Roles, Seat, Settings, Standing, drive,
+    About, Body, Clock, Group, Holdings, Homes, Layout, Map, Roles, Seat, Settings, Standing, drive,
 };
-use godwit_store::coordination::{Asked, Changed, Coordination, Nonce, StartId, StartRow, StoredView};
-use godwit_store::{Scope, StoreError, View};
+use godwit_store::coordination::{Asked, StartId};
+use godwit_store::{Scope, View};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use crate::bugs::Bug;
-use crate::climate::Climate;
+use crate::climate::{Climate, Kind};
 use crate::content::MailEntry;
+use crate::coordination::{BootClock, Rows};
 use crate::engine::Engine;
-use crate::exec::{Micros, Proc, Sim, lock, within};
+use crate::exec::{Proc, Sim, lock, within};
 use crate::oracle::Oracle;
-use crate::replicas::{Key, Replicas, Val};
+use crate::replicas::Replicas;
 use crate::stamps::Stamps;
 use crate::transactions::Transactions;
 use crate::{chaos, conversation, mailbox};
@@ -49,6 +50,20 @@ pub(crate) struct Node {
     pub(crate) process: Option<Arc<Process>>,
 }
 
+impl Node {
+    /// A machine whose wall clock is off by so many microseconds.
+    pub(crate) fn new(name: String, roles: Roles, wall: i64) -> Self {
+        Self {
+            name,
+            roles,
+            wall: Arc::new(AtomicI64::new(wall)),
+            behind: Arc::default(),
+            stands_since: Arc::default(),
+            process: None,
+        }
+    }
+}
+
 /// Everything that the nodes share.
 pub(crate) struct World {
     pub(crate) sim: Sim,
@@ -70,6 +85,33 @@ pub(crate) struct World {
 }
 
 impl World {
+    pub(crate) fn new(sim: &Sim, oracle: &Oracle, climate: Climate, nodes: Vec<Node>, bug: Bug) -> Arc<Self> {
+        let replicas = Replicas::new(sim.clone());
+        replicas.set(&climate);
+        Arc::new(Self {
+            transactions: Transactions::new(sim.clone(), replicas.clone()),
+            replicas,
+            oracle: oracle.clone(),
+            bug,
+            nodes: Mutex::new(nodes),
+            cut: Mutex::default(),
+            maps: Mutex::default(),
+            starts: Mutex::default(),
+            procs: AtomicU64::new(0),
+            climate,
+            calm: AtomicBool::new(false),
+            sim: sim.clone(),
+        })
+    }
+
+    /// Processes and tasks hold the world that holds them.
+    pub(crate) fn end(&self) {
+        for node in lock(&self.nodes).iter_mut() {
+            node.process = None;
+        }
+        self.sim.clear();
+    }
+
     /// Whether a fault of this chance happens: none once all is calm.
     fn faults(&self, chance: u64, of: u64) -> bool {
         self.sim.below(of) < chance && !self.calm.load(Ordering::SeqCst)
@@ -103,117 +145,6 @@ pub(crate) struct Process {
     conversation: Mutex<Option<mpsc::UnboundedSender<conversation::Send>>>,
     mailboxes: Mutex<BTreeMap<u8, mpsc::UnboundedSender<mailbox::Ask>>>,
     pub(crate) drain: watch::Sender<bool>,
-}
-
-#[derive(Clone)]
-struct BootClock {
-    sim: Sim,
-    behind: Arc<AtomicU64>,
-    stands_since: Arc<AtomicU64>,
-}
-
-impl BootClock {
-    fn micros(&self) -> Micros {
-        let stands = self.stands_since.load(Ordering::SeqCst);
-        let real = if stands == 0 { self.sim.now() } else { stands };
-        real - self.behind.load(Ordering::SeqCst).min(real)
-    }
-}
-
-impl Clock for BootClock {
-    fn now(&self) -> Millis {
-        self.micros() / 1_000
-    }
-
-    fn sleep_until(&self, at: Millis) -> Asked<'_, ()> {
-        Box::pin(async move {
-            while self.now() < at {
-                let left = (at * 1_000).saturating_sub(self.micros());
-                self.sim.sleep(left.clamp(1_000, 500_000)).await;
-            }
-        })
-    }
-}
-
-struct Rows {
-    process: Weak<Process>,
-    replicas: Replicas,
-    transactions: Transactions,
-    proc: Proc,
-}
-
-fn failed() -> StoreError {
-    StoreError::Unavailable("no quorum".into())
-}
-
-impl Rows {
-    fn stamps(&self) -> Option<Arc<Engine>> {
-        self.process.upgrade().map(|process| process.engine.clone())
-    }
-}
-
-impl Coordination for Rows {
-    fn write_start(&self, row: StartRow) -> Asked<'_, Result<(), StoreError>> {
-        Box::pin(async move {
-            let cell = (Key::Start(row.start.as_u128()), row.beat as i64, Val::Start(row));
-            self.replicas
-                .write(self.proc, vec![cell])
-                .await
-                .then_some(())
-                .ok_or_else(failed)
-        })
-    }
-
-    fn read_starts(&self) -> Asked<'_, Result<Vec<StartRow>, StoreError>> {
-        Box::pin(async move {
-            let all = Key::Start(0)..=Key::Start(u128::MAX);
-            let cells = self
-                .replicas
-                .read(self.proc, vec![all])
-                .await
-                .ok_or_else(failed)?;
-            let rows = cells.into_values().filter_map(|(_, val)| match val {
-                Val::Start(row) => Some(row),
-                _ => None,
-            });
-            Ok(rows.collect())
-        })
-    }
-
-    fn delete_start(&self, start: StartId, beat: u64) -> Asked<'_, Result<(), StoreError>> {
-        let stamp = beat as i64;
-        Box::pin(async move {
-            let cell = (Key::Start(start.as_u128()), stamp, Val::Ended);
-            self.replicas
-                .write(self.proc, vec![cell])
-                .await
-                .then_some(())
-                .ok_or_else(failed)
-        })
-    }
-
-    fn shown_view(&self) -> Asked<'_, Result<Option<(View, Nonce)>, StoreError>> {
-        Box::pin(async move { self.transactions.shown(self.proc).await.ok_or_else(failed) })
-    }
-
-    fn read_view(&self) -> Asked<'_, Result<Option<StoredView>, StoreError>> {
-        Box::pin(async move { self.transactions.read(self.proc).await.ok_or_else(failed) })
-    }
-
-    fn change_view(&self, expected: Option<Nonce>, new: StoredView) -> Asked<'_, Changed> {
-        Box::pin(async move { self.transactions.change(self.proc, expected, new).await })
-    }
-
-    fn stamp(&self) -> i64 {
-        self.stamps().map_or(0, |engine| engine.stamps.largest())
-    }
-
-    fn raise_stamps(&self, floor: i64) {
-        // The floor of timestamps would hide what is cleared late: the bug is planted without it.
-        if let Some(engine) = self.stamps().filter(|engine| engine.bug != Bug::ClearsVoidRows) {
-            engine.stamps.raise(floor);
-        }
-    }
 }
 
 struct Shards {
@@ -358,6 +289,7 @@ impl Process {
         let bugs = godwit_cluster::own::Bugs {
             skips_views: world.bug == Bug::SkipsViews,
             forgets_unsettled: world.bug == Bug::ForgetsUnsettled,
+            trusts_hidden_rows: world.bug == Bug::HidesRows,
         };
         let fresh = {
             let world = world.clone();
@@ -426,11 +358,15 @@ impl Process {
         }
     }
 
-    /// Some appends are torn.
-    pub(crate) fn before_append(&self) {
+    /// Just before the write of an append: some are torn, before some the process is stopped.
+    pub(crate) async fn before_append(&self, scope: Scope, log: u8, seq: u64) {
         let Some(world) = self.world.upgrade() else { return };
         if world.faults(world.climate.tears, 1_000) {
             chaos::tear(&world, self.node, self.proc);
+        }
+        self.engine.stop_now().await;
+        if world.climate.kind == Kind::Stops && !self.may_act() {
+            world.oracle.begins_late(self.proc, scope.view, log, seq);
         }
     }
 

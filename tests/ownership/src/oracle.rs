@@ -1,7 +1,7 @@
 //! What was told to anybody, and whether it may be so: knows the promises (ACK, SEQ, ORDER, ONCE, OWNER, SCOPE, LEASE),
 //! nothing of how they are kept. The first broken one ends the run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 
@@ -32,6 +32,9 @@ struct State {
     cursors: BTreeMap<u8, u64>,
     denied: Vec<(u32, u64)>,
     granted: Vec<(u32, u64)>,
+    /// Appends that an owner began after its lease, by view, log and position: none may be confirmed.
+    late: BTreeSet<(View, u8, u64)>,
+    late_ones: u64,
     broken: Option<String>,
     trace: Option<Vec<String>>,
     told: u64,
@@ -90,10 +93,19 @@ impl Oracle {
         });
         let problem = {
             let mut state = lock(&self.state);
+            let late = state.late.contains(&(view, log, seq));
             let of = state.logs.entry(log).or_default();
             let owner = *of.owners.entry(view).or_insert(proc);
             let last = of.rows.len() as u64;
-            if owner != proc {
+            if late {
+                Some((
+                    "LATE",
+                    format!(
+                        "p{proc} began {} {seq} after its lease, and confirms it",
+                        name(log)
+                    ),
+                ))
+            } else if owner != proc {
                 Some((
                     "OWNER",
                     format!("p{owner} and p{proc} both confirm {} in view {view}", name(log)),
@@ -121,6 +133,19 @@ impl Oracle {
         if let Some((promise, why)) = problem {
             self.breaks(promise, why);
         }
+    }
+
+    /// A process begins to append at this position and further ones, and its lease is over.
+    pub(crate) fn begins_late(&self, proc: Proc, view: View, log: u8, seq: u64) {
+        self.say(proc, || format!("writes {} {seq} after its lease", name(log)));
+        let state = &mut *lock(&self.state);
+        state.late_ones += 1;
+        state.late.insert((view, log, seq));
+    }
+
+    /// How many appends were begun after a lease.
+    pub(crate) fn late_ones(&self) -> u64 {
+        lock(&self.state).late_ones
     }
 
     /// An owner has taken a log up, and it was confirmed. `has` positions were when the confirming read began: who was

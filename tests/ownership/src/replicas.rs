@@ -97,6 +97,11 @@ pub(crate) struct Weather {
     /// Whose writes reach one replica alone for now: it dies or is cut off in the middle of them.
     pub(crate) torn: BTreeSet<Proc>,
     /// See [`Climate`].
+    pub(crate) stops: u64,
+    /// Who is stopped just before it changes the view, for so long that its row may be deleted.
+    pub(crate) sleepy: Option<Proc>,
+    /// No stop before.
+    pub(crate) next_stop: Micros,
     pub(crate) naps: u64,
     pub(crate) nap: [Micros; 2],
     pub(crate) late: u64,
@@ -132,6 +137,8 @@ impl Replicas {
 
     pub(crate) fn set(&self, climate: &Climate) {
         let mut weather = lock(&self.weather);
+        weather.stops = climate.stops;
+        weather.next_stop = climate.from;
         weather.naps = climate.naps;
         weather.nap = climate.nap;
         weather.late = climate.late;
@@ -241,6 +248,13 @@ impl Replicas {
                     has.insert(*key, (*stamp, val.clone()));
                 }
             }
+        }
+    }
+
+    /// The world begins with this cell.
+    pub(crate) fn begin_with(&self, key: Key, stamp: i64, val: &Val) {
+        for replica in 0..3 {
+            self.apply(replica, &[(key, stamp, val.clone())]);
         }
     }
 

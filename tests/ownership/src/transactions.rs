@@ -17,6 +17,8 @@ struct Row {
     /// How many of them each replica has learned.
     learned: [usize; 3],
     pending: Vec<(Option<Nonce>, StoredView)>,
+    /// How often somebody tried to change it.
+    tried: u64,
 }
 
 impl Row {
@@ -126,6 +128,7 @@ impl Transactions {
     }
 
     pub(crate) async fn change(&self, proc: Proc, expected: Option<Nonce>, new: StoredView) -> Changed {
+        lock(&self.row).tried += 1;
         match self.fate(proc) {
             Fate::Plain => {
                 self.sim.sleep(self.sim.between(2_000, 12_000)).await;
@@ -265,6 +268,19 @@ impl Transactions {
             .rev()
             .find(|view| view.number == number)
             .cloned()
+    }
+
+    /// The view that stands, and how many changes were tried and made.
+    pub(crate) fn stands(&self) -> (Option<StoredView>, u64, u64) {
+        let row = lock(&self.row);
+        (row.decided.last().cloned(), row.tried, row.decided.len() as u64)
+    }
+
+    /// The world begins with this view.
+    pub(crate) fn begin_with(&self, view: StoredView) {
+        let mut row = lock(&self.row);
+        row.decided.push(view);
+        row.learned = [1; 3];
     }
 
     pub(crate) fn fact(&self, key: u32) -> Option<u64> {
