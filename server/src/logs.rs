@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{Config, ConfigError, LogFormat};
 
 /// Levels of libraries that are too talkative at the level people ask for.
-const QUIET: &str = "tantivy=warn,hyper=warn,rustls=warn,lsm_tree=warn";
+const QUIET: &str = "tantivy=warn,hyper=warn,rustls=warn,lsm_tree=warn,scylla=warn";
 
 /// Reads the option `log`.
 ///

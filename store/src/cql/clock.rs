@@ -58,6 +58,11 @@ impl Clock {
         self.stamp.store(stamp, Ordering::Relaxed);
     }
 
+    /// Whether the next timestamps would be above the stored stamp: a view has raised them, and the heartbeat that says so is not stored yet.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.last().saturating_add(SPARE / 2) >= self.stamp.load(Ordering::Relaxed)
+    }
+
     /// Everything from now on is above `micros`: the floor that a view carries, so that a new owner's write beats those of the
     /// former one, whose clock may have been ahead.
     pub fn raise_to(&self, micros: i64) {
@@ -121,5 +126,23 @@ mod tests {
         clock.stamping(now + HOUR + 500_000);
         assert_eq!(clock.next_at(now + HOUR + 8), now + HOUR + 8);
         assert_eq!(clock.next_at(now + HOUR + 900_000), now + HOUR + 9);
+    }
+
+    #[test]
+    fn a_floor_above_the_stored_stamp_is_waited_for_until_a_heartbeat_says_so() {
+        let (clock, now) = (Clock::default(), 1_800_000_000_000_000);
+        clock.raise_to(now);
+        assert!(!clock.is_ahead(), "before there is a row");
+        clock.stamping(now + 10_000_000);
+        clock.stamped(now + 10_000_000);
+        assert!(!clock.is_ahead());
+        assert_eq!(clock.next_at(now + 9_999_999), now + 1);
+        assert!(!clock.is_ahead(), "whatever the machine's clock does");
+        clock.raise_to(now + 10_400_000);
+        assert!(clock.is_ahead());
+        clock.stamping(now + 20_400_000);
+        assert!(clock.is_ahead(), "not stored yet");
+        clock.stamped(now + 20_400_000);
+        assert!(!clock.is_ahead());
     }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::{join_all, try_join_all};
@@ -20,6 +21,10 @@ use crate::types::{Kind, LogId, LogRow, PortId, Read, ReadAnswer, Scope, Table, 
 
 /// Calls that wait at most; a worker loop parks far fewer. Beyond it a read is answered at once, with an error that may be repeated.
 const MAX_WAITING: usize = 65_536;
+
+/// How long a take-up waits for a heartbeat: two of them.
+const STAMP_PATIENCE: Duration = Duration::from_secs(1);
+const STAMP_PAUSE: Duration = Duration::from_millis(5);
 
 /// Rows of a log from one read on, before anybody has said which count.
 pub(super) struct Gathered {
@@ -79,6 +84,9 @@ impl Core {
         };
         // Never closed.
         let permit = line.acquire().await;
+        if reads.iter().any(is_take_up) {
+            self.stamped().await?;
+        }
         let first = reads.iter().filter(|read| is_take_up(read));
         // Each to its end: none is left half written because another failed.
         let first = join_all(first.map(|read| self.take_up(read))).await;
@@ -112,6 +120,20 @@ impl Core {
             answers.extend(answer);
         }
         Ok(answers)
+    }
+
+    /// Waits until the stored stamp is above the timestamps that are given out next: as a rule for one heartbeat after the view has changed.
+    async fn stamped(&self) -> Result<(), StoreError> {
+        let until = Instant::now() + STAMP_PATIENCE;
+        while self.clock.is_ahead() {
+            if Instant::now() > until {
+                return Err(StoreError::Unavailable(
+                    "this node's heartbeat is not stored".into(),
+                ));
+            }
+            tokio::time::sleep(STAMP_PAUSE).await;
+        }
+        Ok(())
     }
 
     async fn one(&self, read: &Read) -> Result<ReadAnswer, StoreError> {

@@ -83,7 +83,7 @@ pub fn check(options: &Options, tables: &[Table]) -> Result<Report, StoreError> 
         for Made { name, .. } in statements(options, tables, found.scylla) {
             if !found.has(&name) {
                 return Err(StoreError::Refused(format!(
-                    "the store has no {name}: run `godwit schema`"
+                    "the store lacks {name} (a keyspace or table): run `godwit schema`"
                 )));
             }
             report.found += 1;

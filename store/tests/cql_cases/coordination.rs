@@ -2,8 +2,8 @@
 
 use godwit_store::coordination::{Changed, Coordination, StartRow, StoredView};
 use godwit_store::cql::{Cql, schema};
-use godwit_store::testsuite::tables;
-use godwit_store::{Read, Store, StoreError};
+use godwit_store::testsuite::{Port, log, tables};
+use godwit_store::{Batch, Read, Scope, Store, StoreError, Submission};
 use uuid::Uuid;
 
 use super::super::cql_common::{self, TABLES, always, bytes, engine, options_of, wait};
@@ -77,6 +77,51 @@ fn starts_write_their_rows_and_the_dead_ones_are_deleted() {
         wait(rows.read_starts()).expect("read").contains(&row(2, 9)),
         "a beat needs no clock"
     );
+}
+
+#[test]
+fn nothing_is_written_above_the_stored_stamp_when_a_view_raises_the_timestamps() {
+    let options = options_of("stamps");
+    schema::create(&options, &TABLES).expect("made");
+    let store = Cql::open(&options, &TABLES, always()).expect("opened");
+    let done = Port::register(&store, 1);
+    let rows = store.coordination();
+    let beat = |beat| {
+        let row = StartRow {
+            start: Uuid::from_u128(1),
+            beat,
+            confirmed: 1,
+            stamp: rows.stamp() + 10_000_000,
+            about: bytes("n1"),
+        };
+        wait(rows.write_start(row)).expect("written");
+    };
+    let submitted = || {
+        let batch = Batch {
+            port: 1,
+            ticket: 1,
+            scope: Scope { shard: 1, view: 1 },
+            ops: vec![],
+        };
+        matches!(store.submit(batch), Submission::Taken)
+    };
+    let taken_up = || {
+        store.read_now(&[Read::TakeUp {
+            log: log(7),
+            scope: Scope { shard: 1, view: 1 },
+        }])
+    };
+    beat(1);
+    assert!(submitted());
+    // A member whose heartbeat came after ours was faster.
+    rows.raise_stamps(rows.stamp() + 10_500_000);
+    assert!(!submitted());
+    assert!(matches!(taken_up(), Err(e) if e.retryable()));
+    beat(2);
+    assert!(submitted() && taken_up().is_ok());
+    for _ in 0..2 {
+        done.recv_timeout(cql_common::PATIENCE).expect("completed");
+    }
 }
 
 #[test]
