@@ -91,10 +91,41 @@ impl Away {
         }
     }
 
-    /// Members or owners are others. What waits is to be looked at.
-    pub(crate) fn stands(&mut self, standing: Arc<Standing>, me: StartId) {
+    /// Members or owners are others. What waits is to be looked at, and what no link has taken yet.
+    pub(crate) fn stands(&mut self, standing: Arc<Standing>, me: StartId, now_ms: u64) {
         self.standing = Some((standing, me));
         self.again_at = Some(0);
+        for request in std::mem::take(&mut self.outgoing).into_values().flatten() {
+            let asked = self.asked.remove(&request.id);
+            let (reply, until) = asked.map_or((Reply::nobody(), now_ms + WAITS_MS), |asked| {
+                (asked.reply, asked.until)
+            });
+            let envelope = Envelope {
+                key: request.key,
+                command: request.command,
+                reply,
+            };
+            self.wait(envelope, until, now_ms);
+        }
+    }
+
+    /// Where MQTT clients reach who holds a slot; `None`: nobody knows, or it is to be this node's.
+    pub(crate) fn reference(&self, slot: u16) -> Option<Arc<str>> {
+        match self.place(slot) {
+            Place::Node(node) => self.peers.reference(node),
+            Place::Nobody => None,
+        }
+    }
+
+    fn wait(&mut self, envelope: Envelope, until: u64, now_ms: u64) {
+        let slot = slot_of(&envelope.key);
+        *self.slots.entry(slot).or_default() += 1;
+        self.waiting.push_back(Waiting {
+            slot,
+            until,
+            envelope,
+        });
+        self.again_at.get_or_insert(now_ms + AGAIN_MS);
     }
 
     /// This worker took slots up. What waits is to be looked at.
@@ -138,13 +169,7 @@ impl Away {
                 None
             }
             Place::Nobody if self.waiting.len() < WAITING => {
-                *self.slots.entry(slot).or_default() += 1;
-                self.waiting.push_back(Waiting {
-                    slot,
-                    until,
-                    envelope,
-                });
-                self.again_at.get_or_insert(now_ms + AGAIN_MS);
+                self.wait(envelope, until, now_ms);
                 None
             }
             Place::Nobody => Some(envelope.reply),
@@ -202,14 +227,7 @@ impl Away {
                     until,
                 } = asked;
                 // It waits even if the map still names that node: one of the two is behind.
-                let slot = slot_of(&key);
-                *self.slots.entry(slot).or_default() += 1;
-                self.waiting.push_back(Waiting {
-                    slot,
-                    until,
-                    envelope: Envelope { key, command, reply },
-                });
-                self.again_at.get_or_insert(now_ms + AGAIN_MS);
+                self.wait(Envelope { key, command, reply }, until, now_ms);
                 None
             }
         }

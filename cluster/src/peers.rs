@@ -25,6 +25,12 @@ pub trait Peers: Send + Sync {
     /// Takes requests for `node` from the front, as many as there is room for. Their ids are unique over the process.
     fn send(&self, node: StartId, requests: &mut VecDeque<PeerRequest>);
 
+    /// Where MQTT clients reach a node, for Server Reference.
+    fn reference(&self, node: StartId) -> Option<Arc<str>> {
+        let _ = node;
+        None
+    }
+
     /// Takes all of these answers to requests of `node`. What it asked over a link that is gone is dropped.
     fn answer(&self, node: StartId, answers: &mut Vec<(u64, PeerAnswer)>);
 }

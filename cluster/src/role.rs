@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use godwit_store::coordination::StartId;
 use godwit_store::{Op, Outcome, Read, ReadAnswer, Scope, View};
@@ -247,6 +248,12 @@ impl Cx<'_> {
     /// Whether this worker holds the key, one of those that would be its own.
     pub fn holds(&self, key: &Key) -> bool {
         self.turn.holds(crate::turn::slot_of(key))
+    }
+
+    /// Where MQTT clients reach the node that holds a key, if another one does and says so.
+    pub fn reference_of(&self, key: &Key) -> Option<Arc<str>> {
+        let away = self.turn.away.as_ref()?;
+        away.reference(crate::turn::slot_of(key))
     }
 
     /// Which worker owns a key, if this node does.

@@ -104,13 +104,6 @@ impl Turn {
         }
     }
 
-    /// This worker holds every slot, in the view of this start.
-    pub(crate) fn hold_all(&mut self) -> View {
-        let view = self.store.start_view();
-        self.views.fill(view);
-        view
-    }
-
     /// This worker holds a slot from now on in this view; 0: it does not.
     pub(crate) fn hold(&mut self, slot: u16, view: View) {
         if let Some(held) = self.views.get_mut(usize::from(slot)) {
@@ -278,6 +271,13 @@ impl Turn {
 
 #[cfg(feature = "harness")]
 impl Turn {
+    /// This worker holds every slot, in the view of this start.
+    pub(crate) fn hold_all(&mut self) -> View {
+        let view = self.store.start_view();
+        self.views.fill(view);
+        view
+    }
+
     pub(crate) fn store_health(&self) -> Health {
         self.store.health()
     }

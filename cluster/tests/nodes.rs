@@ -10,8 +10,8 @@ use godwit_cluster::own::{Body, Group, Holdings, Homes, Layout, Roles, Seat, Sta
 use godwit_cluster::{Clustered, Cx, Flow, Loading, Peers, Reply, Role, Router, Tag, Workers, WorkersHomes};
 use godwit_store::coordination::StartId;
 use godwit_store::{
-    Batch, CompletionPort, Health, Outcome, PortId, Read, ReadAnswer, Stats, Store, StoreError, Submission, Ticket,
-    View,
+    Batch, CompletionPort, Health, Outcome, PortId, Read, ReadAnswer, Stats, Store, StoreError, Submission,
+    Ticket, View,
 };
 use godwit_wire::code::Code;
 use godwit_wire::command::{Answer, Command, ConversationCommand as C};
@@ -131,7 +131,10 @@ fn node(direct: &Arc<Direct>, number: usize) -> Node {
     let make = Arc::new(move |_| -> [Box<dyn Role>; 3] {
         let actor = || {
             let done = of_roles.clone();
-            Box::new(Actor { done, kept: Vec::new() })
+            Box::new(Actor {
+                done,
+                kept: Vec::new(),
+            })
         };
         [actor(), actor(), actor()]
     });
@@ -150,7 +153,10 @@ fn node(direct: &Arc<Direct>, number: usize) -> Node {
 fn two() -> ([Node; 2], Key) {
     let direct = Arc::new(Direct::default());
     let nodes = [node(&direct, 0), node(&direct, 1)];
-    let routers = [nodes[0].workers.router().clone(), nodes[1].workers.router().clone()];
+    let routers = [
+        nodes[0].workers.router().clone(),
+        nodes[1].workers.router().clone(),
+    ];
     assert!(direct.routers.set(routers).is_ok());
     let key = Key::Conversation(ConversationId::direct(UserId::fresh(), UserId::fresh()));
     (nodes, key)
@@ -173,7 +179,8 @@ impl Node {
             seats: vec![seat],
             ..Body::default()
         };
-        self.homes.moved(Arc::new(Standing::of(number, Uuid::nil(), body, Layout::PRODUCT)));
+        self.homes
+            .moved(Arc::new(Standing::of(number, Uuid::nil(), body, Layout::PRODUCT)));
     }
 
     fn take_up(&self, view: View, key: &Key) {
@@ -207,7 +214,11 @@ async fn ok(asked: tokio::task::JoinHandle<Answer>) {
 }
 
 /// Each begins before the next one.
-async fn ask_in_order(node: &Node, key: &Key, numbers: std::ops::Range<u64>) -> Vec<tokio::task::JoinHandle<Answer>> {
+async fn ask_in_order(
+    node: &Node,
+    key: &Key,
+    numbers: std::ops::Range<u64>,
+) -> Vec<tokio::task::JoinHandle<Answer>> {
     let mut asked = Vec::new();
     for number in numbers {
         asked.push(node.ask(key, number));

@@ -17,6 +17,7 @@ mod mqtt;
 mod node;
 mod open_files;
 mod paced;
+mod peering;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod reload;

@@ -5,18 +5,21 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use godwit_accounts::Accounts;
-use godwit_cluster::{MakeRoles, Role, Router, Workers};
+use godwit_cluster::{Clustered, MakeRoles, Role, Router, Workers};
 use godwit_history_api::{Api, Rate, Register, SearchIndex};
 use godwit_ingest::Ingest;
 use godwit_store::Store;
 use godwit_wire::account::Secret;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
+use tokio::task::AbortHandle;
 
+use crate::cluster::Driver;
 use crate::config::{Config, Registration};
 use crate::doors::Doors;
 use crate::metrics::{OfCluster, OfProcess, OfStore};
 use crate::node::{Addresses, Listeners, Node, unix_ms};
+use crate::peering::{self, ClusterHomes, Maker, Peering};
 use crate::search::Search;
 use crate::shutdown::Shutdown;
 use crate::tls::Certificates;
@@ -79,6 +82,7 @@ struct Metrics {
     ingest: godwit_ingest::Metrics,
     http: godwit_history_api::Metrics,
     unreadable: Counter,
+    links: godwit_links::Metrics,
 }
 
 /// Starts a node and returns once it listens. `listeners`: given ones, else those of the configuration.
@@ -91,19 +95,38 @@ pub fn serve(
     shutdown: Shutdown,
 ) -> Result<Running, StartError> {
     let connections = open_files::raise();
-    let node = Node::create(config)?;
-    if node.cluster.is_some() {
-        let why = "store = \"cql\": `godwit schema` works, but workers are not served from it yet";
-        return Err(crate::ConfigError(why.into()).into());
-    }
-    let listeners = match listeners {
+    let mut node = Node::create(config)?;
+    let mut listeners = match listeners {
         Some(given) => given,
         None => Listeners::bind(&node.settings)?,
     };
     let (addresses, metrics) = (listeners.addresses(), Metrics::default());
     let search = Search::start(&node, metrics.unreadable.clone())?;
-    let doors = Doors::new(shutdown.clone(), connections.http)?;
-    let workers = start_workers(&node, &metrics, &search, connections.mqtt)?;
+    let mut doors = Doors::new(shutdown.clone(), connections.http)?;
+    let opened = node.cluster.take();
+    let peering = opened.as_ref().map(|_| Arc::new(Peering::default()));
+    let clustered = opened.as_ref().zip(peering.as_ref());
+    let clustered = clustered.map(|(opened, peering)| peering::of_workers(&opened.holdings, peering));
+    let workers = start_workers(&node, &metrics, &search, connections.mqtt, clustered)?;
+    let mut membership = None;
+    let listening = opened.zip(peering).zip(listeners.peer.take());
+    if let (Some(((opened, peering), listener)), Some(options)) = (listening, &node.settings.cluster) {
+        let (maker, homes) = (
+            Maker::new(options, listener, opened.peer_key.clone(), metrics.links.clone()),
+            Arc::new(ClusterHomes::new(workers.router())),
+        );
+        let (member, driver) = opened.join(homes.clone())?;
+        homes.joined(member.clone());
+        let links = peering::keep(
+            doors.runtime.handle(),
+            peering,
+            maker,
+            &member,
+            workers.router().clone(),
+        );
+        doors.membership = Some(member);
+        membership = Some((driver, links));
+    }
     search.report_to(workers.router());
     let api = start_api(&node, &metrics, workers.router());
     let store = node.store.clone();
@@ -113,6 +136,7 @@ pub fn serve(
         workers,
         search,
         store,
+        membership,
     };
     warn_of_doors(&node, &addresses);
     if let Err(error) = parts.open_doors(&node, &metrics, listeners) {
@@ -144,6 +168,8 @@ struct Parts {
     workers: Workers,
     search: Search,
     store: Arc<dyn Store>,
+    /// In a cluster: who joined it, and the links.
+    membership: Option<(Driver, AbortHandle)>,
 }
 
 impl Parts {
@@ -174,6 +200,7 @@ impl Parts {
         self.doors.closed();
         // MQTT clients are told and their connections closed; what was lazy is stored.
         self.workers.stop();
+        drop(self.membership.take());
         // The index commits what it has read, so that the next start has little to read again.
         self.search.stop();
         self.doors.end();
@@ -190,6 +217,7 @@ fn start_workers(
     metrics: &Metrics,
     search: &Search,
     connections: u32,
+    clustered: Option<Clustered>,
 ) -> Result<Workers, StartError> {
     let ingest = godwit_ingest::Config {
         confirmed: Some(search.confirmed()),
@@ -212,7 +240,11 @@ fn start_workers(
             Box::new(Ingest::new(ingest.clone(), metrics.ingest.clone())),
         ]
     });
-    Ok(Workers::start(node.settings.workers, &node.store, make)?)
+    let (count, store) = (node.settings.workers, &node.store);
+    Ok(match clustered {
+        Some(clustered) => Workers::start_in(count, store, make, &|_| clustered.clone())?,
+        None => Workers::start(count, store, make)?,
+    })
 }
 
 fn start_api(node: &Node, metrics: &Metrics, router: &Router) -> Api {
@@ -253,6 +285,9 @@ fn registry(node: &Node, metrics: &Metrics, search: &Search) -> Registry {
     metrics.broker.register(&mut registry);
     metrics.ingest.register(&mut registry);
     metrics.http.register(&mut registry);
+    if node.settings.cluster.is_some() {
+        metrics.links.register(&mut registry);
+    }
     let help = "Stored entries that could not be put into the search index";
     registry.register("godwit_search_unreadable", help, metrics.unreadable.clone());
     registry.register_collector(Box::new(OfStore(node.store.clone())));

@@ -2,6 +2,7 @@
 //! credential good. A bad credential and an unknown user get the same answer.
 
 use std::any::Any;
+use std::sync::Arc;
 
 use godwit_accounts::USER_NAMES;
 use godwit_cluster::Cx;
@@ -359,9 +360,27 @@ impl Net {
         // The home needs neither.
         arrival.connect.password = None;
         arrival.connect.username = None;
-        let user = arrival.user;
+        let key = Key::User(arrival.user);
+        if !cx.holds(&key) {
+            self.refuse_elsewhere(id, cx.reference_of(&key));
+            return;
+        }
         self.keep_arrival(id, arrival);
-        cx.enter(Key::User(user), Part::Net.tag(id.to_tag()));
+        cx.enter(key, Part::Net.tag(id.to_tag()));
+    }
+
+    /// The user's home is on another node, reached there; or about to be on this one.
+    fn refuse_elsewhere(&mut self, id: ConnId, reference: Option<Arc<str>>) {
+        self.metrics.count_refused("elsewhere");
+        let connack = Connack {
+            reason: match reference {
+                Some(_) => reason::USE_ANOTHER_SERVER,
+                None => reason::SERVER_UNAVAILABLE,
+            },
+            server_reference: reference,
+            ..Connack::default()
+        };
+        self.close(id, Some(Outgoing::Connack(Box::new(connack))));
     }
 
     /// The home is in memory: what it attaches. `None`: the client is gone meanwhile.

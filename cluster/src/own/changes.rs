@@ -15,6 +15,8 @@ const TURN_MS: Millis = 300;
 const TURNS: usize = 6;
 /// An attempt is put off by up to this, and by more the more attempts in a row met another's.
 const SPREAD_MS: Millis = 100;
+/// For each so many starts that wait to join, attempts are put off by up to as much again.
+const WAITING_TOGETHER: Millis = 8;
 /// Rows deleted at a time.
 const DELETED_AT_ONCE: usize = 8;
 
@@ -97,9 +99,25 @@ impl Member {
         body
     }
 
-    /// A view without this start, or none at all: asks to be taken in, at once or when others were quicker, later.
-    pub(super) fn join(&mut self, found: Option<(&StoredView, &Body)>) {
-        self.watch_those_of(found);
+    /// The view found at SERIAL is without this start, or there is none at all.
+    pub(super) fn finds(&mut self, found: Option<(StoredView, Body)>) {
+        let number = |found: &Option<(StoredView, Body)>| found.as_ref().map(|(stored, _)| stored.number);
+        if number(&found) != number(&self.found) {
+            // Everybody of it may be dead: then whoever joins has to see that for itself.
+            self.moved_at = self.now;
+        }
+        self.found = found;
+        self.join();
+    }
+
+    /// Asks to be taken into the view that it found, at once or when others were quicker, later.
+    pub(super) fn join(&mut self) {
+        let found = self.found.take();
+        self.join_to(found.as_ref().map(|(stored, body)| (stored, body)));
+        self.found = found;
+    }
+
+    fn join_to(&mut self, found: Option<(&StoredView, &Body)>) {
         let nonce = found.map(|(stored, _)| stored.nonce);
         // The row comes before the view that names it; the floor of timestamps needs everybody's.
         let has_row = self.seen.get(self.me.start).is_some_and(|seen| seen.stamp > 0);
@@ -109,7 +127,10 @@ impl Member {
         let due = match self.wanted {
             Some((of, due)) if of == nonce => due,
             _ => {
-                let due = self.now + self.spread(SPREAD_MS << self.refused.min(5));
+                // The one who comes first takes all in that wait.
+                let waiting = self.seen.all().filter(|(_, seen)| seen.waits()).count() as Millis;
+                let below = SPREAD_MS * (1 + waiting.min(MAX_MEMBERS as Millis) / WAITING_TOGETHER);
+                let due = self.now + self.spread(below << self.refused.min(5));
                 self.wanted = Some((nonce, due));
                 due
             }
@@ -150,20 +171,6 @@ impl Member {
         } else if body.seats.len() >= MAX_MEMBERS {
             tracing::warn!(members = body.seats.len(), "the cluster is full");
         }
-    }
-
-    /// Everybody of the view found may be dead: then whoever joins has to see that for itself.
-    fn watch_those_of(&mut self, found: Option<(&StoredView, &Body)>) {
-        let Some((stored, body)) = found else { return };
-        if self
-            .found
-            .as_ref()
-            .is_none_or(|(number, _)| *number != stored.number)
-        {
-            self.moved_at = self.now;
-        }
-        let starts = body.all_seats().map(|seat| seat.start).collect();
-        self.found = Some((stored.number, starts));
     }
 
     fn is_settled(&self, earlier: &Earlier) -> bool {

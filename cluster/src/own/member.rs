@@ -16,6 +16,13 @@ use super::map::Map;
 use super::sightings::Sightings;
 use super::{BEAT_MS, HURRY_MS, LEASE_MS, Millis};
 
+/// What members put off the reading of a view by, at most and for each member that there is, so that they do not all read at once.
+const SPREAD_MS: Millis = 4;
+/// The same if only earlier views were settled and this start waits for none.
+const SETTLED_SPREAD_MS: Millis = 20;
+// Of the largest view all have followed within the lease.
+const _: () = assert!(super::MAX_MEMBERS as Millis * SPREAD_MS < LEASE_MS);
+
 /// Who a start is.
 #[derive(Clone, Debug)]
 pub struct Me {
@@ -177,8 +184,8 @@ pub struct Member {
     pub(super) standing: Option<Arc<Standing>>,
     pub(super) slots: Vec<Slot>,
     pub(super) waiting: usize,
-    /// While it joins: the view that it found, and the starts that this one names.
-    pub(super) found: Option<(View, Vec<StartId>)>,
+    /// While it joins: the view that it found.
+    pub(super) found: Option<(StoredView, Body)>,
     /// Return of the SERIAL read that showed the present number.
     pub(super) moved_at: Millis,
     pub(super) seen: Sightings,
@@ -351,8 +358,8 @@ impl Member {
         }
         if self.reading_view.is_none() && (looking || (self.asks() && self.now >= self.no_read_before)) {
             self.reading_view = Some(self.now);
-            // Without a view, or with a newer one: the whole of it.
-            let whole = std::mem::take(&mut self.want_read) || self.standing.is_none();
+            let whole = self.want_read && self.now >= self.no_read_before;
+            self.want_read &= !whole;
             self.reading_whole = whole;
             self.actions
                 .push_back(if whole { Action::ReadView } else { Action::ShowView });
@@ -386,7 +393,10 @@ impl Member {
             .iter()
             .flat_map(|standing| standing.body.all_seats().map(|seat| seat.start));
         // Who joins watches those of the view that it found, with or without a row.
-        let found = self.found.iter().flat_map(|(_, starts)| starts).copied();
+        let found = self
+            .found
+            .iter()
+            .flat_map(|(_, body)| body.all_seats().map(|seat| seat.start));
         self.seen.read(begun, self.now, rows, members.chain(found));
         if unseen {
             self.end(Why::Unseen);
@@ -401,15 +411,26 @@ impl Member {
             self.no_read_before = self.now + HURRY_MS;
             return;
         };
-        let known = self
-            .standing
-            .as_ref()
-            .map(|standing| (standing.number, standing.nonce));
-        if shown == known {
+        let known = match (&self.standing, &self.found) {
+            (Some(standing), _) => Some((standing.number, standing.nonce, standing.body.seats.len())),
+            (None, Some((stored, body))) => Some((stored.number, stored.nonce, body.seats.len())),
+            (None, None) => None,
+        };
+        if shown == known.map(|(number, nonce, _)| (number, nonce)) {
             self.view_was_read(begun);
-        } else {
-            self.want_read = true;
+            if self.phase == Phase::Joining && !self.want_read {
+                self.join();
+            }
+            return;
         }
+        if std::mem::replace(&mut self.want_read, true) {
+            return;
+        }
+        // All see it at once, and reads at SERIAL that meet stop each other.
+        let (number, members) = known.map_or((0, 1), |(number, _, seats)| (number, seats as u64));
+        let settled = self.waiting == 0 && shown.is_some_and(|(shown, _)| shown == number);
+        let each = if settled { SETTLED_SPREAD_MS } else { SPREAD_MS };
+        self.no_read_before = self.now + self.spread(1 + members * each);
     }
 
     fn view(&mut self, view: Option<Option<StoredView>>) {

@@ -15,7 +15,7 @@ impl Member {
     pub(super) fn read_whole(&mut self, stored: Option<StoredView>) -> bool {
         let Some(stored) = stored else {
             match self.phase {
-                Phase::Joining => self.join(None),
+                Phase::Joining => self.finds(None),
                 // A row that was there and is not: nobody can say what is held.
                 _ => self.end(Why::Skipped),
             }
@@ -31,7 +31,7 @@ impl Member {
         let seat = body.seat_of(self.me.start);
         match self.phase {
             Phase::Joining if seat.is_none() => {
-                self.join(Some((&stored, &body)));
+                self.finds(Some((stored, body)));
                 false
             }
             Phase::Joining => {

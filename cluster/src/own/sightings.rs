@@ -110,12 +110,14 @@ impl Sightings {
 }
 
 impl Sighting {
+    /// Whether it waits to be taken into a view, as far as its row says.
+    pub(super) fn waits(&self) -> bool {
+        self.present && self.confirmed == 0
+    }
+
     /// Whether it waits to be taken into a view, and lives.
     pub(super) fn asks_to_join(&self, now: Millis) -> bool {
-        self.present
-            && self.confirmed == 0
-            && self.changed
-            && now.saturating_sub(self.first_returned) < LEASE_MS
+        self.waits() && self.changed && now.saturating_sub(self.first_returned) < LEASE_MS
     }
 
     /// Whether the row is there and has not changed for `ms`.

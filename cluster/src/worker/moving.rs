@@ -129,8 +129,9 @@ impl Worker {
                     drop(guard);
                 }
                 Move::Stands(standing, me) => {
+                    let now = self.turn.now.mono_ms;
                     if let Some(away) = &mut self.turn.away {
-                        away.stands(standing, me);
+                        away.stands(standing, me, now);
                     }
                 }
             }

@@ -1,0 +1,277 @@
+//! A node's workers among others: tells them what they hold, and carries what they ask of other nodes over the links of
+//! the node's present start. What the links do is `godwit-links`, who owns what is `godwit_cluster::own`.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::TcpListener;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use godwit_cluster::own::{About, Homes, Standing};
+use godwit_cluster::{Clustered, Peers, Router, WorkersHomes};
+use godwit_links::{Auth, Channel, Links, Local, Settings, Tls};
+use godwit_store::View;
+use godwit_store::coordination::{Asked, StartId};
+use godwit_wire::account::Secret;
+use godwit_wire::peer::{PeerAnswer, PeerRequest};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use crate::StartError;
+use crate::cluster::{Membership, boot_ms};
+use crate::config::{Cluster, Hidden, PeerTrust};
+
+/// What the links bring goes to the workers.
+struct ToWorkers(Router);
+
+impl Local for ToWorkers {
+    fn asked(&self, from: StartId, requests: &mut VecDeque<PeerRequest>) {
+        self.0.peer_asks(from, requests);
+    }
+
+    fn answered(&self, answers: Vec<(u64, PeerAnswer)>) {
+        self.0.peers_answered(answers);
+    }
+
+    fn room(&self) {
+        self.0.look();
+    }
+
+    fn channel(&self, from: StartId, _about: bytes::Bytes, channel: Channel) {
+        // No node of this version opens one.
+        tracing::debug!(%from, "a channel that nobody takes");
+        drop(channel);
+    }
+}
+
+/// The links of the present start, and what the others say about themselves.
+#[derive(Default)]
+struct Present {
+    links: Option<Links>,
+    others: HashMap<StartId, About>,
+}
+
+/// The node's way to the others, whichever start it is at.
+#[derive(Default)]
+pub(crate) struct Peering {
+    present: RwLock<Present>,
+}
+
+impl Peering {
+    fn present(&self) -> std::sync::RwLockReadGuard<'_, Present> {
+        self.present.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where MQTT clients reach a node.
+    fn mqtt_of(&self, node: StartId) -> Option<Arc<str>> {
+        let present = self.present();
+        let about = present.others.get(&node)?;
+        (!about.mqtt.is_empty()).then(|| about.mqtt.as_str().into())
+    }
+}
+
+impl Peers for Peering {
+    fn send(&self, node: StartId, requests: &mut VecDeque<PeerRequest>) {
+        let links = {
+            let present = self.present();
+            // One that is in the view and has not been looked up yet: it is given again.
+            match &present.links {
+                Some(links) if present.others.contains_key(&node) => links.clone(),
+                _ => return,
+            }
+        };
+        links.send(node, requests);
+    }
+
+    fn answer(&self, node: StartId, answers: &mut Vec<(u64, PeerAnswer)>) {
+        let links = self.present().links.clone();
+        match links {
+            Some(links) => links.answer(node, answers),
+            None => answers.clear(),
+        }
+    }
+
+    fn reference(&self, node: StartId) -> Option<Arc<str>> {
+        self.mqtt_of(node)
+    }
+}
+
+/// What links are started with, for each start anew.
+pub(crate) struct Maker {
+    listener: TcpListener,
+    cluster: String,
+    node: String,
+    trust: PeerTrust,
+    key: Option<Hidden>,
+    metrics: godwit_links::Metrics,
+}
+
+impl Maker {
+    /// For a node that others reach at this listener.
+    pub(crate) fn new(
+        options: &Cluster,
+        listener: TcpListener,
+        key: Option<Hidden>,
+        metrics: godwit_links::Metrics,
+    ) -> Self {
+        Self {
+            listener,
+            cluster: options.cql.cluster.clone(),
+            node: options.about.name.clone(),
+            trust: options.trust.clone(),
+            key,
+            metrics,
+        }
+    }
+
+    fn auth(&self) -> Result<Auth, StartError> {
+        if let Some(key) = &self.key {
+            return Ok(Auth::Key(Secret(key.0.clone().into())));
+        }
+        let PeerTrust::Tls { cert, key, ca } = &self.trust else {
+            return Err(StartError::Tls(
+                "nodes have neither a key nor certificates".into(),
+            ));
+        };
+        let read = |file: &std::path::Path| {
+            let all = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            all.map_err(|error| StartError::Tls(format!("{}: {error}", file.display())))
+        };
+        let private = PrivateKeyDer::from_pem_file(key)
+            .map_err(|error| StartError::Tls(format!("{}: {error}", key.display())))?;
+        Ok(Auth::Tls(Tls {
+            chain: read(cert)?,
+            key: private,
+            ca: read(ca)?,
+            name: None,
+        }))
+    }
+
+    fn make(&self, runtime: &Handle, start: StartId, router: &Router) -> Result<Links, StartError> {
+        let settings = Settings {
+            listen: self.listener.try_clone()?,
+            cluster: self.cluster.clone(),
+            start,
+            node: self.node.clone(),
+            auth: Some(self.auth()?),
+        };
+        let local = Arc::new(ToWorkers(router.clone()));
+        Links::start(runtime, settings, local, self.metrics.clone())
+            .map_err(|error| StartError::Tls(error.to_string()))
+    }
+}
+
+/// What lives on the node's shards: its workers.
+pub(crate) struct ClusterHomes {
+    workers: WorkersHomes,
+    membership: OnceLock<Membership>,
+}
+
+impl ClusterHomes {
+    pub(crate) fn new(router: &Router) -> Self {
+        Self {
+            workers: WorkersHomes::new(router.clone()),
+            membership: OnceLock::new(),
+        }
+    }
+
+    /// The node is about to join.
+    pub(crate) fn joined(&self, membership: Membership) {
+        // Once: a node joins once, its starts are the driver's.
+        let _ = self.membership.set(membership);
+    }
+
+    fn start(&self) -> StartId {
+        loop {
+            if let Some(start) = self.membership.get().and_then(|of| *of.start().borrow()) {
+                return start;
+            }
+            // Its own thread is a moment ahead of who started it.
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+}
+
+impl Homes for ClusterHomes {
+    fn let_go(&self, view: View, slots: Vec<u16>) -> Asked<'_, ()> {
+        self.workers.let_go(view, slots)
+    }
+
+    fn take_up(&self, view: View, slots: Vec<u16>) {
+        self.workers.take_up(view, slots);
+    }
+
+    fn moved(&self, standing: Arc<Standing>) {
+        self.workers.begin(self.start());
+        self.workers.moved(standing);
+    }
+}
+
+/// How workers reach the cluster.
+pub(crate) fn of_workers(holdings: &Arc<godwit_cluster::own::Holdings>, peering: &Arc<Peering>) -> Clustered {
+    Clustered {
+        holdings: holdings.clone(),
+        clock: boot_ms,
+        peers: peering.clone(),
+    }
+}
+
+/// Keeps the links to those that are there, until it is aborted.
+pub(crate) fn keep(
+    runtime: &Handle,
+    peering: Arc<Peering>,
+    maker: Maker,
+    membership: &Membership,
+    router: Router,
+) -> AbortHandle {
+    let (mut start, mut peers) = (membership.start(), membership.peers());
+    let handle = runtime.clone();
+    let task = runtime.spawn(async move {
+        let mut of = None;
+        loop {
+            let now = *start.borrow_and_update();
+            if let Some(now) = now.filter(|now| of != Some(*now)) {
+                let old = peering
+                    .present
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .links
+                    .take();
+                if let Some(old) = old {
+                    old.stop();
+                }
+                match maker.make(&handle, now, &router) {
+                    Ok(links) => {
+                        of = Some(now);
+                        let mut present = peering.present.write().unwrap_or_else(PoisonError::into_inner);
+                        present.links = Some(links);
+                    }
+                    Err(error) => tracing::error!(%error, "no links to other nodes; tried again"),
+                }
+            }
+            let others = peers.borrow_and_update().clone();
+            let links = peering.present().links.clone();
+            if let Some(links) = links {
+                let known: Vec<(StartId, String)> = others
+                    .iter()
+                    .map(|(node, about)| (*node, about.peer.clone()))
+                    .collect();
+                links.known(&known);
+            }
+            {
+                let mut present = peering.present.write().unwrap_or_else(PoisonError::into_inner);
+                present.others = others
+                    .iter()
+                    .map(|(node, about)| (*node, about.clone()))
+                    .collect();
+            }
+            router.look();
+            tokio::select! {
+                changed = start.changed() => if changed.is_err() { return },
+                changed = peers.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
+            }
+        }
+    });
+    task.abort_handle()
+}
