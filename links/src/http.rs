@@ -8,8 +8,9 @@ pub(crate) const PING: Duration = Duration::from_secs(1);
 pub(crate) const PONG: Duration = Duration::from_secs(3);
 /// How long connecting, TLS and each part of the greeting may take.
 pub(crate) const GREETING: Duration = Duration::from_secs(5);
-/// Of flow control, bytes: what 10 Gbit/s bring in 3 ms.
-pub(crate) const WINDOW: u32 = 4 * 1024 * 1024;
+/// Of flow control, bytes: what 1 GB a second brings in a millisecond's round trip, and what each of the strangers can make
+/// this node hold at most.
+pub(crate) const WINDOW: u32 = 1024 * 1024;
 /// What is encoded and not yet on its way, bytes: beyond it, the link goes on gathering.
 pub(crate) const SEND_BUFFER: usize = 1024 * 1024;
 /// Connections that have not proved themselves yet; further ones wait to be accepted.

@@ -2,10 +2,12 @@
 //! answers of `wire::peer` (docs/decisions/0011-many-nodes.md). Who owns what, and what is asked again, is the cluster's.
 
 mod accept;
+mod channel;
 mod dial;
 mod error;
 mod hello;
 mod http;
+mod hub;
 mod link;
 mod metrics;
 mod session;
@@ -17,10 +19,12 @@ mod weight;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use godwit_wire::peer::{PeerAnswer, PeerRequest};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +35,8 @@ use hello::{Me, Met};
 use link::{Link, refuse_all};
 use tls::Secured;
 
+pub use channel::{Channel, OnReady, WINDOW};
+pub use hub::{ABOUT_BYTES, CHANNELS};
 pub use metrics::Metrics;
 pub use settings::{Auth, KEY_BYTES, Settings, StartError, Tls};
 pub use taken::{ANSWER_BYTES, CREDIT, DOWN, FRAME_BYTES, FRAME_REQUESTS, TAKEN_BYTES};
@@ -57,6 +63,9 @@ pub trait Local: Send + Sync {
 
     /// There is room again on a link where [`Links::send`] left requests lying: they may be given again.
     fn room(&self);
+
+    /// Another node opened a channel: the connection of a client that came there, as `about` says. Dropped, it is closed.
+    fn channel(&self, from: StartId, about: Bytes, channel: Channel);
 }
 
 /// The links of a node; cheap to clone.
@@ -150,8 +159,9 @@ impl Links {
         for (node, addr) in wanted {
             links.entry(node).or_insert_with(|| {
                 let (local, metrics) = (inner.local.clone(), inner.metrics.clone());
-                let link = Arc::new(Link::new(node, addr.to_owned(), local, metrics));
-                if inner.me.start < node {
+                let is_caller = inner.me.start < node;
+                let link = Arc::new(Link::new(node, addr.to_owned(), is_caller, local, metrics));
+                if is_caller {
                     inner.runtime.spawn(dial::keep(inner.clone(), link.clone()));
                 }
                 link
@@ -186,6 +196,17 @@ impl Links {
             Some(link) => link.answer(answers),
             None => answers.clear(),
         }
+    }
+
+    /// Opens a channel to a node. What is written at once is sent with it; whether the node takes it is seen by its end.
+    /// Channels live as long as the link's stream.
+    ///
+    /// # Errors
+    /// `NotConnected`: there is no link; `QuotaExceeded`: it has [`CHANNELS`]; `InvalidInput`: `about` is longer than
+    /// [`ABOUT_BYTES`].
+    pub fn open_channel(&self, node: StartId, about: Bytes) -> io::Result<Channel> {
+        let link = self.inner.link(node).ok_or(io::ErrorKind::NotConnected)?;
+        link.open_channel(about)
     }
 
     /// Whether there is a link now. It may have ended when this returns.

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -14,7 +15,9 @@ use godwit_wire::peer::{FrameWriter, PeerAnswer, PeerRequest};
 use godwit_wire::proto::peer::peer_message::Message;
 use tokio_util::sync::CancellationToken;
 
+use crate::channel::Channel;
 use crate::error::LinkError;
+use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::stream::encoded;
 use crate::taken::{ANSWER_BYTES, FRAME_BYTES, FRAME_REQUESTS, Taken};
@@ -24,6 +27,8 @@ use crate::{Local, StartId, weight};
 pub(crate) struct Link {
     pub(crate) node: StartId,
     pub(crate) addr: String,
+    /// This side makes the stream.
+    is_caller: bool,
     /// The node is no longer known.
     pub(crate) ended: CancellationToken,
     pub(crate) local: Arc<dyn Local>,
@@ -48,6 +53,7 @@ struct State {
 
 struct Stream {
     number: u64,
+    hub: Arc<Hub>,
     /// Ends it.
     cancel: CancellationToken,
     /// Of who writes it, when there was nothing to write.
@@ -67,6 +73,7 @@ struct Batch {
 pub(crate) struct Open {
     pub(crate) link: Arc<Link>,
     number: u64,
+    pub(crate) hub: Arc<Hub>,
     pub(crate) cancel: CancellationToken,
 }
 
@@ -74,7 +81,13 @@ pub(crate) struct Open {
 pub(crate) struct Opened(pub(crate) Open);
 
 impl Link {
-    pub(crate) fn new(node: StartId, addr: String, local: Arc<dyn Local>, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        node: StartId,
+        addr: String,
+        is_caller: bool,
+        local: Arc<dyn Local>,
+        metrics: Metrics,
+    ) -> Self {
         let state = State {
             taken: Taken::default(),
             answers: VecDeque::new(),
@@ -87,6 +100,7 @@ impl Link {
         Self {
             node,
             addr,
+            is_caller,
             ended: CancellationToken::new(),
             local,
             metrics,
@@ -132,6 +146,12 @@ impl Link {
         self.state().stream.is_some()
     }
 
+    /// Opens a channel over the stream that there is.
+    pub(crate) fn open_channel(&self, about: Bytes) -> io::Result<Channel> {
+        let hub = self.state().stream.as_ref().map(|stream| stream.hub.clone());
+        hub.ok_or(ErrorKind::NotConnected)?.open(about)
+    }
+
     /// There is a stream; one that was there before is broken.
     pub(crate) fn open(self: &Arc<Self>, credit: u32) -> Result<(Open, Opened), LinkError> {
         let before = self.state().stream.as_ref().map(|stream| stream.number);
@@ -145,9 +165,11 @@ impl Link {
         }
         state.streams += 1;
         let number = state.streams;
+        let hub = Arc::new(Hub::new(self.is_caller, self.metrics.clone()));
         state.taken.opened(credit);
         state.stream = Some(Stream {
             number,
+            hub: hub.clone(),
             cancel: cancel.clone(),
             waker: None,
         });
@@ -157,6 +179,7 @@ impl Link {
         let open = Open {
             link: self.clone(),
             number,
+            hub,
             cancel,
         };
         Ok((open.clone(), Opened(open)))
@@ -176,6 +199,7 @@ impl Link {
         let has_room = state.taken.has_room();
         drop(state);
         stream.cancel.cancel();
+        stream.hub.end();
         // Who writes it sees that it is over.
         wake(stream.waker);
         self.metrics.up.dec();
@@ -271,12 +295,29 @@ impl State {
 impl Open {
     /// The next message, or `None`: the stream is over.
     pub(crate) fn poll_message(&self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        let mut state = self.link.state();
-        if state
-            .stream
-            .as_ref()
-            .is_none_or(|stream| stream.number != self.number)
+        let is_channels_turn = self.hub.is_first();
+        let channels = || {
+            let message = self.hub.message(cx)?;
+            self.link.metrics.sent(message.len(), 0);
+            Some(message)
+        };
+        if is_channels_turn && let Some(message) = channels() {
+            return Poll::Ready(Some(message));
+        }
+        let frame = self.poll_frame(cx);
+        if frame.is_pending()
+            && !is_channels_turn
+            && let Some(message) = channels()
         {
+            return Poll::Ready(Some(message));
+        }
+        frame
+    }
+
+    fn poll_frame(&self, cx: &Context<'_>) -> Poll<Option<Bytes>> {
+        let mut state = self.link.state();
+        let is_this = |stream: &&mut Stream| stream.number == self.number;
+        if state.stream.as_mut().filter(is_this).is_none() {
             return Poll::Ready(None);
         }
         let batch = state.batch();

@@ -1,11 +1,11 @@
-//! Reads a link's stream until it ends: requests for this node, answers for it, credit. What is sent is `link`'s.
+//! Reads a link's stream until it ends: requests for this node, answers for it, credit, channels' bytes. What is sent is `link`'s.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use godwit_wire::peer::{PeerAnswer, PeerRequest, read_frame};
-use godwit_wire::proto::peer::Frame;
 use godwit_wire::proto::peer::peer_message::Message;
+use godwit_wire::proto::peer::{Channels, Frame};
 use tokio::time::timeout;
 
 use crate::error::LinkError;
@@ -65,8 +65,19 @@ impl Reader {
         match message {
             Message::Frame(frame) => self.frame(frame, bytes),
             Message::Hello(_) | Message::Proof(_) => Err(LinkError::Unexpected("a second greeting")),
-            Message::Channels(_) => Err(LinkError::Unexpected("channels")),
+            Message::Channels(channels) => self.channels(channels, bytes),
         }
+    }
+
+    fn channels(&mut self, channels: Channels, bytes: usize) -> Result<(), LinkError> {
+        let open = &self.opened.0;
+        open.link.metrics.received(bytes, 0);
+        for part in channels.parts {
+            if let Some((about, channel)) = open.hub.heard(part)? {
+                open.link.local.channel(open.link.node, about, channel);
+            }
+        }
+        Ok(())
     }
 
     fn frame(&mut self, frame: Frame, bytes: usize) -> Result<(), LinkError> {

@@ -227,3 +227,35 @@ where
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pieces of 1 KiB without end.
+    struct Endless;
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            Poll::Ready(Some(Ok(Frame::data(vec![0; 1024].into()))))
+        }
+    }
+
+    #[test]
+    fn of_a_stranger_a_greeting_is_read_and_no_more_and_of_a_node_everything() {
+        let is_open = Arc::new(AtomicBool::new(false));
+        let mut gate = Gate::new(Endless, is_open.clone());
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut is_read = || matches!(Pin::new(&mut gate).poll_frame(&mut cx), Poll::Ready(Some(Ok(_))));
+        assert!((0..STRANGER_BYTES / 1024).all(|_| is_read()));
+        assert!(!is_read());
+        is_open.store(true, Ordering::Relaxed);
+        assert!((0..100).all(|_| is_read()));
+    }
+}

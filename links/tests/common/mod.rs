@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use godwit_links::{Auth, Links, Local, Metrics, Settings, StartId};
+use bytes::Bytes;
+use godwit_links::{Auth, Channel, Links, Local, Metrics, Settings, StartId};
 use godwit_wire::account::Secret;
 use godwit_wire::code::Code;
 use godwit_wire::command::{Answer, Command, ConversationCommand};
@@ -69,6 +70,9 @@ pub struct Here {
     pub is_silent: AtomicBool,
     pub answered: Mutex<HashMap<u64, Vec<PeerAnswer>>>,
     pub rooms: AtomicUsize,
+    pub channels: Mutex<HashMap<Bytes, Channel>>,
+    /// Channels are dropped.
+    pub is_closed: AtomicBool,
 }
 
 impl Local for Here {
@@ -96,6 +100,12 @@ impl Local for Here {
 
     fn room(&self) {
         self.rooms.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn channel(&self, _from: StartId, about: Bytes, channel: Channel) {
+        if !self.is_closed.load(Ordering::SeqCst) {
+            self.channels.lock().unwrap().insert(about, channel);
+        }
     }
 }
 
@@ -167,6 +177,16 @@ impl Node {
 
     pub fn answered(&self) -> usize {
         self.here.answered.lock().unwrap().len()
+    }
+
+    /// The channel that was opened about this.
+    pub fn channel(&self, about: &Bytes) -> Channel {
+        let mut found = None;
+        until("a channel", || {
+            found = self.here.channels.lock().unwrap().remove(about);
+            found.is_some()
+        });
+        found.unwrap()
     }
 
     pub fn answer(&self, id: u64) -> Option<Vec<PeerAnswer>> {
