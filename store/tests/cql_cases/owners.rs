@@ -314,17 +314,18 @@ impl Drop for Ends<'_> {
 
 #[test]
 fn what_a_former_owner_writes_together_is_taken_over_together_or_not_at_all() {
-    taken_over_together(1_500, 1, 60);
+    taken_over_together(1_500, 1, 1, 60);
 }
 
 /// One page of rows, which takes several statements to read.
 #[test]
 fn what_a_former_owner_writes_together_is_taken_over_together_also_from_few_large_rows() {
-    taken_over_together(300, 8_000, 150);
+    taken_over_together(300, 8_000, 20, 600);
 }
 
-/// A former owner writes the first and the last row in one batch, so often (milliseconds); so many rows of so many bytes are between.
-fn taken_over_together(rows: usize, bytes_each: usize, pause: u64) {
+/// A former owner writes the first and the last row in one batch, so often in a row and then not for a while (milliseconds); so many rows of so
+/// many bytes are between.
+fn taken_over_together(rows: usize, bytes_each: usize, burst: usize, pause: u64) {
     let (a, b) = (engine(always()), engine(always()));
     let partition = bytes(&fresh().to_string());
     let put = |view, name: &str, value: &str| Op::Put {
@@ -360,7 +361,9 @@ fn taken_over_together(rows: usize, bytes_each: usize, pause: u64) {
                     put(view, "0", &count.to_string()),
                     put(view, "2", &count.to_string()),
                 ];
-                std::thread::sleep(std::time::Duration::from_millis(pause));
+                if count % burst == 0 {
+                    std::thread::sleep(std::time::Duration::from_millis(pause));
+                }
                 assert_eq!(under(&a, 100).write(both).expect("answered"), Outcome::Stored);
             }
         });
