@@ -286,3 +286,23 @@ fn one_certificate_serves_https_and_a_new_one_is_taken_up_by_sighup() {
             .then_some(())
     });
 }
+
+#[test]
+fn a_node_that_stands_alone_says_so_when_it_is_asked_for_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &[]);
+    for words in [
+        &["node", "ls"][..],
+        &["node", "drain"],
+        &["node", "drain", "n2"],
+        &["shard", "ls"],
+    ] {
+        let output = godwit().args(words).args(server.place()).output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {said}");
+        assert!(
+            said.lines().count() == 1 && said.contains("stands alone"),
+            "{words:?}: {said}"
+        );
+    }
+}
