@@ -150,8 +150,8 @@ pub enum Op {
 }
 
 /// Some writes that are submitted and completed together. Not a transaction: on a partitioned engine each operation
-/// may land without the others; only operations on one partition of one table land together. Nothing may rest on
-/// more than that before the completion says `Stored`.
+/// may land without the others; only operations on one partition of one table land together, and heads of logs land only
+/// when everything else of the batch has. Nothing may rest on more than that before the completion says `Stored`.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// Where the completion goes.

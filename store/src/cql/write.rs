@@ -42,8 +42,9 @@ pub(super) enum Work {
 #[derive(Default)]
 struct Works {
     first: Vec<Work>,
-    /// Only when `first` is stored and confirmed: where a log ends, its end and what leads to it. Before that, the row that ends its
-    /// session might be missing, and the session would live on without what it is owed.
+    /// Only when `first` is stored and confirmed: heads of logs, which may rest on rows that are stored with them (what was taken out of
+    /// order, cursors); and where a log ends, its end and what leads to it. Before that, the row that ends its session might be
+    /// missing, and the session would live on without what it is owed.
     last: Vec<Work>,
 }
 
@@ -170,6 +171,7 @@ impl Core {
         let mut last: Vec<Work> = Vec::new();
         let ends = |op: &Op| matches!(op, Op::Head { head, .. } if head.floor == u64::MAX);
         let ends = batch.ops.iter().any(ends);
+        let heads_alone = batch.ops.iter().all(|op| matches!(op, Op::Head { .. }));
         // Where the statements of a partition are gathered, with their bytes.
         let mut open: Vec<((u16, View, &Bytes), usize, usize)> = Vec::new();
         for op in &batch.ops {
@@ -190,6 +192,7 @@ impl Core {
                 Op::Head { log, head } => {
                     let statements = self.head(*log, batch.scope.view, *head)?;
                     if !statements.is_empty() {
+                        let works = if heads_alone { &mut works } else { &mut last };
                         works.push(Work::Rows(statements));
                     }
                     continue;
