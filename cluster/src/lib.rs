@@ -17,5 +17,6 @@ pub use away::{WAITING, WAITS_MS};
 pub use peers::{Clustered, Peers, WorkersHomes};
 pub use role::{Cx, Flow, Loading, Now, Reply, Role, RoleId, Tag};
 pub use router::{INBOX_REQUESTS, OUTSIDE_REQUESTS, Router};
+pub use turn::slot_of;
 pub use worker::PARKED_PER_KEY;
 pub use workers::{MAX_WORKERS, MakeRoles, Workers};

@@ -57,7 +57,7 @@ pub(crate) struct Turn {
 }
 
 /// The slot of a key: its shard among those of its kind of home.
-pub(crate) fn slot_of(key: &Key) -> u16 {
+pub fn slot_of(key: &Key) -> u16 {
     let group = match key {
         Key::User(_) | Key::Topic(_) | Key::Wildcards | Key::WildcardCopy(_) => Group::Users,
         Key::Conversation(_) => Group::Conversations,

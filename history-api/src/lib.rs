@@ -3,6 +3,7 @@
 
 mod admin;
 mod auth;
+pub mod connect;
 mod contacts;
 mod conversations;
 mod device_tokens;
@@ -93,6 +94,7 @@ fn described() -> (axum::Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(users::me, users::change_me))
         .route("/users/me", axum::routing::delete(not_yet))
         .routes(routes!(users::user))
+        .routes(routes!(connect::connect))
         .routes(routes!(auth::login))
         .routes(routes!(auth::refresh))
         .routes(routes!(auth::logout))

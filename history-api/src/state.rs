@@ -15,6 +15,7 @@ use godwit_wire::command::{Answer, Command, ConversationCommand, Named};
 use godwit_wire::ids::{ConversationId, Key, UserId};
 use tokio::sync::Semaphore;
 
+use crate::connect::Whereabouts;
 use crate::limits::{Limiter, LoginGuard};
 use crate::metrics::Metrics;
 use crate::mqtt::MqttUpgrade;
@@ -42,6 +43,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Milliseconds since 1970.
     pub clock: fn() -> u64,
+    /// Which node holds a key.
+    pub whereabouts: Whereabouts,
     /// Where connections upgraded at `/mqtt` go; `None`: there is no such path.
     pub mqtt: Option<MqttUpgrade>,
 }

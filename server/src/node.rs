@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use godwit_accounts::Tokens;
+use godwit_history_api::connect::Reached;
 use godwit_search::Index;
 use godwit_store::Store;
 
@@ -168,6 +169,20 @@ pub struct Addresses {
     pub admin: Option<SocketAddr>,
     /// Other nodes.
     pub peer: Option<SocketAddr>,
+}
+
+impl Addresses {
+    /// Where clients reach a node that stands alone, as far as its listeners say.
+    pub(crate) fn reached(&self) -> Reached {
+        let known = |address: Option<SocketAddr>| {
+            let address = address.filter(|address| !address.ip().is_unspecified());
+            address.map(|address| address.to_string())
+        };
+        Reached {
+            mqtt: known(self.mqtt),
+            http: known(self.http),
+        }
+    }
 }
 
 /// Connections that wait to be accepted: a storm of returning clients must not be refused. The system caps it

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use godwit_cluster::own::{About, Homes, Standing};
 use godwit_cluster::{Clustered, Peers, Router, WorkersHomes};
+use godwit_history_api::connect::{Reached, Whereabouts};
 use godwit_links::{Auth, Channel, Links, Local, Settings, Tls};
 use godwit_store::View;
 use godwit_store::coordination::{Asked, StartId};
@@ -205,6 +206,22 @@ impl Homes for ClusterHomes {
         self.workers.begin(self.start());
         self.workers.moved(standing);
     }
+}
+
+/// Which node holds a key, by this node's view and what the others say about themselves.
+pub(crate) fn whereabouts(membership: Membership) -> Whereabouts {
+    let (standing, peers) = (membership.standing(), membership.peers());
+    Arc::new(move |key| {
+        let standing = standing.borrow().clone()?;
+        let owner = standing.map.owner(godwit_cluster::slot_of(key))?;
+        let seat = standing.body.seats.get(owner)?;
+        let about = peers.borrow().get(&seat.start)?.clone();
+        let some = |address: String| Some(address).filter(|address| !address.is_empty());
+        Some(Reached {
+            mqtt: some(about.mqtt),
+            http: some(about.http),
+        })
+    })
 }
 
 /// How workers reach the cluster.

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 
 use godwit_accounts::Accounts;
 use godwit_cluster::{Clustered, MakeRoles, Role, Router, Workers};
+use godwit_history_api::connect::Whereabouts;
 use godwit_history_api::{Api, Rate, Register, SearchIndex};
 use godwit_ingest::Ingest;
 use godwit_store::Store;
@@ -128,7 +129,11 @@ pub fn serve(
         membership = Some((driver, links));
     }
     search.report_to(workers.router());
-    let api = start_api(&node, &metrics, workers.router());
+    let whereabouts = match &doors.membership {
+        Some(membership) => peering::whereabouts(membership.clone()),
+        None => godwit_history_api::connect::alone(addresses.reached()),
+    };
+    let api = start_api(&node, &metrics, workers.router(), whereabouts);
     let store = node.store.clone();
     let mut parts = Parts {
         api,
@@ -247,7 +252,7 @@ fn start_workers(
     })
 }
 
-fn start_api(node: &Node, metrics: &Metrics, router: &Router) -> Api {
+fn start_api(node: &Node, metrics: &Metrics, router: &Router, whereabouts: Whereabouts) -> Api {
     let settings = &node.settings;
     let token = settings
         .registration_token
@@ -259,6 +264,7 @@ fn start_api(node: &Node, metrics: &Metrics, router: &Router) -> Api {
         _ => Register::Closed,
     };
     Api::new(godwit_history_api::Parts {
+        whereabouts,
         router: router.clone(),
         store: node.store.clone(),
         tokens: node.tokens.clone(),

@@ -135,6 +135,7 @@ impl Site {
         let workers = Workers::start(2, &store, Arc::new(make)).unwrap();
         let router = workers.router().clone();
         let api = Api::new(Parts {
+            whereabouts: godwit_history_api::connect::alone(godwit_history_api::connect::Reached::default()),
             router: router.clone(),
             store: store.clone(),
             tokens,
