@@ -19,8 +19,8 @@ use crate::session;
 use crate::stream::{Codec, MESSAGE_BYTES, PATH, Pair};
 use crate::{Inner, http};
 
-/// The first pause between two calls, and the longest.
-const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
+/// The first pause between two calls, and the longest; jitter makes them up to twice as long.
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 
 /// Calls until the node is no longer known.
 pub(crate) async fn keep(inner: Arc<Inner>, link: Arc<Link>) {

@@ -39,7 +39,7 @@ pub enum Auth {
 
 /// Certificates of mutual TLS.
 pub struct Tls {
-    /// Of this node, its own certificate first.
+    /// Of this node, its own certificate first. If it names extended key usages, both a server's and a client's.
     pub chain: Vec<CertificateDer<'static>>,
     /// The private key of the first.
     pub key: PrivateKeyDer<'static>,

@@ -59,6 +59,10 @@ pub(crate) struct Taken {
 impl Taken {
     /// Takes from the front what there is room for. What must not leave a node is refused.
     pub(crate) fn take(&mut self, from: &mut VecDeque<PeerRequest>, now: Instant, refused: &mut Vec<u64>) {
+        if self.queue.is_empty() {
+            // What the last one shared may be gone, and something else stand at its address.
+            self.shared = Shared::default();
+        }
         while let Some(request) = from.front() {
             if let Key::WildcardCopy(_) = request.key {
                 tracing::error!("a request for a copy of one worker was given to a link");
@@ -247,6 +251,10 @@ mod tests {
         let mut refused = Vec::new();
         taken.end(&mut refused);
         assert_eq!((refused.len(), taken.bytes), (101, 0));
+        let mut again: VecDeque<_> = (1..=10).map(|id| publish(id, &large)).collect();
+        taken.take(&mut again, now, &mut Vec::new());
+        assert!(taken.bytes > large.payload.len(), "it counts anew behind nothing");
+        taken.end(&mut Vec::new());
         let mut copy = small(7);
         copy.key = Key::WildcardCopy(1);
         taken.take(&mut [copy].into(), now, &mut refused);

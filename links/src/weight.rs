@@ -52,9 +52,16 @@ pub(crate) fn request(request: &PeerRequest, shared: &mut Shared) -> usize {
         Command::Topic(TopicCommand::Share { publish, filter, .. }) => {
             filter.len() + once(publish, publish_bytes(publish), shared)
         }
-        Command::Topic(TopicCommand::Subscribe { route, .. } | TopicCommand::Unsubscribe { route }) => {
-            route.filter.len()
+        Command::Topic(
+            TopicCommand::Subscribe { route, .. }
+            | TopicCommand::Unsubscribe { route }
+            | TopicCommand::Announce { route },
+        ) => route.filter.len(),
+        Command::Topic(TopicCommand::Copy { routes, .. }) => {
+            routes.iter().map(|route| SMALL + route.filter.len()).sum()
         }
+        Command::Topic(TopicCommand::Interest { shards }) => 3 * shards.len(),
+        Command::Topic(TopicCommand::List { .. }) => SMALL,
         Command::Topic(TopicCommand::Prune { topic, keep, .. }) => topic.len() + 10 * keep.len(),
         Command::Topic(TopicCommand::Member { filter, .. } | TopicCommand::Retained { filter }) => {
             filter.len()

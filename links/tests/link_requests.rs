@@ -35,8 +35,10 @@ fn a_hundred_thousand_requests_each_way_come_in_order_and_are_answered_once() {
         scope.spawn(|| b.send_all(a.start, &mut requests(1, COUNT)));
     });
     let in_order: Vec<u64> = (1..=COUNT).collect();
+    until("all answers", || {
+        [&a, &b].iter().all(|node| node.answered() == COUNT as usize)
+    });
     for node in [&a, &b] {
-        until("all answers", || node.answered() == COUNT as usize);
         assert!(views(node) == in_order);
         let answered = node.here.answered.lock().unwrap();
         assert!(
