@@ -38,7 +38,7 @@ impl Search {
                 report(router, indexed);
             }
         });
-        let source = StoreSource::new(node.store.clone(), unreadable);
+        let source = StoreSource::new(node.store.clone(), unreadable, node.cluster.is_none());
         let feed = Feed::start(node.index.clone(), source, config)?;
         let notifier = feed.notifier();
         Ok(Self {

@@ -22,16 +22,26 @@ const SHARDS_A_READ: u16 = 256;
 pub(crate) struct StoreSource {
     store: Arc<dyn Store>,
     unreadable: Counter,
+    /// Whether the lists of conversations are this node's to read: where a log ends is told by a take-up, which only the
+    /// log's owner may do. A node of a cluster hears of conversations from their homes.
+    lists: bool,
 }
 
 impl StoreSource {
     /// `unreadable` counts stored entries that cannot be read; they are left out of the index.
-    pub(crate) fn new(store: Arc<dyn Store>, unreadable: Counter) -> Self {
-        Self { store, unreadable }
+    pub(crate) fn new(store: Arc<dyn Store>, unreadable: Counter, lists: bool) -> Self {
+        Self {
+            store,
+            unreadable,
+            lists,
+        }
     }
 
     /// A page of one of the lists of conversations, which are sets by shard.
     fn list(&self, table: Table, after: Option<Tail>, limit: usize) -> Result<Vec<Tail>, SourceError> {
+        if !self.lists {
+            return Ok(Vec::new());
+        }
         let mut found: Vec<(u16, Uuid)> = Vec::new();
         let mut shard = after.map_or(0, |tail| u16::try_from(tail.shard).unwrap_or(Key::SHARDS));
         let mut above = after.map(|tail| Bytes::copy_from_slice(tail.conversation.as_bytes()));
@@ -218,7 +228,7 @@ mod tests {
         let store: Arc<dyn Store> =
             Arc::new(Embedded::open(&temp.path().join("s"), Options::default()).unwrap());
         let unreadable = Counter::default();
-        let source = StoreSource::new(store.clone(), unreadable.clone());
+        let source = StoreSource::new(store.clone(), unreadable.clone(), true);
         Fixture {
             _temp: temp,
             client: Client::new(store, 0),
