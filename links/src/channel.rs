@@ -52,6 +52,8 @@ struct State {
     outbox: Vec<u8>,
     /// May still be written.
     window: usize,
+    /// The last write did not take everything: its writer waits.
+    was_full: bool,
     out_end: bool,
     end_sent: bool,
     /// The handle is gone.
@@ -230,6 +232,7 @@ impl Channel {
             return Err(ErrorKind::BrokenPipe.into());
         }
         let written = buf.len().min(state.window);
+        state.was_full = written < buf.len();
         if written == 0 && !buf.is_empty() {
             return Err(ErrorKind::WouldBlock.into());
         }
@@ -249,10 +252,12 @@ impl Channel {
     }
 
     /// What to call from now on when it becomes readable or writable or ends; called once here if something can be read
-    /// already, or it has ended.
+    /// already, if there is window again for a write that did not take everything, or if it has ended.
     pub fn on_ready(&self, on_ready: OnReady) {
         let mut state = self.pipe.state();
-        let is_ready = !state.inbox.is_empty() || state.in_end || state.is_broken || state.peer_closed;
+        let can_write = state.was_full && state.window > 0;
+        let has_ended = state.in_end || state.is_broken || state.peer_closed;
+        let is_ready = !state.inbox.is_empty() || can_write || has_ended;
         let now = is_ready.then(|| on_ready.clone());
         state.on_ready = (!state.is_broken).then_some(on_ready);
         drop(state);

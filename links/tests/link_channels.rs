@@ -169,6 +169,8 @@ fn who_does_not_read_is_sent_a_window_and_holds_up_no_other_channel_and_no_reque
         ErrorKind::WouldBlock
     );
     until("writable", || ready.load(Ordering::SeqCst) > 0);
+    let late = counted(&slow);
+    assert_eq!(late.load(Ordering::SeqCst), 1, "who asks late is told at once");
     assert!(slow.write(&random).unwrap() > 0);
 }
 
