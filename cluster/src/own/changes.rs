@@ -6,7 +6,8 @@ use godwit_store::coordination::{Nonce, StoredView};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::body::{About, Body, Earlier, MAX_MEMBERS, MAX_UNSETTLED, Seat};
-use super::member::{Action, Member, Phase};
+use super::events::Action;
+use super::member::{Member, Phase};
 use super::{ENDED, LEFT_BEHIND_MS, Millis};
 
 /// Between one member's turn and the next one's.

@@ -13,8 +13,9 @@ use tokio::sync::watch;
 
 use super::Millis;
 use super::body::About;
+use super::events::{Action, Event, Me, Standing, Why};
 use super::holdings::Holdings;
-use super::member::{Action, Event, Me, Member, Standing, Why};
+use super::member::Member;
 
 /// How far a start's timestamps may run ahead of its last stored heartbeat: more than a lease and a margin, so that a
 /// clock that runs true never meets the bound.

@@ -3,7 +3,8 @@
 
 use godwit_store::coordination::StartRow;
 
-use super::member::{Action, Member, Phase};
+use super::events::Action;
+use super::member::{Member, Phase};
 use super::{BEAT_MS, LEASE_MS, Millis};
 
 impl Member {

@@ -4,6 +4,7 @@
 mod body;
 mod changes;
 mod drive;
+mod events;
 mod holdings;
 mod lease;
 mod map;
@@ -17,9 +18,10 @@ mod tests;
 
 pub use body::{About, Body, Earlier, MAX_MEMBERS, MAX_NAME, MAX_UNSETTLED, Seat};
 pub use drive::{Clock, Homes, Settings, drive};
+pub use events::{Action, Event, Me, Standing, Why};
 pub use holdings::Holdings;
 pub use map::{Group, Layout, Map, Roles};
-pub use member::{Action, Event, Me, Member, Standing, Why};
+pub use member::Member;
 #[cfg(feature = "planted-bugs")]
 pub use planted::Bugs;
 

@@ -7,8 +7,9 @@ use godwit_store::View;
 use godwit_store::coordination::StoredView;
 
 use super::body::{Body, Seat};
+use super::events::{Action, Standing, Why};
 use super::map::Map;
-use super::member::{Action, Member, Phase, Slot, Standing, Why};
+use super::member::{Member, Phase, Slot};
 
 impl Member {
     /// The view's row at SERIAL. Whether it is the view that this start acts in now.

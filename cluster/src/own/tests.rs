@@ -1,4 +1,7 @@
-//! Rules of ownership, one by one. How they hold together under faults is the simulation's (tests/ownership).
+//! Rules of ownership, one by one: moving from view to view and the lease. How they hold together under faults is the simulation's (tests/ownership).
+
+mod map;
+mod rows;
 
 use std::sync::Arc;
 
@@ -142,47 +145,6 @@ impl Rig {
 }
 
 #[test]
-fn a_member_more_takes_its_share_and_moves_nothing_else() {
-    let layout = Layout::PRODUCT;
-    let (three, four) = (seats(&["a", "b", "c"]), seats(&["a", "b", "c", "d"]));
-    let (before, after) = (Map::of(layout, &three), Map::of(layout, &four));
-    let slots = layout.slots() as u16;
-    let moved = (0..slots).filter(|slot| before.owner(*slot) != after.owner(*slot));
-    let moved: Vec<u16> = moved.collect();
-    assert!(
-        moved.iter().all(|slot| after.owner(*slot) == Some(3)),
-        "only to the new one"
-    );
-    for at in 0..4 {
-        let share = after.slots_of(at).count() as f64 / f64::from(slots);
-        assert!((0.2..0.3).contains(&share), "{at} has {share}");
-    }
-}
-
-#[test]
-fn a_node_without_a_role_gets_no_shard_of_it_and_one_that_leaves_none_at_all() {
-    let mut some = seats(&["a", "b", "c"]);
-    some[0].roles = Roles::BROKER;
-    some[1].leaving = true;
-    let map = Map::of(LAYOUT, &some);
-    assert!(
-        map.slots_of(0)
-            .all(|slot| LAYOUT.of(slot).is_some_and(|(group, _)| group == Group::Users))
-    );
-    assert_eq!(map.slots_of(1).count(), 0);
-    some[2].roles = Roles::API;
-    assert_eq!(Map::of(LAYOUT, &some).owner(LAYOUT.slot(Group::Index, 1)), None);
-}
-
-#[test]
-fn of_two_starts_of_one_node_the_last_one_has_its_shards() {
-    let two = [seat(1, "a"), seat(2, "b"), seat(3, "a")];
-    let (with, without) = (Map::of(LAYOUT, &two), Map::of(LAYOUT, &two[1..]));
-    assert_eq!(with.slots_of(0).count(), 0);
-    assert!(with.slots_of(2).eq(without.slots_of(1)));
-}
-
-#[test]
 fn views_and_starts_are_read_back_and_what_is_newer_is_refused() {
     let mut leaving = seats(&["a", "b"]);
     leaving[1].leaving = true;
@@ -220,6 +182,7 @@ fn the_first_start_makes_the_first_view_and_holds_everything() {
                 Action::WriteStart(_) => rig.tell(Event::Wrote(true)),
                 Action::ReadStarts => rig.tell(Event::Starts(Some(vec![row(&me, 1, 0)]))),
                 Action::ReadView => rig.tell(Event::View(Some(None))),
+                Action::ShowView => rig.tell(Event::Shown(Some(None))),
                 Action::ChangeView { expected, new } => made = Some((expected, new)),
                 other => panic!("{other:?}"),
             }
@@ -350,6 +313,9 @@ fn who_is_missing_holds_nothing_and_says_that_it_has_ended() {
     rig.tell(Event::Wrote(true));
     rig.done.clear();
     rig.tell(Event::Shown(Some(Some((2, Uuid::nil())))));
+    // Members do not all read at once.
+    rig.now += HURRY_MS;
+    rig.tell(Event::Tick);
     rig.tell(Event::View(Some(Some(stored(2, &body)))));
     let says_so = |action: &Action| matches!(action, Action::WriteStart(row) if row.confirmed == ENDED);
     assert!(rig.done.iter().any(says_so), "{:?}", rig.done);
@@ -436,110 +402,4 @@ fn a_drained_node_gives_up_its_shards_then_goes() {
     let gone = Body::decode(&gone.expect("it asks to be taken out").body).expect("own");
     assert_eq!(gone.seats, [both[1].clone()]);
     assert_eq!(gone.unsettled.len(), 1, "view 1 is settled, view 2 is not yet");
-}
-
-#[test]
-fn who_joins_drops_seats_that_it_has_seen_dead_with_a_row_and_without() {
-    let dead: Vec<Seat> = (1..=MAX_MEMBERS as u128)
-        .map(|number| seat(number, &format!("n{number}")))
-        .collect();
-    let me = seat(1_000, "me");
-    let full = stored(
-        7,
-        &Body {
-            seats: dead.clone(),
-            unsettled: (1..=MAX_UNSETTLED as u64)
-                .map(|number| earlier(number - 1, &dead[..3]))
-                .collect(),
-            floor: 0,
-        },
-    );
-    // Half of them left their rows behind.
-    let mut rows: Vec<StartRow> = dead.iter().step_by(2).map(|seat| row(seat, 3, 7)).collect();
-    rows.push(row(&me, 1, 0));
-    let mut rig = Rig::new(&me);
-    let asked = loop {
-        rig.round(&rows, &full);
-        let change = rig.done.iter().find_map(|action| match action {
-            Action::ChangeView { new, .. } => Some(new.clone()),
-            _ => None,
-        });
-        if let Some(new) = change {
-            break new;
-        }
-        assert!(rig.now < 3 * DEAD_AFTER_MS, "never tried");
-    };
-    assert!(rig.now > DEAD_AFTER_MS, "before it could know");
-    let body = Body::decode(&asked.body).expect("own");
-    assert_eq!((asked.number, &body.seats[..]), (8, &[me][..]));
-    assert_eq!(
-        body.unsettled,
-        [earlier(7, &dead)],
-        "they may still act by view 7"
-    );
-}
-
-#[test]
-fn who_joins_keeps_the_seats_of_those_that_live() {
-    let (one, other) = (seat(1, "a"), seat(2, "b"));
-    let me = seat(3, "c");
-    let view = stored(
-        7,
-        &Body {
-            seats: vec![one.clone(), other.clone()],
-            unsettled: (0..MAX_UNSETTLED as u64)
-                .map(|number| earlier(number, &[other.clone()]))
-                .collect(),
-            floor: 0,
-        },
-    );
-    let mut rig = Rig::new(&me);
-    let mut rows = vec![row(&one, 1, 7), row(&other, 1, 0), row(&me, 1, 0)];
-    let asked = loop {
-        rows[0].beat += 1;
-        rig.round(&rows, &view);
-        if let Some(Action::ChangeView { new, .. }) = rig.done.last() {
-            break Body::decode(&new.body).expect("own");
-        }
-        assert!(rig.now < 3 * DEAD_AFTER_MS, "never tried");
-    };
-    assert_eq!(asked.seats, [one, me]);
-}
-
-#[test]
-fn who_does_not_see_its_own_row_begins_anew() {
-    let (mut rig, both, rows) = beside_another();
-    let view = stored(
-        1,
-        &Body {
-            seats: both,
-            ..Body::default()
-        },
-    );
-    rig.round(&rows, &view);
-    rig.done.clear();
-    rig.round(&rows[1..], &view);
-    assert_eq!((rig.ended(), rig.held()), (Some(Why::Unseen), vec![]));
-    assert!(!rig.holdings.may_act(rig.now));
-}
-
-#[test]
-fn a_read_that_may_have_begun_before_the_heartbeat_was_stored_says_nothing_of_it() {
-    let me = seat(1, "a");
-    let mut rig = Rig::new(&me);
-    rig.now = 7;
-    rig.tell(Event::Tick);
-    rig.tell(Event::Wrote(true));
-    // Both in one millisecond.
-    rig.tell(Event::Starts(Some(Vec::new())));
-    let over = |rig: &Rig| {
-        let last = |action: &Action| matches!(action, Action::WriteStart(row) if row.confirmed == ENDED);
-        rig.done.iter().any(last)
-    };
-    assert!(!over(&rig), "{:?}", rig.done);
-    rig.now += BEAT_MS;
-    rig.tell(Event::Tick);
-    rig.tell(Event::Starts(Some(Vec::new())));
-    rig.tell(Event::Wrote(true));
-    assert!(over(&rig), "{:?}", rig.done);
 }

@@ -17,6 +17,9 @@ pub(crate) async fn faults(world: Arc<World>) {
     let (until, pace) = (world.climate.until, world.climate.pace);
     let nodes = lock(&world.nodes).len();
     if world.climate.is_quiet() {
+        // Nobody is stopped who would not be for all of three leases.
+        sim.sleep_until(until - 13 * SECOND).await;
+        lock(&world.replicas.weather).stops = 0;
         sim.sleep_until(until).await;
     }
     while sim.now() < until {

@@ -319,8 +319,10 @@ impl Home {
                 engine.stored(scope, vec![closed]).await?;
             }
         }
-        if self.last >= self.floor + 6 && sim.chance(20) && !self.taken.owed {
-            let floor = sim.between(self.floor + 1, self.last - 2);
+        // A snapshot never moves back: a floor that a former owner rested on it may still come.
+        let lowest = (self.floor + 1).max(self.snapshot.0);
+        if self.last >= self.floor + 6 && self.last - 2 >= lowest && sim.chance(20) && !self.taken.owed {
+            let floor = sim.between(lowest, self.last - 2);
             let small = vec![
                 engine.put(
                     CONVERSATION,

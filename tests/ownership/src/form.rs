@@ -30,6 +30,8 @@ pub struct Formed {
     pub changes: u64,
     /// Transactions that tried to make one.
     pub attempts: u64,
+    /// Reads of the view at SERIAL.
+    pub reads: u64,
     /// Number of the last view.
     pub views: u64,
 }
@@ -122,7 +124,10 @@ fn empty(seed: u64, nodes: u64) -> (Sim, Arc<World>) {
     let nodes = (0..nodes).map(|at| Node::new(format!("n{at}"), Roles::ALL, 0));
     let oracle = Oracle::new(sim.clone(), false);
     let world = World::new(&sim, &oracle, climate, nodes.collect(), Bug::None);
-    lock(&world.replicas.weather).stops = 0;
+    let mut weather = lock(&world.replicas.weather);
+    weather.stops = 0;
+    weather.contended = true;
+    drop(weather);
     (sim, world)
 }
 
@@ -147,7 +152,8 @@ fn formed(world: &Arc<World>, nodes: u64, from: Micros) -> Option<Formed> {
     world
         .sim
         .run(from + PATIENCE, || settled.load(Ordering::SeqCst) > 0);
-    let (last, attempts, changes) = world.transactions.stands();
+    let (changes, attempts, reads) = world.transactions.cost();
+    let last = world.transactions.stands();
     world.end();
     let settled = settled.load(Ordering::SeqCst);
     (settled > 0).then_some(Formed {
@@ -155,13 +161,14 @@ fn formed(world: &Arc<World>, nodes: u64, from: Micros) -> Option<Formed> {
         settled_ms: settled / 1_000,
         changes,
         attempts,
+        reads,
         views: last?.number,
     })
 }
 
 /// Whether all are in the view, and whether it is settled and everything held.
 fn looks(world: &World, nodes: u64) -> (bool, bool) {
-    let (Some(view), _, _) = world.transactions.stands() else {
+    let Some(view) = world.transactions.stands() else {
         return (false, false);
     };
     let Some(body) = Body::decode(&view.body) else {

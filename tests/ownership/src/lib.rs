@@ -19,6 +19,7 @@ mod node;
 mod oracle;
 mod replicas;
 mod stamps;
+mod stops;
 mod traffic;
 mod transactions;
 

@@ -100,6 +100,8 @@ pub(crate) struct Weather {
     pub(crate) stops: u64,
     /// Who is stopped just before it changes the view, for so long that its row may be deleted.
     pub(crate) sleepy: Option<Proc>,
+    /// Whether transactions that meet stop each other.
+    pub(crate) contended: bool,
     /// No stop before.
     pub(crate) next_stop: Micros,
     pub(crate) naps: u64,

@@ -17,8 +17,11 @@ struct Row {
     /// How many of them each replica has learned.
     learned: [usize; 3],
     pending: Vec<(Option<Nonce>, StoredView)>,
-    /// How often somebody tried to change it.
+    /// How often somebody tried to change it, and read it at SERIAL.
     tried: u64,
+    read: u64,
+    /// The last round that was begun.
+    ballot: u64,
 }
 
 impl Row {
@@ -99,6 +102,29 @@ impl Transactions {
         }
     }
 
+    /// Rounds on one row that are under way at once stop each other and begin again after a random pause, as the servers do it. Whether it came
+    /// through in time.
+    async fn wins(&self) -> bool {
+        if !lock(&self.replicas.weather).contended {
+            return true;
+        }
+        let limit = self.sim.now() + TIMEOUT;
+        while self.sim.now() < limit {
+            let mine = {
+                let mut row = lock(&self.row);
+                row.ballot += 1;
+                row.ballot
+            };
+            // Prepare, then propose.
+            self.sim.sleep(self.sim.between(2_000, 12_000)).await;
+            if lock(&self.row).ballot == mine {
+                return true;
+            }
+            self.sim.sleep(self.sim.between(0, 100_000)).await;
+        }
+        false
+    }
+
     /// Another transaction comes by: what is pending is finished or buried.
     fn settle(&self, row: &mut Row) {
         for (expected, new) in std::mem::take(&mut row.pending) {
@@ -129,6 +155,9 @@ impl Transactions {
 
     pub(crate) async fn change(&self, proc: Proc, expected: Option<Nonce>, new: StoredView) -> Changed {
         lock(&self.row).tried += 1;
+        if !self.wins().await {
+            return Changed::Unknown;
+        }
         match self.fate(proc) {
             Fate::Plain => {
                 self.sim.sleep(self.sim.between(2_000, 12_000)).await;
@@ -168,6 +197,10 @@ impl Transactions {
 
     /// At SERIAL; `None`: it failed.
     pub(crate) async fn read(&self, proc: Proc) -> Option<Option<StoredView>> {
+        lock(&self.row).read += 1;
+        if !self.wins().await {
+            return None;
+        }
         match self.fate(proc) {
             Fate::Plain => {
                 self.sim.sleep(self.sim.between(1_000, 8_000)).await;
@@ -270,10 +303,14 @@ impl Transactions {
             .cloned()
     }
 
-    /// The view that stands, and how many changes were tried and made.
-    pub(crate) fn stands(&self) -> (Option<StoredView>, u64, u64) {
+    pub(crate) fn stands(&self) -> Option<StoredView> {
+        lock(&self.row).decided.last().cloned()
+    }
+
+    /// How many changes of the view's row were made and tried, and how often it was read at SERIAL.
+    pub(crate) fn cost(&self) -> (u64, u64, u64) {
         let row = lock(&self.row);
-        (row.decided.last().cloned(), row.tried, row.decided.len() as u64)
+        (row.decided.len() as u64, row.tried, row.read)
     }
 
     /// The world begins with this view.
