@@ -6,6 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "proto/godwit/v1/chat.proto",
             "proto/godwit/v1/stored.proto",
             "proto/godwit/peer/v1/peer.proto",
+            "proto/godwit/peer/v1/splice.proto",
         ],
         ["proto"],
     )?;

@@ -24,7 +24,7 @@ mod wire_trait;
 pub use broker::{Broker, Config, Metrics, NewRules};
 pub use net::{
     AddressLimits, Addresses, Announced, Listener, NetConfig, NetMetrics, NewConnection, NewTransport,
-    PROXY_V2_BYTES, Proxies, StopListening, TOLD, TlsSettings, VerifyAgain, announced,
+    PROXY_V2_BYTES, Proxies, StopListening, TOLD, TlsSettings, VerifyAgain, announced, spliced,
 };
 pub use topics::{Metrics as TopicMetrics, TopicTree};
 pub use users::{UsersConfig, UsersMetrics};

@@ -2,16 +2,19 @@
 //! does not either; kept, bounded and in order, while nobody is known to (docs/decisions/0011-many-nodes.md). Each worker
 //! does so for the slots that would be its own, so all requests of this node for one key go one way.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use godwit_store::coordination::StartId;
+use godwit_wire::code::Refusal;
 use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::Key;
 use godwit_wire::peer::{PeerAnswer, PeerRequest};
 
 use crate::own::Standing;
-use crate::peers::Peers;
+use crate::peers::{Peers, Pipe};
 use crate::role::{Reply, ReplyTo};
 use crate::router::Envelope;
 use crate::turn::slot_of;
@@ -27,6 +30,8 @@ const NUMBER_BITS: u32 = 48;
 
 /// A request that another node was asked, as it may have to be asked again.
 struct Asked {
+    /// Which.
+    node: StartId,
     key: Key,
     command: Command,
     reply: Reply,
@@ -91,11 +96,32 @@ impl Away {
         }
     }
 
-    /// Members or owners are others. What waits is to be looked at, and what no link has taken yet.
-    pub(crate) fn stands(&mut self, standing: Arc<Standing>, me: StartId, now_ms: u64) {
+    /// Members or owners are others. What waits is to be looked at, and what no link has taken yet. Given back are those
+    /// whom a node was asked for that is no member any more: nobody knows what it has done, and its link, if it is down, would
+    /// keep them for as long as it may come back.
+    #[must_use]
+    pub(crate) fn stands(&mut self, standing: Arc<Standing>, me: StartId, now_ms: u64) -> Vec<Reply> {
         self.standing = Some((standing, me));
         self.again_at = Some(0);
-        for request in std::mem::take(&mut self.outgoing).into_values().flatten() {
+        for (node, requests) in std::mem::take(&mut self.outgoing) {
+            self.look_again(node, requests, now_ms);
+        }
+        let members: HashSet<StartId> = self.members().collect();
+        let gone = self.asked.extract_if(|_, asked| !members.contains(&asked.node));
+        gone.map(|(_, asked)| asked.reply).collect()
+    }
+
+    /// What no link to a node has taken yet: it may be another's by now.
+    fn look_again(&mut self, node: StartId, requests: VecDeque<PeerRequest>, now_ms: u64) {
+        for request in requests {
+            if let Key::Node(_) = request.key {
+                match self.is_member(node) {
+                    true => self.outgoing.entry(node).or_default().push_back(request),
+                    // Its asker is told by the end of its reply.
+                    false => drop(self.asked.remove(&request.id)),
+                }
+                continue;
+            }
             let asked = self.asked.remove(&request.id);
             let (reply, until) = asked.map_or((Reply::nobody(), now_ms + WAITS_MS), |asked| {
                 (asked.reply, asked.until)
@@ -109,11 +135,39 @@ impl Away {
         }
     }
 
+    /// The start of this node, as far as it has been told.
+    pub(crate) fn me(&self) -> Option<StartId> {
+        self.standing.as_ref().map(|(_, me)| *me)
+    }
+
+    /// Whether this node is meant.
+    pub(crate) fn is_me(&self, node: StartId) -> bool {
+        self.me() == Some(node)
+    }
+
+    /// The members of the view, this node too.
+    pub(crate) fn members(&self) -> impl Iterator<Item = StartId> + '_ {
+        let seats = self.standing.iter().flat_map(|(standing, _)| &standing.body.seats);
+        seats.map(|seat| seat.start)
+    }
+
+    fn is_member(&self, node: StartId) -> bool {
+        self.members().any(|member| member == node)
+    }
+
     /// Where MQTT clients reach who holds a slot; `None`: nobody knows, or it is to be this node's.
     pub(crate) fn reference(&self, slot: u16) -> Option<Arc<str>> {
         match self.place(slot) {
             Place::Node(node) => self.peers.reference(node),
             Place::Nobody => None,
+        }
+    }
+
+    /// A way for a client's bytes to who holds a slot.
+    pub(crate) fn splice(&self, slot: u16, about: Bytes) -> io::Result<Box<dyn Pipe>> {
+        match self.place(slot) {
+            Place::Node(node) => self.peers.splice(node, about),
+            Place::Nobody => Err(io::ErrorKind::NotFound.into()),
         }
     }
 
@@ -158,6 +212,13 @@ impl Away {
     }
 
     fn put(&mut self, envelope: Envelope, until: u64, now_ms: u64) -> Option<Reply> {
+        if let Key::Node(node) = envelope.key {
+            if !self.is_member(node) {
+                return Some(envelope.reply);
+            }
+            self.send_on(node, envelope, until);
+            return None;
+        }
         let slot = slot_of(&envelope.key);
         let place = match self.slots.contains_key(&slot) {
             true => Place::Nobody,
@@ -204,6 +265,7 @@ impl Away {
         };
         if id != 0 {
             let asked = Asked {
+                node,
                 key,
                 command,
                 reply,
@@ -219,12 +281,17 @@ impl Away {
         let asked = self.asked.remove(&id)?;
         match answer {
             PeerAnswer::Answer(answer) => Some((asked.reply, answer)),
+            // That start is over.
+            PeerAnswer::Moved if matches!(asked.key, Key::Node(_)) => {
+                Some((asked.reply, Refusal::unavailable().into()))
+            }
             PeerAnswer::Moved => {
                 let Asked {
                     key,
                     command,
                     reply,
                     until,
+                    ..
                 } = asked;
                 // It waits even if the map still names that node: one of the two is behind.
                 self.wait(Envelope { key, command, reply }, until, now_ms);

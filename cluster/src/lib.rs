@@ -14,7 +14,7 @@ mod worker;
 mod workers;
 
 pub use away::{WAITING, WAITS_MS};
-pub use peers::{Clustered, Peers, WorkersHomes};
+pub use peers::{Clustered, Peers, Pipe, WorkersHomes};
 pub use role::{Cx, Flow, Loading, Now, Reply, Role, RoleId, Tag};
 pub use router::{INBOX_REQUESTS, OUTSIDE_REQUESTS, Router};
 pub use turn::slot_of;

@@ -3,8 +3,10 @@
 //! is decided in `away`.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use godwit_store::View;
 use godwit_store::coordination::{Asked, StartId};
 use godwit_wire::peer::{PeerAnswer, PeerRequest};
@@ -12,6 +14,30 @@ use tokio::sync::oneshot;
 
 use crate::own::{Holdings, Homes, Millis, Standing};
 use crate::router::Router;
+
+/// The bytes of one client's connection, between the node where it came and its user's home. Nothing blocks. Dropped, it is
+/// closed as a socket is: what was written is still sent, and the other side reads to the end and can write no more.
+pub trait Pipe: Send {
+    /// Reads what came; 0 at the end.
+    ///
+    /// # Errors
+    /// `WouldBlock`: nothing came; others: the way to the other node broke, and what had come is lost.
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes as much as there is window for. Of nothing at all: finds out whether the other side takes more.
+    ///
+    /// # Errors
+    /// `WouldBlock`: the other side has not taken what was written; `BrokenPipe`: it takes nothing more, or
+    /// [`Self::shutdown`] was called; others: the way to the other node broke.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Nothing more will be written; the other side reads what was, and then the end.
+    fn shutdown(&mut self);
+
+    /// What to call from now on, from any thread, when something came where nothing was left, when there is window where there
+    /// was none, and at the end; once at once if something is there already. It does not block.
+    fn on_ready(&mut self, on_ready: Arc<dyn Fn() + Send + Sync>);
+}
 
 /// The links to other nodes, as workers use them. No call blocks.
 ///
@@ -29,6 +55,15 @@ pub trait Peers: Send + Sync {
     fn reference(&self, node: StartId) -> Option<Arc<str>> {
         let _ = node;
         None
+    }
+
+    /// A way for a client's bytes to a node, which is told `about` it. It takes at least 32 KiB before it blocks.
+    ///
+    /// # Errors
+    /// There is no link now, or it has all the connections that it may.
+    fn splice(&self, node: StartId, about: Bytes) -> io::Result<Box<dyn Pipe>> {
+        let _ = (node, about);
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Takes all of these answers to requests of `node`. What it asked over a link that is gone is dropped.

@@ -3,13 +3,17 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use godwit_store::coordination::StartId;
 use godwit_store::{Op, Outcome, Read, ReadAnswer, Scope, View};
 use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::Key;
 
+use crate::peers::Pipe;
+use crate::router::Router;
 use crate::turn::Turn;
 
 /// Which role of a worker a command, a completion or a timer belongs to.
@@ -180,6 +184,12 @@ pub trait Role {
     /// replies that wait, and nothing more is answered. Completions and answers of before may still come, and must find nothing.
     fn given_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], view: View);
 
+    /// Members or owners are others, or this node is a new start: [`Cx::members`] and [`Cx::me`] say so. Not called on a
+    /// node that is alone.
+    fn stands(&mut self, cx: &mut Cx<'_>) {
+        let _ = cx;
+    }
+
     /// The other side of a registered socket will send no more, or the socket failed: told right before [`Role::io`],
     /// which is the last readiness for it, so it must be read to its end. Broker only.
     fn io_ended(&mut self, cx: &mut Cx<'_>, token: mio::Token) {
@@ -250,10 +260,41 @@ impl Cx<'_> {
         self.turn.holds(crate::turn::slot_of(key))
     }
 
+    /// The start of this node in its cluster, once it is told.
+    pub fn me(&self) -> Option<StartId> {
+        self.turn.away.as_ref()?.me()
+    }
+
+    /// The members of the view that this worker was told of last, this node among them once it is one; none on a node
+    /// that is alone.
+    pub fn members(&self) -> Vec<StartId> {
+        let away = self.turn.away.as_ref();
+        away.map_or_else(Vec::new, |away| away.members().collect())
+    }
+
     /// Where MQTT clients reach the node that holds a key, if another one does and says so.
     pub fn reference_of(&self, key: &Key) -> Option<Arc<str>> {
         let away = self.turn.away.as_ref()?;
         away.reference(crate::turn::slot_of(key))
+    }
+
+    /// Whether this node is one of several.
+    pub fn is_clustered(&self) -> bool {
+        self.turn.away.is_some()
+    }
+
+    /// A way for a client's bytes to the node that holds a key, which is told `about` it.
+    ///
+    /// # Errors
+    /// Nobody is known to hold it, or it is to be this node's, or that node cannot be reached now.
+    pub fn splice(&self, key: &Key, about: Bytes) -> io::Result<Box<dyn Pipe>> {
+        let away = self.turn.away.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        away.splice(crate::turn::slot_of(key), about)
+    }
+
+    /// The handle by which other threads give this worker something ([`Router::hand_over`]).
+    pub fn router(&self) -> &Router {
+        &self.turn.router
     }
 
     /// Which worker owns a key, if this node does.

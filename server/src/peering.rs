@@ -2,11 +2,12 @@
 //! the node's present start. What the links do is `godwit-links`, who owns what is `godwit_cluster::own`.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::net::TcpListener;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use godwit_cluster::own::{About, Homes, Standing};
-use godwit_cluster::{Clustered, Peers, Router, WorkersHomes};
+use godwit_cluster::{Clustered, Peers, Pipe, Router, WorkersHomes};
 use godwit_history_api::connect::{Reached, Whereabouts};
 use godwit_links::{Auth, Channel, Links, Local, Settings, Tls};
 use godwit_store::View;
@@ -21,6 +22,27 @@ use tokio::task::AbortHandle;
 use crate::StartError;
 use crate::cluster::{Membership, boot_ms};
 use crate::config::{Cluster, Hidden, PeerTrust};
+
+/// A client's connection that is passed on.
+struct ClientPipe(Channel);
+
+impl Pipe for ClientPipe {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read(into)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn shutdown(&mut self) {
+        self.0.shutdown();
+    }
+
+    fn on_ready(&mut self, on_ready: Arc<dyn Fn() + Send + Sync>) {
+        self.0.on_ready(on_ready);
+    }
+}
 
 /// What the links bring goes to the workers.
 struct ToWorkers(Router);
@@ -38,10 +60,8 @@ impl Local for ToWorkers {
         self.0.look();
     }
 
-    fn channel(&self, from: StartId, _about: bytes::Bytes, channel: Channel) {
-        // No node of this version opens one.
-        tracing::debug!(%from, "a channel that nobody takes");
-        drop(channel);
+    fn channel(&self, _: StartId, about: bytes::Bytes, channel: Channel) {
+        godwit_broker::spliced(&self.0, &about, Box::new(ClientPipe(channel)));
     }
 }
 
@@ -90,6 +110,12 @@ impl Peers for Peering {
             Some(links) => links.answer(node, answers),
             None => answers.clear(),
         }
+    }
+
+    fn splice(&self, node: StartId, about: bytes::Bytes) -> io::Result<Box<dyn Pipe>> {
+        let links = self.present().links.clone();
+        let links = links.ok_or(io::ErrorKind::NotConnected)?;
+        Ok(Box::new(ClientPipe(links.open_channel(node, about)?)))
     }
 
     fn reference(&self, node: StartId) -> Option<Arc<str>> {

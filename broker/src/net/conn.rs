@@ -6,7 +6,7 @@ use godwit_wire::ids::UserId;
 use super::TICKS;
 use super::alias::Aliases;
 use super::auth::Auth;
-use super::tls::certified;
+use super::relay::Relay;
 use super::transport::Transport;
 use crate::codec::{self, Frame, Peer, kind};
 use crate::packet::{Connack, Connect, Outgoing, Version};
@@ -25,6 +25,10 @@ pub(super) enum Stage {
     Exchange,
     /// A home has answered its CONNECT.
     Open,
+    /// Its user's home is nobody's at the moment, or cannot be reached; nothing more is read.
+    Waiting,
+    /// Its home is on another node; its bytes go there.
+    Relay,
     /// Everything was said; what it still sends is thrown away, so that what was said arrives.
     Closing,
 }
@@ -36,6 +40,10 @@ pub(super) struct Arrival {
     pub(super) principal: Option<Principal>,
     /// Its user name is nobody's: it is judged like any other, so that the answer takes the same time.
     pub(super) nobody: bool,
+    /// The CONNECT as it came, where it may have to go to another node.
+    pub(super) raw: Option<Box<[u8]>>,
+    /// Its home was looked for on other nodes.
+    pub(super) awaited: bool,
 }
 
 /// A connection.
@@ -95,6 +103,8 @@ pub(super) struct Special {
     pub(super) aliases: Aliases,
     /// It named an authentication method.
     pub(super) auth: Option<Box<Auth>>,
+    /// It is passed on to another node.
+    pub(super) relay: Option<Box<Relay>>,
 }
 
 impl Default for Special {
@@ -104,6 +114,7 @@ impl Default for Special {
             max_out: u32::MAX,
             aliases: Aliases::default(),
             auth: None,
+            relay: None,
         }
     }
 }
@@ -155,6 +166,7 @@ impl Conn {
             max_out: connect.maximum_packet_size,
             aliases: Aliases::towards(connect.topic_alias_maximum),
             auth: None,
+            relay: None,
         };
         let usual = special.problems && special.max_out == u32::MAX && connect.topic_alias_maximum == 0;
         self.special = (!usual).then(|| Box::new(special));
@@ -186,8 +198,8 @@ impl Conn {
     /// When its credential ends, or the certificate that it showed beside it. Rounded up, so that 0 stays "never"; seconds
     /// of 32 bits last until 2106.
     pub(super) fn ends_by(&mut self, principal: &Principal) {
-        let shown = self.transport.certificates().and_then(<[_]>::first);
-        let certificate = shown.and_then(certified).map(|certified| certified.expires_at);
+        let shown = self.transport.certified().flatten();
+        let certificate = shown.map(|certified| certified.expires_at);
         let credential = Some(principal.expires_at).filter(|at| *at != 0);
         let ends = credential.into_iter().chain(certificate).min().unwrap_or(0);
         self.ends_at = u32::try_from(ends.div_ceil(1_000)).unwrap_or(0);
@@ -206,7 +218,11 @@ impl Conn {
 
     /// Whether no packet may be given up now.
     pub(super) fn held(&self) -> bool {
-        self.paused || matches!(self.stage, Stage::Judging | Stage::Closing)
+        let is_held = matches!(
+            self.stage,
+            Stage::Judging | Stage::Waiting | Stage::Relay | Stage::Closing
+        );
+        self.paused || is_held
     }
 
     /// The tick from which on it has been silent for 1.5 times its keep-alive (MQTT-3.1.2-24).
@@ -232,6 +248,11 @@ impl Conn {
 
     /// The first `done` bytes went to the operating system.
     pub(super) fn wrote(&mut self, done: usize) {
+        if self.stage == Stage::Relay {
+            // Packets are the home's affair.
+            self.out.drain(..done);
+            return;
+        }
         if done == self.out.len() {
             self.out.clear();
             (self.pubacks, self.partial) = (0, 0);

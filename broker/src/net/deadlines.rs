@@ -4,6 +4,7 @@
 use godwit_cluster::Cx;
 
 use super::conn::Stage;
+use super::relay::NEVER;
 use super::{Net, TICKS, Up};
 use crate::codec::reason;
 use crate::packet::Outgoing;
@@ -55,6 +56,7 @@ impl Net {
             self.later.put_looks(tick, ids);
         }
         self.look_at_some(cx, up);
+        self.look_for_homes(cx);
     }
 
     pub(super) fn look(&mut self, cx: &mut Cx<'_>, id: ConnId, up: &mut Up<'_>) {
@@ -62,11 +64,15 @@ impl Net {
         let (stage, until) = (conn.stage, conn.until);
         if stage == Stage::Open {
             self.look_at_open(cx, id, up);
+        } else if until == NEVER {
+            conn.looked_at = 0;
         } else if self.now < until {
             self.look_at(id, until);
         } else {
             match stage {
                 Stage::Judging => self.judged_too_late(cx, id, up),
+                Stage::Waiting => self.waited_too_long(cx, id),
+                Stage::Relay => self.relayed_too_late(id),
                 Stage::Exchange => self.refuse(id, reason::NOT_AUTHORIZED),
                 Stage::Greeting => {
                     self.metrics.greeting_timeouts.inc();

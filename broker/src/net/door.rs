@@ -2,7 +2,6 @@
 //! credential good. A bad credential and an unknown user get the same answer.
 
 use std::any::Any;
-use std::sync::Arc;
 
 use godwit_accounts::USER_NAMES;
 use godwit_cluster::Cx;
@@ -38,6 +37,7 @@ impl Net {
     /// Takes what was handed to this worker. `None`: it was for the sockets.
     pub(crate) fn handed(&mut self, cx: &mut Cx<'_>, item: Box<dyn Any + Send>) {
         self.tell_time(cx);
+        let Some(item) = self.handed_pipe(cx, item) else { return };
         let item = match item.downcast::<Moved>() {
             Ok(moved) => return self.arrive(cx, *moved),
             Err(item) => item,
@@ -117,42 +117,62 @@ impl Net {
             self.refuse(id, reason::BAD_CREDENTIAL);
             return;
         }
+        let told = self.get(id).and_then(|conn| match &mut conn.transport {
+            Transport::Spliced(stream) => stream.told.take(),
+            _ => None,
+        });
         if connect.client_id.is_empty() {
-            connect.client_id = SessionId::fresh().to_string().into();
+            let told = told.as_ref().and_then(|told| told.client_id.as_deref());
+            connect.client_id = match told {
+                Some(assigned) => assigned.into(),
+                None => SessionId::fresh().to_string().into(),
+            };
             connect.client_id_assigned = true;
         }
-        self.who_is_it(cx, id, connect);
+        let is_known = connect.username.is_some();
+        let arrival = Box::new(Arrival {
+            connect,
+            user: UserId(uuid::Uuid::nil()),
+            principal: None,
+            nobody: false,
+            // What came from another node goes no further.
+            raw: (cx.is_clustered() && told.is_none()).then(|| frame.into()),
+            awaited: false,
+        });
+        match told {
+            Some(told) if is_known => {
+                let arrival = Arrival {
+                    user: told.user,
+                    nobody: told.nobody,
+                    ..*arrival
+                };
+                self.bring_home(cx, id, Box::new(arrival));
+            }
+            _ => self.who_is_it(cx, id, arrival),
+        }
     }
 
-    fn who_is_it(&mut self, cx: &mut Cx<'_>, id: ConnId, connect: Box<Connect>) {
-        let Some(name) = connect.username.clone() else {
+    fn who_is_it(&mut self, cx: &mut Cx<'_>, id: ConnId, mut arrival: Box<Arrival>) {
+        let Some(name) = arrival.connect.username.clone() else {
             if !self.config.anonymous {
                 self.refuse(id, reason::NOT_AUTHORIZED);
                 return;
             }
-            let user = UserId::anonymous(&connect.client_id);
+            let user = UserId::anonymous(&arrival.connect.client_id);
             let scopes = Scopes {
                 topics: true,
                 ..Scopes::default()
             };
-            let principal = Principal {
+            arrival.user = user;
+            arrival.principal = Some(Principal {
                 user,
                 name: "".into(),
                 credential: None,
                 expires_at: 0,
                 scopes,
                 admin: false,
-            };
-            self.bring_home(
-                cx,
-                id,
-                Box::new(Arrival {
-                    connect,
-                    user,
-                    principal: Some(principal),
-                    nobody: false,
-                }),
-            );
+            });
+            self.bring_home(cx, id, arrival);
             return;
         };
         // The made-up ids of those who are not there are nobody's (version 8; users' are version 7).
@@ -161,29 +181,15 @@ impl Net {
             .ok()
             .filter(|user| user.0.get_version_num() != 8)
         {
-            self.bring_home(
-                cx,
-                id,
-                Box::new(Arrival {
-                    connect,
-                    user,
-                    principal: None,
-                    nobody: false,
-                }),
-            );
+            arrival.user = user;
+            self.bring_home(cx, id, arrival);
             return;
         }
         if !is_user_name(&name) {
             self.refuse(id, reason::BAD_CREDENTIAL);
             return;
         }
-        let arrival = Arrival {
-            connect,
-            user: UserId(uuid::Uuid::nil()),
-            principal: None,
-            nobody: false,
-        };
-        self.keep_arrival(id, Box::new(arrival));
+        self.keep_arrival(id, arrival);
         let key = bytes::Bytes::copy_from_slice(name.as_bytes());
         cx.read(
             Part::Net.tag(id.to_tag()),
@@ -279,7 +285,7 @@ impl Net {
     }
 
     /// At the user's worker: is the credential good?
-    fn judge(&mut self, cx: &mut Cx<'_>, id: ConnId, arrival: Box<Arrival>) {
+    pub(super) fn judge(&mut self, cx: &mut Cx<'_>, id: ConnId, arrival: Box<Arrival>) {
         let user = arrival.user;
         if arrival.principal.is_some() {
             self.let_in(cx, id, arrival);
@@ -287,6 +293,10 @@ impl Net {
         }
         if !self.is_good_now(id) {
             self.refuse(id, reason::BAD_CREDENTIAL);
+            return;
+        }
+        if !cx.holds(&Key::User(user)) {
+            self.elsewhere(cx, id, arrival);
             return;
         }
         let keys_wanted = self.keys_wanted(id, user);
@@ -336,6 +346,12 @@ impl Net {
                 AccountAnswer::Principal(_) => self.refuse(id, reason::NOT_AUTHORIZED),
                 _ => self.refuse(id, reason::SERVER_UNAVAILABLE),
             },
+            Answer::Refused(refusal)
+                if refusal.code == Code::Unavailable && !cx.holds(&Key::User(arrival.user)) =>
+            {
+                // Its home has just gone to another node.
+                self.elsewhere(cx, id, arrival);
+            }
             Answer::Refused(refusal) if refusal.code == Code::Unavailable => {
                 self.refuse(id, reason::SERVER_UNAVAILABLE);
             }
@@ -344,11 +360,13 @@ impl Net {
     }
 
     /// The keys have come: the client's AUTH is awaited.
-    fn ask_for_proof(&mut self, id: ConnId, arrival: Box<Arrival>, keys: ScramKeys) {
+    fn ask_for_proof(&mut self, id: ConnId, mut arrival: Box<Arrival>, keys: ScramKeys) {
         if !self.challenge(id, &keys) {
             self.refuse(id, reason::BAD_CREDENTIAL);
             return;
         }
+        // The exchange is this node's: it cannot go elsewhere any more.
+        arrival.raw = None;
         self.keep_arrival(id, arrival);
         if let Some(conn) = self.get(id) {
             conn.stage = Stage::Exchange;
@@ -357,30 +375,17 @@ impl Net {
     }
 
     fn let_in(&mut self, cx: &mut Cx<'_>, id: ConnId, mut arrival: Box<Arrival>) {
-        // The home needs neither.
-        arrival.connect.password = None;
-        arrival.connect.username = None;
         let key = Key::User(arrival.user);
         if !cx.holds(&key) {
-            self.refuse_elsewhere(id, cx.reference_of(&key));
+            self.elsewhere(cx, id, arrival);
             return;
         }
+        // The home needs none of them.
+        arrival.connect.password = None;
+        arrival.connect.username = None;
+        arrival.raw = None;
         self.keep_arrival(id, arrival);
         cx.enter(key, Part::Net.tag(id.to_tag()));
-    }
-
-    /// The user's home is on another node, reached there; or about to be on this one.
-    fn refuse_elsewhere(&mut self, id: ConnId, reference: Option<Arc<str>>) {
-        self.metrics.count_refused("elsewhere");
-        let connack = Connack {
-            reason: match reference {
-                Some(_) => reason::USE_ANOTHER_SERVER,
-                None => reason::SERVER_UNAVAILABLE,
-            },
-            server_reference: reference,
-            ..Connack::default()
-        };
-        self.close(id, Some(Outgoing::Connack(Box::new(connack))));
     }
 
     /// The home is in memory: what it attaches. `None`: the client is gone meanwhile.

@@ -175,7 +175,7 @@ impl Net {
     }
 
     /// A new connection: its CONNECT is awaited.
-    fn greet(&mut self, cx: &mut Cx<'_>, mut transport: Transport, input: Vec<u8>, place: Place) {
+    pub(super) fn greet(&mut self, cx: &mut Cx<'_>, mut transport: Transport, input: Vec<u8>, place: Place) {
         if self.stopping {
             return;
         }
@@ -185,7 +185,9 @@ impl Net {
             return;
         };
         // Without it small packets wait for each other; a socket that refuses it is gone and will say so.
-        let _ = transport.socket().set_nodelay(true);
+        if let Some(socket) = transport.socket() {
+            let _ = socket.set_nodelay(true);
+        }
         let until = self.now + self.config.connect_seconds * TICKS + 1;
         let conn = Box::new(Conn::new(transport, input, self.now, until));
         if let Some(id) = self.add(cx, conn, place) {

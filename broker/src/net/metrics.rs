@@ -25,6 +25,11 @@ pub struct NetMetrics {
     pub(super) paused: Counter,
     pub(super) renewals: Counter,
     pub(super) renewals_too_many: Counter,
+    pub(super) spliced_here: Gauge,
+    pub(super) spliced_home: Gauge,
+    pub(super) spliced_bytes_in: Counter,
+    pub(super) spliced_bytes_out: Counter,
+    pub(super) awaited_home: Counter,
     bytes_in: Counter,
     bytes_out: Counter,
     packets_in: Counter,
@@ -95,6 +100,16 @@ impl NetMetrics {
             "Addresses whose connections are counted now",
             &self.addresses,
         );
+        gauge(
+            "godwit_mqtt_spliced_away",
+            "Connections now that came here and are passed on to their user's home on another node",
+            &self.spliced_here,
+        );
+        gauge(
+            "godwit_mqtt_spliced_home",
+            "Connections now of users at home here that came to another node",
+            &self.spliced_home,
+        );
         let mut family = |name, help, family: &Family<Reason, Counter>| {
             registry.register(name, help, family.clone());
         };
@@ -150,6 +165,21 @@ impl NetMetrics {
                 "godwit_mqtt_reauthentications_too_many",
                 "Connections closed because they authenticated anew too often",
                 &self.renewals_too_many,
+            ),
+            (
+                "godwit_mqtt_spliced_bytes_in",
+                "Bytes of clients passed on to other nodes",
+                &self.spliced_bytes_in,
+            ),
+            (
+                "godwit_mqtt_spliced_bytes_out",
+                "Bytes of other nodes passed on to clients",
+                &self.spliced_bytes_out,
+            ),
+            (
+                "godwit_mqtt_awaited_home",
+                "Connections that waited for their user's home to be somebody's, or to be reached",
+                &self.awaited_home,
             ),
             ("godwit_mqtt_bytes_in", "Bytes read", &self.bytes_in),
             ("godwit_mqtt_bytes_out", "Bytes written", &self.bytes_out),

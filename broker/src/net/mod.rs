@@ -1,6 +1,6 @@
 //! Sockets of one worker: who is connected, and the calls of the loop. Accepting is in `listen`, the time before CONNACK
 //! in `door`, bytes to packets in `reading`, packets to bytes in `writing`, time in `deadlines`, TCP, TLS and WebSocket in
-//! `transport`. Packets go up as [`Event`]s; homes speak back through [`Wire`].
+//! `transport`, connections whose home is on another node in `relay` and `spliced`. Packets go up as [`Event`]s; homes speak back through [`Wire`].
 
 mod addresses;
 mod alias;
@@ -14,6 +14,8 @@ mod metrics;
 mod pace;
 mod proxy;
 mod reading;
+mod relay;
+mod spliced;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -29,7 +31,7 @@ pub(crate) mod fuzzed {
     pub(crate) use super::websocket::{Stream, WebSocketStream};
 }
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -47,6 +49,8 @@ pub use metrics::NetMetrics;
 use metrics::Tally;
 use pace::{Arriving, Later};
 pub use proxy::{Announced, PROXY_V2_BYTES, Proxies, announced};
+pub use spliced::spliced;
+use spliced::Ready;
 pub use tls::TlsSettings;
 pub use verify_again::VerifyAgain;
 use verify_again::Verifying;
@@ -193,6 +197,10 @@ pub(crate) struct Net {
     again_timer: bool,
     later: Later,
     arriving: Arriving,
+    /// Wait for their user's home; those that are gone meanwhile are void.
+    wanting: VecDeque<ConnId>,
+    /// Pipes to other nodes that are ready, once there is one.
+    pipes_ready: Option<Arc<Ready>>,
     /// Tick → connections whose deadline may be then.
     wheel: BTreeMap<u32, Vec<ConnId>>,
     /// Ticks of the worker's time, [`TICKS`] a second.
@@ -225,6 +233,8 @@ impl Net {
             again_timer: false,
             later: Later::default(),
             arriving: Arriving::default(),
+            wanting: VecDeque::new(),
+            pipes_ready: None,
             wheel: BTreeMap::new(),
             now: 0,
             unix: 0,
@@ -307,9 +317,8 @@ impl Net {
             generation: slot.generation,
         };
         let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
-        if let Err(error) = cx
-            .registry()
-            .register(conn.transport.socket(), token(id), interest)
+        if let Some(socket) = conn.transport.socket()
+            && let Err(error) = cx.registry().register(socket, token(id), interest)
         {
             tracing::warn!(%error, "a connection could not be watched");
             self.free.push(index);
@@ -318,6 +327,7 @@ impl Net {
         }
         (slot.conn, slot.place) = (Some(conn), place);
         self.metrics.connections.inc();
+        self.watch_pipe(cx, id);
         Some(id)
     }
 
@@ -334,9 +344,11 @@ impl Net {
             self.config.addresses.left(place);
         }
         self.free.push(id.index);
-        if let Some(cx) = cx {
+        if let Some(cx) = cx
+            && let Some(socket) = conn.transport.socket()
+        {
             // Only a connection that moves to another worker must leave this one's poll; closing does so by itself.
-            let _ = cx.registry().deregister(conn.transport.socket());
+            let _ = cx.registry().deregister(socket);
         }
         self.metrics.connections.dec();
         if conn.counted > 0 {

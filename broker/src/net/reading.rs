@@ -31,6 +31,10 @@ enum Got {
 impl Net {
     /// Reads what is there, as far as the connection may be read now.
     pub(super) fn read(&mut self, cx: &mut Cx<'_>, id: ConnId, up: &mut Up<'_>) {
+        if self.peek(id).is_some_and(|conn| conn.stage == Stage::Relay) {
+            self.pump(id, up);
+            return;
+        }
         if !self.is_announced(cx, id) {
             return;
         }
@@ -274,7 +278,7 @@ impl Net {
         let mut away = [0; 16 << 10];
         for _ in 0..DISCARDS {
             let Some(conn) = self.get(id) else { return };
-            match conn.transport.socket().read(&mut away) {
+            match conn.transport.read_away(&mut away) {
                 Ok(len) if len > 0 => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,

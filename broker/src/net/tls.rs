@@ -89,7 +89,7 @@ fn id_of(certificate: &[u8]) -> Uuid {
 
 impl Net {
     fn certified(&self, id: ConnId) -> Option<Option<Certified>> {
-        self.peek(id)?.transport.certificates()?.first().map(certified)
+        self.peek(id)?.transport.certified()
     }
 
     /// Whether a client is who its certificate says, where it showed one: the CONNECT names the same user, or none, which

@@ -1,4 +1,4 @@
-//! What a connection runs over: a TCP socket, TLS on it, a WebSocket on either (in `websocket`). All are bytes in and
+//! What a connection runs over: a TCP socket, TLS on it, a WebSocket on either (in `websocket`), a pipe to another node (in `spliced`). All are bytes in and
 //! bytes out, never blocking; nothing here knows MQTT.
 
 use std::io::{self, Read, Write};
@@ -9,6 +9,8 @@ use rustls::pki_types::CertificateDer;
 use socket2::{SockRef, TcpKeepalive};
 
 use super::proxy::Announcing;
+use super::spliced::Spliced;
+use super::tls::{Certified, certified};
 use super::websocket::WebSocketStream;
 
 /// Bytes given to TLS at a time: one record. It is of no use to the client before its last byte, so that a record that
@@ -127,24 +129,44 @@ pub(crate) enum Transport {
     Tcp(mio::net::TcpStream),
     Tls(Box<TlsStream>),
     WebSocket(Box<WebSocketStream>),
+    /// Its client came to another node.
+    Spliced(Box<Spliced>),
     /// A balancer has not announced its client yet; nothing is read or written.
     Announcing(Box<Announcing>),
 }
 
 impl Transport {
-    pub(crate) fn socket(&mut self) -> &mut mio::net::TcpStream {
+    /// `None`: it has none of its own.
+    pub(crate) fn socket(&mut self) -> Option<&mut mio::net::TcpStream> {
         match self {
-            Self::Tcp(socket) => socket,
-            Self::Tls(stream) => stream.socket(),
-            Self::WebSocket(stream) => stream.socket(),
-            Self::Announcing(announcing) => &mut announcing.socket,
+            Self::Tcp(socket) => Some(socket),
+            Self::Tls(stream) => Some(stream.socket()),
+            Self::WebSocket(stream) => Some(stream.socket()),
+            Self::Spliced(_) => None,
+            Self::Announcing(announcing) => Some(&mut announcing.socket),
+        }
+    }
+
+    /// Bytes as they are on the way, to be thrown away.
+    pub(crate) fn read_away(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Spliced(stream) => stream.read(into),
+            other => other.socket().map_or(Ok(0), |socket| socket.read(into)),
+        }
+    }
+
+    /// Who the client is by its certificate, where it showed one; `None` in it: that names nobody.
+    pub(super) fn certified(&self) -> Option<Option<Certified>> {
+        match self {
+            Self::Spliced(stream) => stream.certified.clone().map(Some),
+            other => other.certificates()?.first().map(certified),
         }
     }
 
     /// The certificate of the client, and its authorities', that the handshake has verified, where it showed one.
     pub(crate) fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
         match self {
-            Self::Tcp(_) | Self::Announcing(_) => None,
+            Self::Tcp(_) | Self::Announcing(_) | Self::Spliced(_) => None,
             Self::Tls(stream) => stream.certificates(),
             Self::WebSocket(stream) => stream.certificates(),
         }
@@ -162,13 +184,17 @@ impl Transport {
         let keepalive = TcpKeepalive::new()
             .with_time(PROBE_AFTER)
             .with_interval(PROBE_EVERY);
-        // A socket that refuses it is gone and will say so.
-        let _ = SockRef::from(&*self.socket()).set_tcp_keepalive(&keepalive);
+        if let Some(socket) = self.socket() {
+            // A socket that refuses it is gone and will say so.
+            let _ = SockRef::from(&*socket).set_tcp_keepalive(&keepalive);
+        }
     }
 
     /// What the other side has not taken goes when the socket is closed, not minutes later. A refusal changes no more than that.
     pub(crate) fn abort(&mut self) {
-        let _ = SockRef::from(&*self.socket()).set_linger(Some(Duration::ZERO));
+        if let Some(socket) = self.socket() {
+            let _ = SockRef::from(&*socket).set_linger(Some(Duration::ZERO));
+        }
     }
 
     /// Says that nothing more will come, as far as the socket takes it now. Failures mean that the other side is gone.
@@ -177,20 +203,23 @@ impl Transport {
             Self::Tcp(_) | Self::Announcing(_) => {}
             Self::Tls(stream) => stream.end(),
             Self::WebSocket(stream) => stream.end(),
+            Self::Spliced(stream) => stream.pipe.shutdown(),
         }
-        let _ = self.socket().shutdown(std::net::Shutdown::Write);
+        if let Some(socket) = self.socket() {
+            let _ = socket.shutdown(std::net::Shutdown::Write);
+        }
     }
 
     /// Whether a read that did not fill the buffer emptied the socket: then no further one is needed until the next
     /// readiness.
     pub(crate) fn short_read_is_empty(&self) -> bool {
-        matches!(self, Self::Tcp(_))
+        matches!(self, Self::Tcp(_) | Self::Spliced(_))
     }
 
     /// Whether the last read, which would have blocked, was ended by its bound: there may be more without a readiness.
     pub(crate) fn cut(&self) -> bool {
         match self {
-            Self::Tcp(_) | Self::Announcing(_) => false,
+            Self::Tcp(_) | Self::Announcing(_) | Self::Spliced(_) => false,
             Self::Tls(stream) => stream.cut(),
             Self::WebSocket(stream) => stream.cut(),
         }
@@ -203,6 +232,7 @@ impl Read for Transport {
             Self::Tcp(socket) => socket.read(into),
             Self::Tls(stream) => stream.read(into),
             Self::WebSocket(stream) => stream.read(into),
+            Self::Spliced(stream) => stream.read(into),
             Self::Announcing(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
@@ -214,6 +244,7 @@ impl Write for Transport {
             Self::Tcp(socket) => socket.write(bytes),
             Self::Tls(stream) => stream.write(bytes),
             Self::WebSocket(stream) => stream.write(bytes),
+            Self::Spliced(stream) => stream.write(bytes),
             Self::Announcing(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
@@ -221,6 +252,7 @@ impl Write for Transport {
     fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Tcp(_) | Self::Announcing(_) => Ok(()),
+            Self::Spliced(stream) => stream.flush(),
             Self::Tls(stream) => stream.flush(),
             Self::WebSocket(stream) => stream.flush(),
         }

@@ -13,7 +13,7 @@ use crate::packet::{Connack, Outgoing, Version};
 use crate::wire_trait::{CloseReason, Closed, ConnId, Sent, Wire};
 
 impl Net {
-    fn give_back(&mut self, mut buffer: Vec<u8>) {
+    pub(super) fn give_back(&mut self, mut buffer: Vec<u8>) {
         if buffer.capacity() > 0 && buffer.capacity() <= SPARE_BYTES && self.spare.len() < SPARE_BUFFERS {
             buffer.clear();
             self.spare.push(buffer);
@@ -21,7 +21,7 @@ impl Net {
     }
 
     /// Writes what the socket takes. `false`: the connection is broken.
-    fn write_out(&mut self, id: ConnId) -> bool {
+    pub(super) fn write_out(&mut self, id: ConnId) -> bool {
         let now = self.now;
         let Some(conn) = self.get(id) else { return true };
         let before = conn.out.len();
@@ -66,8 +66,10 @@ impl Net {
     pub(super) fn flush(&mut self, cx: &mut Cx<'_>, id: ConnId, up: &mut Up<'_>) {
         let Some(conn) = self.get(id) else { return };
         conn.dirty = false;
-        if conn.stage == Stage::Closing {
-            return;
+        match conn.stage {
+            Stage::Closing => return,
+            Stage::Relay => return self.pump(id, up),
+            _ => {}
         }
         if !self.write_out(id) {
             self.gone(cx, id, CloseReason::Gone, up);
@@ -183,7 +185,7 @@ impl Net {
             let Some(id) = self.in_slot(index) else { continue };
             match self.peek(id).map(|conn| (conn.stage, conn.owned)) {
                 Some((Stage::Greeting, _)) => self.drop_silently(id, "stopping"),
-                Some((Stage::Judging | Stage::Exchange, false)) => {
+                Some((Stage::Judging | Stage::Exchange | Stage::Waiting, false)) => {
                     self.refuse(id, reason::SERVER_UNAVAILABLE)
                 }
                 _ => {}

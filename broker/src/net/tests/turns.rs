@@ -53,7 +53,7 @@ fn a_client_that_never_stops_sending_is_read_once_a_turn_whatever_else_it_causes
         bench.turn();
         assert!(bench.net.again.len() <= 1, "{}", bench.net.again.len());
     }
-    let _ = bench.conn(id).transport.socket().shutdown(Shutdown::Both);
+    let _ = bench.conn(id).transport.socket().unwrap().shutdown(Shutdown::Both);
     pouring.join().unwrap();
     answers.join().unwrap();
 }
@@ -276,7 +276,7 @@ fn who_may_be_silent_for_long_is_looked_for_by_the_operating_system() {
     for (keep_alive, probed) in [(0, true), (60, false), (1_800, false), (u16::MAX, true)] {
         let (ours, _client) = pair();
         let id = bench.open(Bench::tcp(ours), &given(keep_alive, u32::MAX));
-        let socket = bench.conn(id).transport.socket();
+        let socket = bench.conn(id).transport.socket().unwrap();
         assert_eq!(
             SockRef::from(&*socket).keepalive().unwrap(),
             probed,
@@ -309,8 +309,8 @@ fn no_listener_waits_for_ever_behind_one_at_which_very_many_wait() {
         if conns.any(|conn| {
             conn.transport
                 .socket()
-                .peer_addr()
-                .is_ok_and(|peer| peer == waiting)
+                .and_then(|socket| socket.peer_addr().ok())
+                .is_some_and(|peer| peer == waiting)
         }) {
             break;
         }
@@ -409,6 +409,8 @@ fn who_is_between_connect_and_home_is_known_by_user_and_forgotten_however_it_goe
             user,
             principal: None,
             nobody: false,
+            raw: None,
+            awaited: false,
         };
         bench.net.keep_arrival(id, Box::new(arrival));
         (id, client)
