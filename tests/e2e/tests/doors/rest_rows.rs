@@ -253,6 +253,7 @@ pub(crate) const ROWS: &[Row] = &[
         )
     },
     caller("GET /api/v1/users/me"),
+    caller("GET /api/v1/connect"),
     Row {
         body: r#"{"display_name":"A"}"#,
         ..caller("PATCH /api/v1/users/me")
