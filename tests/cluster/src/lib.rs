@@ -1,0 +1,10 @@
+//! Several real `godwit` nodes on a real Cassandra: clients that record what they sent, were told and got, and that look for
+//! the right node by themselves; faults done to nodes; the checker's verdict on the records. Nothing here knows how the product works inside.
+
+pub mod client;
+pub mod faults;
+pub mod many;
+pub mod nodes;
+pub mod owed;
+pub mod rig;
+pub mod served;

@@ -1,0 +1,352 @@
+//! Nodes of one cluster as processes of this machine, on a keyspace of their own in a real Cassandra: started, killed, stopped and let go on,
+//! drained, asked for the view. Whatever happens to the test, they end with it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use godwit_cassandra::Cluster;
+use godwit_e2e::binaries::Program;
+use godwit_e2e::node::{Node, Ports};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// A view must be formed within this.
+const FORMED: Duration = Duration::from_secs(120);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a node may take to answer its admin listener.
+const ANSWER: Duration = Duration::from_secs(3);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Nodes {
+    binary: PathBuf,
+    folder: PathBuf,
+    all: Vec<Node>,
+}
+
+/// Options of `godwit` that say where the store is.
+fn store_options(cassandra: &Cluster, keyspace: &str) -> Vec<String> {
+    let points: Vec<String> = cassandra
+        .contact_points()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let mut words = vec!["--store".to_owned(), "cql".to_owned()];
+    for (name, value) in [
+        ("--cql-nodes", points.join(",")),
+        ("--cql-keyspace", keyspace.to_owned()),
+    ] {
+        words.extend([name.to_owned(), value]);
+    }
+    words
+}
+
+impl Nodes {
+    /// Makes the schema, and nodes that are not started yet, called n0, n1, …; their data and logs go to the folder.
+    ///
+    /// # Errors
+    /// When the schema cannot be made, or no ports are free.
+    pub fn new(folder: &Path, cassandra: &Cluster, keyspace: &str, count: usize) -> Result<Self> {
+        Self::with(folder, cassandra, keyspace, count, &[])
+    }
+
+    /// As [`Nodes::new`], with more options for `serve`.
+    ///
+    /// # Errors
+    /// As [`Nodes::new`].
+    pub fn with(
+        folder: &Path,
+        cassandra: &Cluster,
+        keyspace: &str,
+        count: usize,
+        more: &[&str],
+    ) -> Result<Self> {
+        let binary = Program::Godwit.path()?;
+        let store = store_options(cassandra, keyspace);
+        let copies = cassandra.contact_points().len().min(3).to_string();
+        let made = Command::new(&binary)
+            .arg("schema")
+            .args(&store[2..])
+            .args(["--store", "cql", "--cql-replication", &copies])
+            .output()?;
+        if !made.status.success() {
+            bail!("godwit schema: {}", String::from_utf8_lossy(&made.stderr));
+        }
+        let mut all = Vec::new();
+        let mut taken = Vec::new();
+        for number in 0..count {
+            let peer = loop {
+                let port = Ports::free()?.mqtt;
+                if !taken.contains(&port) {
+                    break port;
+                }
+            };
+            let node = loop {
+                let data = folder.join(format!("n{number}"));
+                let node = Node::new(&binary, &data, &folder.join(format!("n{number}.log")))?;
+                let ports = node.ports();
+                let ports = [ports.mqtt, ports.http, ports.admin];
+                if ports.iter().all(|port| *port != peer && !taken.contains(port)) {
+                    taken.extend(ports);
+                    break node;
+                }
+            };
+            taken.push(peer);
+            let (name, peer) = (format!("n{number}"), format!("127.0.0.1:{peer}"));
+            let store: Vec<&str> = store.iter().map(String::as_str).collect();
+            let node = node
+                .arguments(&store)
+                .arguments(&[
+                    "--node-name",
+                    &name,
+                    "--peer",
+                    &peer,
+                    "--registrations-per-second",
+                    "0",
+                ])
+                .arguments(more);
+            all.push(node);
+        }
+        Ok(Self {
+            binary,
+            folder: folder.to_path_buf(),
+            all,
+        })
+    }
+
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Their MQTT ports.
+    pub fn mqtt(&self) -> Arc<[u16]> {
+        self.all.iter().map(|node| node.ports().mqtt).collect()
+    }
+
+    /// Where a node serves HTTP.
+    pub fn http(&self, number: usize) -> String {
+        self.all[number].http()
+    }
+
+    /// Starts a node and waits for nothing.
+    ///
+    /// # Errors
+    /// When it runs or cannot be started.
+    pub fn spawn(&mut self, number: usize) -> Result<()> {
+        self.all[number].spawn()
+    }
+
+    /// Starts all that do not run, waits until each is ready and all are in one view with nothing to settle; says how long that took.
+    ///
+    /// # Errors
+    /// When one ends, or not in time, with the end of a log.
+    pub fn start_all(&mut self) -> Result<Duration> {
+        let began = Instant::now();
+        for node in &mut self.all {
+            if node.pid().is_none() {
+                node.spawn()?;
+            }
+        }
+        for node in &mut self.all {
+            node.wait_ready(FORMED)?;
+        }
+        self.wait_formed()?;
+        Ok(began.elapsed())
+    }
+
+    /// kill -9.
+    ///
+    /// # Errors
+    /// When it had ended before.
+    pub fn kill(&mut self, number: usize) -> Result<()> {
+        self.all[number].kill()
+    }
+
+    /// SIGTERM, and waits.
+    ///
+    /// # Errors
+    /// When it does not end, or not with 0.
+    pub fn stop(&mut self, number: usize) -> Result<Duration> {
+        self.all[number].stop()
+    }
+
+    /// SIGSTOP.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn freeze(&self, number: usize) -> Result<()> {
+        self.signal(number, Signal::STOP)
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn thaw(&self, number: usize) -> Result<()> {
+        self.signal(number, Signal::CONT)
+    }
+
+    fn signal(&self, number: usize, signal: Signal) -> Result<()> {
+        let pid = self.all[number].pid().context("it does not run")?;
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        Ok(kill_process(pid.context("no process id")?, signal)?)
+    }
+
+    /// `godwit node drain`, asked of another node.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn drain(&self, number: usize, over: usize) -> Result<()> {
+        let admin = format!("127.0.0.1:{}", self.all[over].ports().admin);
+        let done = Command::new(&self.binary)
+            .args(["node", "drain", &format!("n{number}"), "--admin", &admin])
+            .arg("--data-dir")
+            .arg(self.folder.join(format!("n{over}")))
+            .output()?;
+        if !done.status.success() {
+            bail!(
+                "godwit node drain n{number}: {}",
+                String::from_utf8_lossy(&done.stderr)
+            );
+        }
+        Ok(())
+    }
+
+    /// What a node's `GET /nodes` says; `None` if it gives no answer.
+    pub fn view(&self, number: usize) -> Option<Value> {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .timeout_global(Some(ANSWER))
+            .build()
+            .into();
+        let url = format!("http://127.0.0.1:{}/nodes", self.all[number].ports().admin);
+        let text = agent.get(&url).call().ok()?.body_mut().read_to_string().ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Waits until exactly the running nodes are members of one view, each holds what is its own, and nothing is to be settled.
+    ///
+    /// # Errors
+    /// When that is not so in time: what each says, and the ends of the logs.
+    pub fn wait_formed(&mut self) -> Result<()> {
+        let running: Vec<usize> = (0..self.all.len())
+            .filter(|&one| self.all[one].pid().is_some())
+            .collect();
+        self.wait_members(&running)
+    }
+
+    /// As [`Nodes::wait_formed`] for these nodes.
+    ///
+    /// # Errors
+    /// As [`Nodes::wait_formed`].
+    pub fn wait_members(&mut self, members: &[usize]) -> Result<()> {
+        let until = Instant::now() + FORMED;
+        let mut said;
+        loop {
+            said = members.iter().map(|&one| self.view(one)).collect::<Vec<_>>();
+            let view = said.first().and_then(|first| first.as_ref()?["view"].as_u64());
+            let formed =
+                |answer: &Option<Value>| answer.as_ref().is_some_and(|answer| formed(answer, members));
+            if said.iter().all(formed)
+                && said
+                    .iter()
+                    .flatten()
+                    .all(|answer| answer["view"].as_u64() == view)
+            {
+                return Ok(());
+            }
+            for &one in members {
+                if let Some(status) = self.all[one].ended()? {
+                    bail!("n{one} ended by itself ({status}): {}", self.all[one].tail());
+                }
+            }
+            if Instant::now() > until {
+                break;
+            }
+            std::thread::sleep(LOOK);
+        }
+        let said: Vec<String> = said
+            .iter()
+            .map(|one| one.as_ref().map_or("silent".into(), short))
+            .collect();
+        bail!(
+            "{members:?} form no view within {FORMED:?}: {}\n{}",
+            said.join(" | "),
+            self.tails()
+        )
+    }
+
+    /// Whether every node that should run does.
+    ///
+    /// # Errors
+    /// When one ended by itself.
+    pub fn check(&mut self) -> Result<()> {
+        for (number, node) in self.all.iter_mut().enumerate() {
+            if let Some(status) = node.ended()? {
+                bail!("n{number} ended by itself ({status}): {}", node.tail());
+            }
+        }
+        Ok(())
+    }
+
+    /// The ends of all logs.
+    pub fn tails(&self) -> String {
+        self.all.iter().map(Node::tail).collect::<Vec<_>>().join("\n")
+    }
+
+    /// All resident memory, bytes.
+    ///
+    /// # Errors
+    /// When one does not run.
+    pub fn resident(&self) -> Result<u64> {
+        self.all.iter().map(Node::resident).sum()
+    }
+}
+
+/// Whether a node says that it acts in a settled view of these members and holds all that is its own.
+fn formed(answer: &Value, members: &[usize]) -> bool {
+    let mut names: Vec<&str> = Vec::new();
+    let mut whole = false;
+    for node in answer["nodes"].as_array().into_iter().flatten() {
+        if node["state"] == "outside" {
+            continue;
+        }
+        let name = node["name"].as_str().unwrap_or_default();
+        names.push(name);
+        let own: u64 = node["shards"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_u64)
+            .sum();
+        whole |= answer["this"] == name && node["state"] == "member" && node["held"].as_u64() == Some(own);
+    }
+    names.sort_unstable();
+    let mut wanted: Vec<String> = members.iter().map(|one| format!("n{one}")).collect();
+    wanted.sort_unstable();
+    whole && names == wanted && answer["acts"] == true && answer["unsettled"] == 0
+}
+
+fn short(answer: &Value) -> String {
+    let nodes = answer["nodes"].as_array().into_iter().flatten();
+    let nodes: Vec<String> = nodes
+        .map(|node| {
+            format!(
+                "{} {} {} held {}",
+                node["name"], node["state"], node["shards"], node["held"]
+            )
+        })
+        .collect();
+    format!(
+        "{}: view {} unsettled {} acts {}: {}",
+        answer["this"],
+        answer["view"],
+        answer["unsettled"],
+        answer["acts"],
+        nodes.join(", ")
+    )
+}

@@ -1,0 +1,421 @@
+//! Puts a run together: nodes, users and conversations, a recording client of each user, and the end of it: histories read, sessions
+//! drained, a verdict, and what each fault cost its users. What is done to the nodes in between is the scenario's.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use godwit_cassandra::Cluster;
+use godwit_e2e::binaries::Program;
+use godwit_e2e::chat::{Chat, Seen};
+use godwit_e2e::history::{self, Histories};
+use godwit_e2e::judge::{Verdict, judge};
+use godwit_e2e::mqtt::Version;
+use godwit_e2e::record::{Line, Recorder, now};
+use godwit_e2e::rest::Api;
+use godwit_e2e::shared::Shared;
+use godwit_e2e::world::{Encoding, World};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde::Serialize;
+use tokio::runtime::Runtime;
+use tokio::task::AbortHandle;
+
+use crate::client::{Came, Session, Who, connect, subscribe_once};
+use crate::nodes::Nodes;
+use crate::served::{Served, Without, without};
+
+/// How long sends that are not acknowledged may be retried after the end of sending.
+const SETTLE: Duration = Duration::from_secs(60);
+/// How long the drain may take in all.
+const DRAIN: Duration = Duration::from_secs(90);
+/// So long nothing arrives before a session that lacks something is given up.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// So long nothing arrives before sessions that have everything are called drained: something too much may come.
+const QUIET: Duration = Duration::from_secs(2);
+/// For all first connections.
+const FIRST: Duration = Duration::from_secs(60);
+
+/// How large a run is.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// Nodes.
+    pub nodes: usize,
+    /// Users, each with one session that sends and listens.
+    pub users: usize,
+    /// Sends in flight of each.
+    pub window: usize,
+}
+
+/// A fault that was done.
+#[derive(Debug, Clone, Serialize)]
+pub struct Mark {
+    /// What, and to whom.
+    pub what: String,
+    /// When it began, on the records' clock.
+    #[serde(skip)]
+    pub t: u64,
+    /// What clients felt of it.
+    pub felt: Without,
+}
+
+/// What came of a run.
+#[derive(Debug, Serialize)]
+pub struct Outcome {
+    /// Of the run.
+    pub seed: u64,
+    /// Sends acknowledged.
+    pub acknowledged: u64,
+    /// Arrivals.
+    pub delivered: u64,
+    /// Messages in all histories.
+    pub messages: u64,
+    /// Messages delivered to a session that had got them.
+    pub duplicates: u64,
+    /// Of sending, seconds.
+    pub seconds: f64,
+    /// The faults.
+    pub marks: Vec<Mark>,
+    /// How often clients were told no, by code.
+    pub told_no: std::collections::BTreeMap<String, u64>,
+    /// What no client should ever see.
+    pub problems: Vec<String>,
+    /// The checker's.
+    pub verdict: Verdict,
+    /// How long sessions took to get what they were owed, ms.
+    pub drain_ms: u64,
+}
+
+impl Outcome {
+    /// What makes the test fail: a broken rule, or clients without service for longer than this (99 in 100 of the affected).
+    pub fn faults(&self, limit: Duration) -> Vec<String> {
+        let mut faults = self.problems.clone();
+        if self.verdict.exit != 0 {
+            faults.push(format!(
+                "the checker says {} {:?}\n{}",
+                self.verdict.exit, self.verdict.broken, self.verdict.examples
+            ));
+        }
+        for mark in &self.marks {
+            if u128::from(mark.felt.p99_ms) > limit.as_millis() {
+                faults.push(format!(
+                    "{}: without service for {} ms, more than {limit:?}",
+                    mark.what, mark.felt.p99_ms
+                ));
+            }
+        }
+        faults
+    }
+}
+
+struct Client {
+    name: String,
+    user: usize,
+    seen: Arc<Seen>,
+    served: Arc<Served>,
+}
+
+/// A run.
+pub struct Rig {
+    /// The nodes.
+    pub nodes: Nodes,
+    /// What the clients share.
+    pub shared: Arc<Shared>,
+    /// Who talks to whom.
+    pub world: Arc<World>,
+    /// Everything random.
+    pub random: StdRng,
+    folder: PathBuf,
+    seed: u64,
+    size: Size,
+    runtime: Runtime,
+    clients: Vec<Client>,
+    tasks: Vec<AbortHandle>,
+    marks: Vec<Mark>,
+    began: Option<Instant>,
+    sent_for: f64,
+}
+
+impl Rig {
+    /// Starts the nodes on a keyspace of their own and makes the world. The folder gets data, logs and records.
+    ///
+    /// # Errors
+    /// When something of that does not work.
+    pub fn new(folder: &Path, cassandra: &Cluster, seed: u64, size: Size) -> Result<Self> {
+        Program::Checker.path()?;
+        std::fs::create_dir_all(folder.join("records"))?;
+        let mut random = StdRng::seed_from_u64(seed);
+        let keyspace = format!("f{:x}_{:x}", std::process::id(), rand::rng().random::<u32>());
+        let mut nodes = Nodes::new(folder, cassandra, &keyspace, size.nodes)?;
+        let formed = nodes.start_all()?;
+        eprintln!("{} nodes in one view after {formed:?}", size.nodes);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("clients")
+            .enable_all()
+            .build()?;
+        let apis: Vec<Api> = (0..size.nodes).map(|one| Api::new(&nodes.http(one))).collect();
+        let mut world = World::of_users(&apis[0], size.users)?;
+        let ports = nodes.mqtt();
+        runtime.block_on(make_cursors(&world, &ports))?;
+        world.make_conversations(apis.last().context("no node")?, &mut random)?;
+        Ok(Self {
+            shared: Arc::new(Shared::new(Recorder::create(&folder.join("records"))?)),
+            world: Arc::new(world),
+            random,
+            folder: folder.to_path_buf(),
+            seed,
+            size,
+            nodes,
+            runtime,
+            clients: Vec::new(),
+            tasks: Vec::new(),
+            marks: Vec::new(),
+            began: None,
+            sent_for: 0.0,
+        })
+    }
+
+    /// Starts a client of every user, with so many sends in flight; 0: they only listen.
+    pub fn start_clients(&mut self, window: usize) {
+        self.began = Some(Instant::now());
+        for user in 0..self.size.users {
+            let encoding = encoding_of(user);
+            let of = &self.world.users[user];
+            let name = format!("{}-phone", of.name);
+            let (seen, served) = (Arc::new(Seen::default()), Arc::new(Served::default()));
+            let who = who(&self.world, user, &self.nodes.mqtt());
+            let seed = self.random.random();
+            let script = Chat::new(
+                Arc::clone(&self.shared),
+                Arc::clone(&self.world),
+                user,
+                name.clone(),
+                (Version::V5, encoding),
+                window,
+                StdRng::seed_from_u64(seed),
+                Arc::clone(&seen),
+            );
+            let session = Session::new(
+                name.clone(),
+                who,
+                inbox(user),
+                script,
+                Arc::clone(&self.shared),
+                Arc::clone(&served),
+                StdRng::seed_from_u64(seed ^ 1),
+            );
+            self.tasks.push(self.runtime.spawn(session.run()).abort_handle());
+            self.clients.push(Client {
+                name,
+                user,
+                seen,
+                served,
+            });
+        }
+    }
+
+    /// As many sends in flight as the size says.
+    pub fn start_sending(&mut self) {
+        self.start_clients(self.size.window);
+    }
+
+    /// A fault begins now: written down, for the checker as well (connections may be cut, and sends without an id be in flight).
+    pub fn mark(&mut self, what: String) {
+        let t = now();
+        eprintln!(
+            "{:8.1} s: {what}, {} acknowledged",
+            self.elapsed(),
+            self.shared.acknowledged()
+        );
+        self.shared.recorder.write(&Line::Kill { t });
+        self.marks.push(Mark {
+            what,
+            t,
+            felt: Without::default(),
+        });
+    }
+
+    /// Seconds since clients were started.
+    pub fn elapsed(&self) -> f64 {
+        self.began.map_or(0.0, |began| began.elapsed().as_secs_f64())
+    }
+
+    /// Lets the clients go on for so long.
+    pub fn go_on(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+
+    /// A time between two, milliseconds.
+    pub fn between(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(self.random.random_range(from..=to))
+    }
+
+    /// Waits until every client has got an acknowledgement after this call, or the time is over; says how long that took.
+    ///
+    /// # Errors
+    /// When somebody is not served in that time, or a node ended by itself.
+    pub fn wait_all_served(&mut self, patience: Duration) -> Result<Duration> {
+        let (began, from) = (Instant::now(), now());
+        loop {
+            let unserved: Vec<&str> = self
+                .clients
+                .iter()
+                .filter(|client| !client.served.since(from))
+                .map(|client| &*client.name)
+                .collect();
+            if unserved.is_empty() {
+                return Ok(began.elapsed());
+            }
+            if began.elapsed() > patience {
+                bail!(
+                    "{unserved:?} are not served for {patience:?}; told no: {:?}\n{}",
+                    self.shared.failures(),
+                    self.nodes.tails()
+                );
+            }
+            self.nodes.check()?;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// No new sends; what is in flight is retried until it is acknowledged or refused. Reads the histories, drains the sessions and asks the checker.
+    ///
+    /// # Errors
+    /// When a node ended by itself, a history is not served or the checker does not run.
+    pub fn finish(mut self) -> Result<Outcome> {
+        let end = now();
+        self.sent_for = self.elapsed();
+        self.shared.stop();
+        let until = Instant::now() + SETTLE;
+        while self.shared.in_flight() > 0 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let left = self.shared.in_flight();
+        if left > 0 {
+            self.shared.problem(format!(
+                "{left} sends were never answered, {SETTLE:?} after the last new one"
+            ));
+        }
+        self.nodes.check()?;
+        let reader = self.random.random_range(0..self.size.nodes);
+        let histories = history::read(&self.shared, &self.world, &Api::new(&self.nodes.http(reader)))
+            .with_context(|| format!("from n{reader}\n{}", self.nodes.tails()))?;
+        let drain = self.drain(&histories);
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.runtime.shutdown_timeout(Duration::from_secs(5));
+        self.shared.recorder.flush()?;
+        let verdict = judge(&self.folder.join("records"), 1)?;
+        for at in 0..self.marks.len() {
+            let until = self.marks.get(at + 1).map_or(end, |next| next.t);
+            let all = self.clients.iter().map(|client| &*client.served);
+            self.marks[at].felt = without(all, self.marks[at].t, until);
+        }
+        let repeated = |cause: &str| verdict.counts[format!("deliveries repeated {cause}")].as_u64();
+        let causes = ["after a kill or reconnect", "without cause"];
+        let duplicates = causes.into_iter().filter_map(repeated).sum();
+        Ok(Outcome {
+            seed: self.seed,
+            acknowledged: self.shared.acknowledged(),
+            delivered: self.shared.delivered(),
+            messages: histories.messages,
+            duplicates,
+            seconds: self.sent_for,
+            marks: self.marks,
+            told_no: self.shared.failures(),
+            problems: self.shared.problems(),
+            verdict,
+            drain_ms: drain.as_millis() as u64,
+        })
+    }
+
+    fn drain(&self, histories: &Histories) -> Duration {
+        let began = Instant::now();
+        let lacks = || {
+            let lacking = |client: &&Client| client.seen.count() < histories.owed[client.user];
+            self.clients.iter().filter(lacking).count()
+        };
+        let mut had_all = None;
+        while began.elapsed() < DRAIN {
+            let quiet = Duration::from_nanos(now().saturating_sub(self.shared.last_delivered()));
+            let complete = lacks() == 0;
+            if complete && had_all.is_none() {
+                had_all = Some(began.elapsed());
+            }
+            if quiet >= if complete { QUIET } else { PATIENCE } && began.elapsed() >= QUIET {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        for client in &self.clients {
+            self.shared.recorder.write(&Line::End {
+                t: now(),
+                session: &client.name,
+                user: Some(&self.world.users[client.user].id),
+                from: 0,
+            });
+        }
+        had_all.unwrap_or_else(|| began.elapsed())
+    }
+}
+
+fn encoding_of(user: usize) -> Encoding {
+    if user.is_multiple_of(3) {
+        Encoding::Json
+    } else {
+        Encoding::Plain
+    }
+}
+
+fn inbox(user: usize) -> String {
+    format!("me/inbox{}", encoding_of(user).suffix())
+}
+
+fn who(world: &World, user: usize, ports: &Arc<[u16]>) -> Who {
+    let of = &world.users[user];
+    Who {
+        user: of.name.clone(),
+        token: of.token.clone(),
+        client: "phone".to_owned(),
+        ports: Arc::clone(ports),
+    }
+}
+
+/// Every session subscribes once before there is any conversation: its cursor then owes it everything.
+async fn make_cursors(world: &World, ports: &Arc<[u16]>) -> Result<()> {
+    let mut all = tokio::task::JoinSet::new();
+    for user in 0..world.users.len() {
+        let (who, filter) = (who(world, user, ports), inbox(user));
+        all.spawn(async move {
+            let until = Instant::now() + FIRST;
+            let mut at = user % who.ports.len();
+            let mut port = who.ports[at];
+            loop {
+                let why = match connect(&who, port).await {
+                    Came::In(mut wire, _) => match subscribe_once(&mut wire, &filter).await {
+                        Ok(()) => return Ok(()),
+                        Err(error) => format!("{error:#}"),
+                    },
+                    Came::Elsewhere(other) => {
+                        port = other;
+                        continue;
+                    }
+                    Came::No(why) => why,
+                };
+                if Instant::now() > until {
+                    bail!("{} cannot subscribe to {filter}: {why}", who.user);
+                }
+                at = (at + 1) % who.ports.len();
+                port = who.ports[at];
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+    }
+    while let Some(done) = all.join_next().await {
+        done??;
+    }
+    Ok(())
+}
