@@ -52,7 +52,7 @@ fn who_joins_keeps_the_seats_of_those_that_live() {
         &Body {
             seats: vec![one.clone(), other.clone()],
             unsettled: (0..MAX_UNSETTLED as u64)
-                .map(|number| earlier(number, &[other.clone()]))
+                .map(|number| earlier(number, std::slice::from_ref(&other)))
                 .collect(),
             floor: 0,
         },
