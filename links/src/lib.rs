@@ -2,6 +2,7 @@
 //! answers of `wire::peer` (docs/decisions/0011-many-nodes.md). Who owns what, and what is asked again, is the cluster's.
 
 mod accept;
+mod batch;
 mod channel;
 mod dial;
 mod error;

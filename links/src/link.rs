@@ -9,19 +9,18 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
-use godwit_wire::code::{Code, Refusal};
+use godwit_wire::code::Refusal;
 use godwit_wire::command::Answer;
-use godwit_wire::peer::{FrameWriter, PeerAnswer, PeerRequest};
-use godwit_wire::proto::peer::peer_message::Message;
+use godwit_wire::peer::{PeerAnswer, PeerRequest};
 use tokio_util::sync::CancellationToken;
 
+use crate::batch::Batch;
 use crate::channel::Channel;
 use crate::error::LinkError;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
-use crate::stream::encoded;
-use crate::taken::{ANSWER_BYTES, FRAME_BYTES, FRAME_REQUESTS, Taken};
-use crate::{Local, StartId, weight};
+use crate::taken::Taken;
+use crate::{Local, StartId};
 
 /// A link to one node.
 pub(crate) struct Link {
@@ -58,14 +57,6 @@ struct Stream {
     cancel: CancellationToken,
     /// Of who writes it, when there was nothing to write.
     waker: Option<Waker>,
-}
-
-/// What a message is made of, gathered under the lock.
-#[derive(Default)]
-struct Batch {
-    requests: Vec<PeerRequest>,
-    answers: Vec<(u64, PeerAnswer)>,
-    credit: u32,
 }
 
 /// One stream of a link, for its writer.
@@ -261,34 +252,8 @@ impl State {
     }
 
     fn batch(&mut self) -> Batch {
-        let mut batch = Batch::default();
-        let mut bytes = 0;
-        while batch.answers.len() < FRAME_REQUESTS {
-            let mut weight = 0;
-            let fits = |(_, answer): &mut (u64, PeerAnswer)| {
-                weight = weight::answer(answer);
-                // A refusal stands for what is too large.
-                bytes == 0 || weight > ANSWER_BYTES || bytes + weight <= FRAME_BYTES
-            };
-            let Some((id, mut answer)) = self.answers.pop_front_if(fits) else {
-                break;
-            };
-            if weight > ANSWER_BYTES {
-                let refusal = Refusal::new(
-                    Code::TooLarge,
-                    "the answer is too large for the nodes to exchange",
-                );
-                (answer, weight) = (PeerAnswer::Answer(refusal.into()), 256);
-            }
-            bytes += weight;
-            batch.answers.push((id, answer));
-        }
-        if self.answers.is_empty() && self.answers.capacity() > FRAME_REQUESTS {
-            self.answers = VecDeque::new();
-        }
-        self.taken.batch(bytes, &mut batch.requests);
-        batch.credit = std::mem::take(&mut self.credit);
-        batch
+        let credit = std::mem::take(&mut self.credit);
+        Batch::gather(&mut self.answers, &mut self.taken, credit)
     }
 }
 
@@ -401,26 +366,6 @@ impl Open {
 impl Drop for Opened {
     fn drop(&mut self) {
         self.0.link.broken(self.0.number);
-    }
-}
-
-impl Batch {
-    fn is_empty(&self) -> bool {
-        self.requests.is_empty() && self.answers.is_empty() && self.credit == 0
-    }
-
-    fn encoded(&self) -> Option<Bytes> {
-        let mut frame = FrameWriter::default();
-        for (id, answer) in &self.answers {
-            frame.answer(*id, answer);
-        }
-        for request in &self.requests {
-            frame
-                .request(request.id, request.view, &request.key, &request.command)
-                .ok()?;
-        }
-        frame.credit(self.credit);
-        Some(encoded(Message::Frame(frame.finish())))
     }
 }
 

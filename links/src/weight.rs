@@ -11,7 +11,7 @@ use godwit_wire::proto::chat::send_request::Content;
 use prost::Message as _;
 
 /// Of what has no content of a client's: ids, names, an id's path.
-const SMALL: usize = 256;
+pub(crate) const SMALL: usize = 256;
 
 /// What the request before shared with others of its frame, by address.
 #[derive(Clone, Copy, Debug, Default)]
