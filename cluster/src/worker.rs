@@ -99,6 +99,9 @@ impl Worker {
         let mut unfinished = false;
         loop {
             if self.waits_for_lease() {
+                if stop_at.is_some_and(|deadline| Instant::now() >= deadline) {
+                    return;
+                }
                 continue;
             }
             let mut busy = self.take_mail(&mut stop_at) || unfinished;
