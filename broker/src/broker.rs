@@ -9,7 +9,7 @@ use godwit_accounts::Acl;
 use godwit_cluster::{Cx, Flow, Loading, Reply, Role, Tag};
 use godwit_store::{Outcome, Read, ReadAnswer, View};
 use godwit_wire::code::Refusal;
-use godwit_wire::command::{Answer, Command, UserCommand};
+use godwit_wire::command::{Answer, Command, TopicCommand, UserCommand};
 use godwit_wire::ids::Key;
 
 use crate::net::{Event, Net, NetConfig, NetMetrics};
@@ -96,6 +96,11 @@ impl Role for Broker {
                 }
                 self.users.apply(cx, &mut self.net, *user, command, reply)
             }
+            (Key::WildcardCopy(_), Command::Topic(TopicCommand::Interest { shards })) => {
+                let routes = self.users.live_routes(&shards);
+                self.topics.announce(cx, routes, reply);
+                Flow::Taken
+            }
             (key, Command::Topic(command)) => self.topics.apply(cx, key, command, reply),
             _ => {
                 cx.answer(reply, Refusal::not_found().into());
@@ -122,7 +127,9 @@ impl Role for Broker {
     }
 
     fn enter(&mut self, cx: &mut Cx<'_>, key: &Key, tag: Tag) -> Option<Vec<Read>> {
-        let Key::User(user) = key else { return None };
+        let Key::User(user) = key else {
+            return self.topics.enter(cx, key);
+        };
         match Part::of(tag) {
             (Part::Net, conn) => {
                 if !self.users.is_loaded(*user) {
@@ -177,12 +184,17 @@ impl Role for Broker {
 
     fn taken_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], _view: View) {
         self.users.taken_up(cx, shards);
+        self.topics.taken_up(cx, shards);
     }
 
     fn given_up(&mut self, _cx: &mut Cx<'_>, shards: &[u16], _view: View) {
         let lost: HashSet<u16> = shards.iter().copied().collect();
         self.users.given_up(&mut self.net, &lost);
         self.topics.given_up(&lost);
+    }
+
+    fn stands(&mut self, cx: &mut Cx<'_>) {
+        self.topics.stands(cx);
     }
 
     fn io_ended(&mut self, _cx: &mut Cx<'_>, token: mio::Token) {

@@ -24,9 +24,9 @@ pub(crate) struct State {
 
 #[derive(Default)]
 pub(crate) struct MemStore {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     pending: Mutex<VecDeque<Batch>>,
-    sink: Mutex<Option<Arc<dyn CompletionPort>>>,
+    sinks: Mutex<BTreeMap<PortId, Arc<dyn CompletionPort>>>,
     pub(crate) hold: AtomicBool,
     pub(crate) low_space: AtomicBool,
     /// It says that it fails.
@@ -42,8 +42,17 @@ impl MemStore {
     /// A start on what an earlier one left.
     pub(crate) fn start(state: State, view: View) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(state),
+            state: Arc::new(Mutex::new(state)),
             view,
+            ..Self::default()
+        })
+    }
+
+    /// The same store as another node sees it.
+    pub(crate) fn beside(&self) -> Arc<Self> {
+        Arc::new(Self {
+            state: self.state.clone(),
+            view: self.view,
             ..Self::default()
         })
     }
@@ -194,14 +203,15 @@ impl MemStore {
             }
         }
         drop(state);
-        self.complete(Completion::Written {
+        let stored = Completion::Written {
             ticket: batch.ticket,
             outcome: Outcome::Stored,
-        });
+        };
+        self.complete(batch.port, stored);
     }
 
-    fn complete(&self, completion: Completion) {
-        if let Some(sink) = &*self.sink.lock().unwrap() {
+    fn complete(&self, port: PortId, completion: Completion) {
+        if let Some(sink) = self.sinks.lock().unwrap().get(&port) {
             sink.complete(&mut vec![completion]);
         }
     }
@@ -306,8 +316,8 @@ fn page(
 }
 
 impl Store for MemStore {
-    fn register(&self, _port: PortId, sink: Arc<dyn CompletionPort>) {
-        *self.sink.lock().unwrap() = Some(sink);
+    fn register(&self, port: PortId, sink: Arc<dyn CompletionPort>) {
+        self.sinks.lock().unwrap().insert(port, sink);
     }
 
     fn submit(&self, batch: Batch) -> Submission {
@@ -321,12 +331,12 @@ impl Store for MemStore {
         Submission::Taken
     }
 
-    fn read(&self, _port: PortId, ticket: Ticket, reads: Vec<Read>) {
+    fn read(&self, port: PortId, ticket: Ticket, reads: Vec<Read>) {
         let answers = match self.fail_reads.load(Ordering::Relaxed) {
             true => Err(StoreError::Unavailable("as the test wants".into())),
             false => self.read_now(&reads),
         };
-        self.complete(Completion::Read { ticket, answers });
+        self.complete(port, Completion::Read { ticket, answers });
     }
 
     fn read_now(&self, reads: &[Read]) -> Result<Vec<ReadAnswer>, StoreError> {

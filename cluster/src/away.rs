@@ -147,7 +147,10 @@ impl Away {
 
     /// The members of the view, this node too.
     pub(crate) fn members(&self) -> impl Iterator<Item = StartId> + '_ {
-        let seats = self.standing.iter().flat_map(|(standing, _)| &standing.body.seats);
+        let seats = self
+            .standing
+            .iter()
+            .flat_map(|(standing, _)| &standing.body.seats);
         seats.map(|seat| seat.start)
     }
 

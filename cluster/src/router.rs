@@ -142,6 +142,8 @@ impl Router {
     pub fn worker_of(&self, key: &Key) -> u16 {
         match key {
             Key::WildcardCopy(worker) => *worker % self.workers(),
+            // It asks the others.
+            Key::Node(_) => 0,
             other => other.shard() % self.workers(),
         }
     }

@@ -59,7 +59,7 @@ pub(crate) struct Turn {
 /// The slot of a key: its shard among those of its kind of home.
 pub fn slot_of(key: &Key) -> u16 {
     let group = match key {
-        Key::User(_) | Key::Topic(_) | Key::Wildcards | Key::WildcardCopy(_) => Group::Users,
+        Key::User(_) | Key::Topic(_) | Key::Wildcards | Key::WildcardCopy(_) | Key::Node(_) => Group::Users,
         Key::Conversation(_) => Group::Conversations,
     };
     Layout::PRODUCT.slot(group, key.shard())
@@ -162,7 +162,11 @@ impl Turn {
     }
 
     pub(crate) fn send(&mut self, key: Key, command: Command, reply: Reply) {
-        let worker = self.router.worker_of(&key);
+        let worker = match (&key, &self.away) {
+            // Each worker asks other nodes itself.
+            (Key::Node(node), Some(away)) if !away.is_me(*node) => self.worker,
+            _ => self.router.worker_of(&key),
+        };
         let envelope = Envelope { key, command, reply };
         if worker == self.worker {
             self.local.push_back(envelope);

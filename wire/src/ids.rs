@@ -117,8 +117,11 @@ pub enum Key {
     Topic(Box<str>),
     /// Filters with a wildcard inside the first two levels: the one key that owns their rows.
     Wildcards,
-    /// The copy of those filters that a worker matches its own topics against. Never leaves the node.
+    /// What a worker has for all its keys: the copy of those filters that it matches its own topics against, and the
+    /// interest of its users. Never leaves the node.
     WildcardCopy(u16),
+    /// What a node has for all its homes, whoever holds what: the copies of all its workers. By its start.
+    Node(Uuid),
 }
 
 impl Key {
@@ -137,7 +140,7 @@ impl Key {
             Self::User(id) => hash(b'u', id.0.as_bytes()),
             Self::Conversation(id) => hash(b'c', id.0.as_bytes()),
             Self::Topic(levels) => hash(b't', levels.as_bytes()),
-            Self::Wildcards | Self::WildcardCopy(_) => 0,
+            Self::Wildcards | Self::WildcardCopy(_) | Self::Node(_) => 0,
         };
         // The remainder is below SHARDS, which fits.
         (hash % u64::from(Self::SHARDS)) as u16

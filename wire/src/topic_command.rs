@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::command::Publish;
 use crate::ids::{SessionId, UserId};
 
@@ -13,7 +15,7 @@ pub enum TopicCommand {
     /// persistent session has a durable entry and the retained row is durable. It is this user's: it waits in its turn with
     /// the others of this user, and what it retains counts as the user's.
     Publish(Arc<Publish>, UserId),
-    /// Adds a route. For `Wildcards` it is live in every worker's copy before the answer. Answer: `Retained`, once the
+    /// Adds a route. For `Wildcards` it is live in the copy of every worker of every node of the view before the answer. Answer: `Retained`, once the
     /// route is live and, for a persistent session, durable.
     Subscribe {
         /// The route.
@@ -61,6 +63,34 @@ pub enum TopicCommand {
     Retained {
         /// The filter.
         filter: Box<str>,
+    },
+    /// A route of a session in memory only, for a home that was just taken up and knows what is stored: to the topic's
+    /// key. One that it knows of a later SUBSCRIBE stays. Answer: `Done`.
+    Announce {
+        /// The route.
+        route: Route,
+    },
+    /// The routes of sessions in memory only under keys of these shards are to be announced. To a node, and by that to each
+    /// of its workers. Answer: `Done` once their homes have all of them.
+    Interest {
+        /// Of the topics' keys.
+        shards: Arc<[u16]>,
+    },
+    /// A node wants all filters with a wildcard in their first two levels. To `Wildcards`. Answer: `Done` once it has them,
+    /// and it is told of each that comes later; refused as `unavailable` if it is not in the view of the home.
+    List {
+        /// Its start.
+        node: Uuid,
+    },
+    /// Such filters. To a node, and by that to each of its workers. Answer: `Done`; refused as `unavailable` where the
+    /// worker is of another start by now.
+    Copy {
+        /// The node's start.
+        node: Uuid,
+        /// A part of them.
+        routes: Arc<[Route]>,
+        /// They were all given.
+        whole: bool,
     },
 }
 

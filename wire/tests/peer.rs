@@ -222,6 +222,18 @@ fn topic_commands() -> Vec<TopicCommand> {
             here: true,
         },
         TopicCommand::Retained { filter: "#".into() },
+        TopicCommand::Announce { route: route() },
+        TopicCommand::Interest {
+            shards: [0, 7, 4_095].into(),
+        },
+        TopicCommand::List {
+            node: Uuid::from_u128(7),
+        },
+        TopicCommand::Copy {
+            node: Uuid::from_u128(7),
+            routes: [route(), route()].into(),
+            whole: true,
+        },
     ]
 }
 
@@ -466,10 +478,10 @@ fn requests() -> Vec<(Key, Command)> {
             .map(|command| (at_user.clone(), Command::User(command))),
     );
     for (i, command) in topic_commands().into_iter().enumerate() {
-        let key = if i % 2 == 0 {
-            Key::Topic("a/b".into())
-        } else {
-            Key::Wildcards
+        let key = match i % 3 {
+            0 => Key::Topic("a/b".into()),
+            1 => Key::Wildcards,
+            _ => Key::Node(Uuid::from_u128(9)),
         };
         all.push((key, Command::Topic(command)));
     }

@@ -13,7 +13,14 @@ impl Topics {
         self.homes
             .retain(|levels, _| !is_lost(&Key::Topic(levels.clone())));
         self.metrics.homes.set(self.homes.len() as i64);
-        self.parked.retain(|(key, ..)| !is_lost(key));
+        self.parked.give_up(is_lost);
+        self.nodes.give_up(lost);
+        self.unloaded
+            .retain(|levels, _| !is_lost(&Key::Topic(levels.clone())));
+        if is_lost(&Key::Wildcards) {
+            // The copy stays, as every node has one.
+            self.rows_read = true;
+        }
         self.spreads.give_up(is_lost);
         let publishing: HashSet<usize> = places(self.publishing.iter(), |one| is_lost(&one.key));
         let subscribing: HashSet<usize> = places(self.subscribing.iter(), |one| is_lost(&one.key));
@@ -24,7 +31,10 @@ impl Topics {
                 Step::Subscribe(place) => subscribing.contains(place),
                 Step::Unsubscribe(levels, _) => is_lost(&Key::Topic(levels.clone())),
                 // Filters with early wildcards are gathered over all keys, whosever they are.
-                Step::RetainedKeys(..) | Step::RetainedOf(_) | Step::Wildcards | Step::Lazy | Step::Void => {
+                Step::RetainedKeys(..) | Step::RetainedOf(_) | Step::Lazy | Step::Void => false,
+                Step::Wildcards => is_lost(&Key::Wildcards),
+                // The node's, whatever it holds; and these find their hearing gone.
+                Step::Relay(_) | Step::Announce(_) | Step::List(_) | Step::Listed | Step::Interest(..) => {
                     false
                 }
             };

@@ -186,6 +186,14 @@ impl Groups {
         self.group(filter)?.get(session)
     }
 
+    /// All members' routes.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Route> {
+        self.groups
+            .iter()
+            .flat_map(|(_, group)| [&group.here, &group.away, &group.deaf])
+            .flat_map(|turns| &turns.members)
+    }
+
     /// Whether one more may come in: `quota` if there are too many. Who is in always may.
     pub(super) fn check(&self, route: &Route) -> Result<(), Refusal> {
         let full = |group: &Group| group.len() >= SHARE_MEMBERS && group.get(route.session).is_none();

@@ -174,6 +174,24 @@ impl TopicHome {
         }
     }
 
+    /// Puts a route in, unless there is one of the same SUBSCRIBE or a later one.
+    pub(crate) fn insert_newer(&mut self, route: Route) {
+        let known = match (shared(&route.filter), &self.routes) {
+            (Some(_), _) => {
+                let groups = self.groups.as_deref();
+                groups.and_then(|groups| groups.get(route.session, &route.filter))
+            }
+            (None, Routes::Few(routes)) => {
+                let same = |old: &&Route| old.session == route.session && old.filter == route.filter;
+                routes.iter().find(same)
+            }
+            (None, Routes::Many(tree)) => tree.get(route.session, &route.filter),
+        };
+        if known.is_none_or(|known| known.route_id < route.route_id) {
+            self.insert(route);
+        }
+    }
+
     pub(crate) fn remove(
         &mut self,
         session: SessionId,

@@ -7,6 +7,8 @@ mod gone;
 mod groups;
 mod home;
 mod metrics;
+mod nodes;
+mod parked;
 mod publish;
 pub(crate) mod retained;
 mod shared;
@@ -23,7 +25,7 @@ use godwit_cluster::{Cx, Flow, Loading, Reply};
 use godwit_store::{Outcome, Read, ReadAnswer};
 use godwit_wire::code::Refusal;
 use godwit_wire::command::{Answer, Command, Publish, Route, TopicCommand};
-use godwit_wire::ids::Key;
+use godwit_wire::ids::{Key, SessionId};
 use slab::Slab;
 
 use crate::part::Part;
@@ -32,6 +34,8 @@ pub(crate) use collect::{RETAINED_AT_ONCE, RETAINED_BYTES};
 pub(crate) use home::ROUTES;
 use home::TopicHome;
 pub use metrics::Metrics;
+use nodes::{Announcing, Listing, Nodes, Relaying};
+use parked::Parked;
 use publish::Publishing;
 use retained::{RETAINED, clear_retained, read_retained};
 pub(crate) use retained::{RETAINED_KEYS, weight};
@@ -47,9 +51,6 @@ const PAGE: u32 = 4_096;
 const IDLE_MS: u64 = 10_000;
 /// How often homes are looked over, milliseconds.
 const SWEEP_MS: u64 = 2_000;
-/// Commands that wait for the wildcard filters to be read after a start; beyond it they are refused as unavailable.
-const PARKED: usize = 4_096;
-
 /// How long after a failed read of the wildcard filters they are read again, milliseconds.
 const WILDCARDS_AGAIN_MS: u64 = 100;
 /// Most retained messages that a sweep ends: as many as fit a batch of the store.
@@ -60,6 +61,7 @@ const BATCH_OPS: usize = 4_096;
 const TIMER_SWEEP: u64 = 0;
 const TIMER_WILDCARDS: u64 = 1;
 const TIMER_SPREAD: u64 = 2;
+const TIMER_NODES: u64 = 3;
 
 /// A step under way; the number of its read, write or ask is its place in the slab.
 #[derive(Debug)]
@@ -78,6 +80,16 @@ enum Step {
     RetainedOf(usize),
     /// A page of the wildcard filters, after a start.
     Wildcards,
+    /// A node that was asked to announce what it has of shards.
+    Interest(u64, uuid::Uuid),
+    /// A worker that was given a command to its node.
+    Relay(usize),
+    /// A route that is announced.
+    Announce(usize),
+    /// A part of the list for a node.
+    List(usize),
+    /// The list that this node asked for.
+    Listed,
     /// A lazy write.
     Lazy,
     /// What it was for was given up.
@@ -91,8 +103,17 @@ pub(crate) struct Topics {
     homes: HashMap<Box<str>, TopicHome>,
     /// Filters with a wildcard in their first two levels: every worker has all.
     wildcards: Wildcards,
+    /// It has them all.
     wildcards_loaded: bool,
-    parked: Vec<(Key, TopicCommand, Reply)>,
+    /// Their rows are read, where this worker is to write them.
+    rows_read: bool,
+    nodes: Nodes,
+    /// Interest that was announced in keys that are not in memory.
+    unloaded: HashMap<Box<str>, HashMap<(SessionId, u64), Route>>,
+    parked: Parked,
+    relaying: Slab<Relaying>,
+    announcing: Slab<Announcing>,
+    listing: Slab<Listing>,
     steps: Slab<Step>,
     publishing: Slab<Publishing>,
     spreads: Spreads,
@@ -107,7 +128,13 @@ impl Topics {
             homes: HashMap::new(),
             wildcards: Wildcards::default(),
             wildcards_loaded: false,
-            parked: Vec::new(),
+            rows_read: true,
+            nodes: Nodes::default(),
+            unloaded: HashMap::new(),
+            parked: Parked::default(),
+            relaying: Slab::new(),
+            announcing: Slab::new(),
+            listing: Slab::new(),
             steps: Slab::new(),
             publishing: Slab::new(),
             spreads: Spreads::default(),
@@ -135,7 +162,9 @@ impl Topics {
 
     /// The worker begins.
     pub(crate) fn started(&mut self, cx: &mut Cx<'_>) {
-        self.read_wildcards(cx, None);
+        if !cx.is_clustered() {
+            self.read_wildcards(cx, None);
+        }
         cx.after(SWEEP_MS, Part::Topics.tag(TIMER_SWEEP));
     }
 
@@ -155,15 +184,26 @@ impl Topics {
     }
 
     pub(crate) fn apply(&mut self, cx: &mut Cx<'_>, key: &Key, command: TopicCommand, reply: Reply) -> Flow {
-        if !self.wildcards_loaded {
-            // No publish is answered before every route that may match it is known.
-            if self.parked.len() < PARKED {
-                self.parked.push((key.clone(), command, reply));
-            } else {
-                cx.answer(reply, Refusal::unavailable().into());
-            }
+        if self.must_wait(cx, key, &command) {
+            self.park(cx, key, command, reply);
             return Flow::Taken;
         }
+        self.apply_now(cx, key, command, reply)
+    }
+
+    /// As [`Self::apply`], where nothing is to be waited for.
+    fn apply_now(&mut self, cx: &mut Cx<'_>, key: &Key, command: TopicCommand, reply: Reply) -> Flow {
+        if let Key::Node(_) = key {
+            self.relay(cx, command, reply);
+            return Flow::Taken;
+        }
+        let command = match command {
+            TopicCommand::Announce { route } => {
+                self.announced(cx, key, route, reply);
+                return Flow::Taken;
+            }
+            command => command,
+        };
         if let Key::Topic(levels) = key {
             if let TopicCommand::Member { here: false, .. } = command
                 && !self.homes.contains_key(levels)
@@ -208,6 +248,12 @@ impl Topics {
                 let now = cx.now().unix_ms;
                 let found = self.home(key).map(|home| home.retained_matching(&filter, now));
                 cx.answer(reply, Answer::Retained(found.unwrap_or_default()));
+            }
+            TopicCommand::List { node } => self.list(cx, node, reply),
+            TopicCommand::Copy { node, routes, whole } => self.copied(cx, node, (&routes, whole), reply),
+            // The first is taken above, the other is the users' to answer.
+            TopicCommand::Announce { .. } | TopicCommand::Interest { .. } => {
+                cx.answer(reply, Refusal::not_found().into());
             }
         }
         Flow::Taken
@@ -260,6 +306,9 @@ impl Topics {
         let ready = more_reads.is_empty();
         if ready {
             home.busy = home.busy.saturating_sub(1);
+            for route in self.unloaded.remove(levels).into_iter().flatten() {
+                home.insert_newer(route.1);
+            }
         }
         self.metrics.homes.set(self.homes.len() as i64);
         if ready {
@@ -274,6 +323,7 @@ impl Topics {
         if let Key::Topic(levels) = key {
             self.homes.remove(levels);
         }
+        self.parked.take(key);
     }
 
     pub(crate) fn stored(&mut self, cx: &mut Cx<'_>, number: u64, outcome: &Outcome) {
@@ -304,6 +354,11 @@ impl Topics {
             Some(Step::Subscribe(subscribing)) => self.subscribe_part_done(cx, subscribing, Some(answer)),
             Some(Step::Share(sharing)) => self.shared(cx, *sharing, answer),
             Some(Step::RetainedOf(collecting)) => self.retained_of_key(cx, collecting, answer),
+            Some(Step::Interest(hearing, node)) => self.interest_told(cx, hearing, node, &answer),
+            Some(Step::Relay(relaying)) => self.relayed(cx, relaying, answer),
+            Some(Step::Announce(announcing)) => self.announce_told(cx, announcing, answer),
+            Some(Step::List(listing)) => self.part_given(cx, listing, answer),
+            Some(Step::Listed) => self.listed(cx),
             Some(Step::Void) => {}
             _ => tracing::error!("an answer came that no topic asked for"),
         }
@@ -328,7 +383,7 @@ impl Topics {
         let last = elements.last().map(|(element, _)| element.clone());
         for (element, value) in elements {
             if let Some(route) = home::read_route(&element, value) {
-                self.wildcards.insert(route, false);
+                self.wildcards.insert_newer(route, false);
             }
         }
         if let (true, Some(last)) = (more, last) {
@@ -336,16 +391,20 @@ impl Topics {
             return;
         }
         self.metrics.wildcards.set(self.wildcards.len() as i64);
-        self.wildcards_loaded = true;
-        for (key, command, reply) in std::mem::take(&mut self.parked) {
-            // By the loop once more, which loads the keys that need it.
-            cx.redirect(key, Command::Topic(command), reply);
+        self.rows_read = true;
+        if !cx.is_clustered() {
+            self.wildcards_loaded = true;
         }
+        self.unpark(cx);
     }
 
     pub(crate) fn timer(&mut self, cx: &mut Cx<'_>, number: u64) {
         if number == TIMER_WILDCARDS {
             self.read_wildcards(cx, None);
+            return;
+        }
+        if number == TIMER_NODES {
+            self.nodes_timer(cx);
             return;
         }
         if number == TIMER_SPREAD {
@@ -354,6 +413,7 @@ impl Topics {
         }
         cx.after(SWEEP_MS, Part::Topics.tag(TIMER_SWEEP));
         self.expire(cx);
+        self.refuse_parked(cx);
         let now = cx.now().mono_ms;
         self.homes
             .retain(|_, home| now.saturating_sub(home.last_used_ms) < IDLE_MS || !home.is_droppable());

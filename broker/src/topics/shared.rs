@@ -12,8 +12,8 @@ use godwit_wire::topic::filter_key;
 
 use super::groups::{But, Chosen, Groups};
 use super::home::drop_route;
+use super::nodes::copies;
 use super::publish::Publishing;
-use super::subscribe::other_workers;
 use super::{Step, Topics};
 
 /// Members that said that they are away; the next one is to take the publish as it is.
@@ -265,13 +265,13 @@ impl Topics {
             groups.is_here(session, &filter, here);
         }
         if *key == Key::Wildcards {
-            for worker in other_workers(cx) {
+            for place in copies(cx) {
                 let copy = TopicCommand::Member {
                     filter: filter.clone(),
                     session,
                     here,
                 };
-                cx.tell(Key::WildcardCopy(worker), Command::Topic(copy));
+                cx.tell(place, Command::Topic(copy));
             }
         }
         cx.answer(reply, Answer::Done);

@@ -1,4 +1,4 @@
-//! Routes come and go: durable and in every worker's copy before the SUBACK.
+//! Routes come and go: durable and in the copy of every worker of every node before the SUBACK.
 
 use godwit_cluster::{Cx, Reply};
 use godwit_wire::code::Refusal;
@@ -7,6 +7,7 @@ use godwit_wire::ids::Key;
 use godwit_wire::topic::shared;
 
 use super::home::{drop_route, put_route};
+use super::nodes::copies;
 use super::{Step, Topics};
 
 /// A subscription whose parts are under way.
@@ -30,7 +31,7 @@ impl Topics {
         reply: Reply,
     ) {
         if let Key::WildcardCopy(_) = key {
-            self.wildcards.insert(route, true);
+            self.wildcards.insert_newer(route, true);
             self.metrics.wildcards.set(self.wildcards.len() as i64);
             cx.answer(reply, Answer::Done);
             return;
@@ -68,7 +69,7 @@ impl Topics {
         if let Some(old) = old.filter(|old| old.persistent && old.route_id != route.route_id) {
             ops.push(drop_route(key, &old));
         }
-        let copies = if wild { other_workers(cx) } else { Vec::new() };
+        let copies = if wild { copies(cx) } else { Vec::new() };
         let outstanding = copies.len() + usize::from(!ops.is_empty());
         let subscribing = Subscribing {
             key: key.clone(),
@@ -79,13 +80,13 @@ impl Topics {
             refusal: None,
         };
         let place = self.subscribing.insert(subscribing);
-        for worker in copies {
+        for place_of_copy in copies {
             let tag = self.step(Step::Subscribe(place));
             let copy = TopicCommand::Subscribe {
                 route: route.clone(),
                 retained: false,
             };
-            cx.ask(tag, Key::WildcardCopy(worker), Command::Topic(copy));
+            cx.ask(tag, place_of_copy, Command::Topic(copy));
         }
         if !ops.is_empty() {
             let tag = self.step(Step::Subscribe(place));
@@ -150,9 +151,9 @@ impl Topics {
             }
             Key::Wildcards => {
                 self.wildcards.remove(route.session, &route.filter, id);
-                for worker in other_workers(cx) {
+                for place in copies(cx) {
                     let copy = TopicCommand::Unsubscribe { route: route.clone() };
-                    cx.tell(Key::WildcardCopy(worker), Command::Topic(copy));
+                    cx.tell(place, Command::Topic(copy));
                 }
             }
             _ => {

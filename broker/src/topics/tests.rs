@@ -1,5 +1,6 @@
 //! Topics' homes by their calls, on a store in memory: bounds of what is retained, loads, routes that come and go.
 
+mod nodes;
 mod shared;
 mod spread;
 
@@ -104,6 +105,10 @@ impl Rig {
                     command => self.share(command, reply),
                 }
             }
+            while let Some((key, _)) = self.harness.take_entry() {
+                busy = true;
+                self.enter(&key);
+            }
             while let Some(tag) = self.harness.take_timer() {
                 busy = true;
                 self.timer(number(tag));
@@ -112,6 +117,25 @@ impl Rig {
                 return;
             }
         }
+    }
+
+    fn enter(&mut self, key: &Key) {
+        let topics = &mut self.topics;
+        let Some(mut reads) = self.harness.with(RoleId::Broker, |cx| topics.enter(cx, key)) else {
+            return;
+        };
+        loop {
+            let answers = self.store.read_now(&reads).unwrap();
+            let topics = &mut self.topics;
+            let loading = self
+                .harness
+                .with(RoleId::Broker, |cx| topics.loaded(cx, key, answers));
+            match loading {
+                Loading::Ready => break,
+                Loading::More(more) => reads = more,
+            }
+        }
+        self.enter(key);
     }
 
     fn timer(&mut self, number: u64) {

@@ -45,6 +45,29 @@ impl Wildcards {
         old
     }
 
+    /// Puts one in, unless there is one of the same SUBSCRIBE or a later one.
+    pub(super) fn insert_newer(&mut self, route: Route, here: bool) {
+        if self
+            .get(&route)
+            .is_none_or(|known| known.route_id < route.route_id)
+        {
+            self.insert(route, here);
+        }
+    }
+
+    /// The one of the same session and filter.
+    fn get(&self, route: &Route) -> Option<&Route> {
+        match shared(&route.filter) {
+            Some(_) => self.groups.get(route.session, &route.filter),
+            None => self.tree.get(route.session, &route.filter),
+        }
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Route> {
+        self.tree.iter().chain(self.groups.iter())
+    }
+
     /// Takes one out; with a `route_id` only if it is still that one.
     pub(super) fn remove(&mut self, session: SessionId, filter: &str, route_id: Option<u64>) {
         let removed = match shared(filter) {
@@ -64,11 +87,7 @@ impl Wildcards {
     pub(super) fn check(&self, route: &Route) -> Result<(), Refusal> {
         let of_user = self.of_user.get(&route.user).copied().unwrap_or_default();
         let full = self.len() >= WILDCARD_FILTERS || of_user >= USER_WILDCARD_FILTERS;
-        let known = match shared(&route.filter) {
-            Some(_) => self.groups.get(route.session, &route.filter),
-            None => self.tree.get(route.session, &route.filter),
-        };
-        if full && known.is_none() {
+        if full && self.get(route).is_none() {
             let detail = "no more filters with a wildcard in the first two levels";
             return Err(Refusal::new(Code::Quota, detail));
         }

@@ -1,14 +1,16 @@
 //! A member of a shared subscription's group: takes what the group gives it, and says when its client comes and goes
 //! (decision 0006). What becomes of its work when it goes for good is in `handing`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use godwit_cluster::Reply;
 use godwit_wire::code::{Code, Refusal};
-use godwit_wire::command::{Answer, Command, Publish, TopicCommand};
+use godwit_wire::command::{Answer, Command, Publish, Route, TopicCommand};
 use godwit_wire::ids::{Key, SessionId};
 use godwit_wire::topic::{filter_key, shared};
 
+use super::Users;
 use super::attach::QUOTA;
 use super::config::UsersConfig;
 use super::deliver::{self, READ_AGAIN_MS};
@@ -93,6 +95,22 @@ impl Session {
             ((entries as u64, bytes as u64), most)
         };
         entries >= most_entries / 16 * 15 || bytes >= most_bytes / 16 * 15
+    }
+}
+
+impl Users {
+    /// The routes of sessions in memory only under topic keys of these shards.
+    pub(crate) fn live_routes(&self, shards: &[u16]) -> Vec<Route> {
+        let shards: HashSet<u16> = shards.iter().copied().collect();
+        let mut routes = Vec::new();
+        for (user, home) in &self.homes {
+            for session in home.sessions.iter().filter(|session| !session.is_persistent()) {
+                let all = session.subscriptions.iter();
+                let wanted = all.filter(|one| shards.contains(&filter_key(&one.filter).shard()));
+                routes.extend(wanted.map(|one| one.route(*user, session.id, false)));
+            }
+        }
+        routes
     }
 }
 

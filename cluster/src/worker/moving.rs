@@ -30,8 +30,11 @@ impl Worker {
         let Some(clustered) = &self.clustered else {
             return false;
         };
-        // A node that holds nothing has nothing to be careful with.
         if clustered.holdings.current() == 0 || clustered.holdings.may_act((clustered.clock)()) {
+            return false;
+        }
+        // Who holds nothing has nothing to be careful with: a node that has left passes on what its clients ask.
+        if self.turn.views.iter().all(|view| *view == 0) {
             return false;
         }
         let (stops, moves) = {
@@ -130,8 +133,12 @@ impl Worker {
                 }
                 Move::Stands(standing, me) => {
                     let now = self.turn.now.mono_ms;
-                    if let Some(away) = &mut self.turn.away {
-                        away.stands(standing, me, now);
+                    let away = self.turn.away.as_mut();
+                    for reply in away.map_or_else(Vec::new, |away| away.stands(standing, me, now)) {
+                        self.turn.answer(reply, Refusal::unavailable().into());
+                    }
+                    for role in ROLES {
+                        self.with(role, |role, cx| role.stands(cx));
                     }
                 }
             }
@@ -157,11 +164,15 @@ impl Worker {
         let Some(away) = &mut self.turn.away else {
             return Some(envelope);
         };
-        if matches!(envelope.key, Key::WildcardCopy(_)) {
-            return Some(envelope);
-        }
-        let slot = slot_of(&envelope.key);
-        if self.turn.views[usize::from(slot)] != 0 && !away.holds_back(slot) {
+        let is_here = match envelope.key {
+            Key::WildcardCopy(_) => true,
+            Key::Node(node) => away.is_me(node),
+            _ => {
+                let slot = slot_of(&envelope.key);
+                self.turn.views[usize::from(slot)] != 0 && !away.holds_back(slot)
+            }
+        };
+        if is_here {
             return Some(envelope);
         }
         if let Some(reply) = away.take(envelope, self.turn.now.mono_ms) {

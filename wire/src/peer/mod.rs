@@ -72,6 +72,7 @@ impl FrameWriter {
                 Key::Conversation(conversation) => key::Key::Conversation(conversation.to_bytes()),
                 Key::Topic(levels) => key::Key::Topic(levels.to_string()),
                 Key::Wildcards => key::Key::Wildcards(peer::Unit {}),
+                Key::Node(start) => key::Key::Node(Bytes::copy_from_slice(start.as_bytes())),
                 Key::WildcardCopy(_) => return Err(DecodeError("key")),
             }),
         });
@@ -199,6 +200,7 @@ fn request_in(request: peer::Request, shared: &Shared) -> Result<PeerRequest> {
         key::Key::Conversation(id) => Key::Conversation(conversation(&id)?),
         key::Key::Topic(levels) => Key::Topic(levels.into()),
         key::Key::Wildcards(_) => Key::Wildcards,
+        key::Key::Node(start) => Key::Node(Uuid::from_slice(&start).map_err(|_| DecodeError("node"))?),
     };
     let command = match need(request.command, "command")? {
         request::Command::Account(command) => Command::Account(Box::new(accounts::command_in(command)?)),

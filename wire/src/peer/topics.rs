@@ -1,5 +1,7 @@
 //! Commands of topics' homes, and publishes.
 
+use uuid::Uuid;
+
 use super::{DecodeError, FrameWriter, Result, Shared, message, need, optional, session, user};
 use crate::command::{Publish, Route, TopicCommand};
 use crate::ids::{MessageId, SessionId};
@@ -109,6 +111,16 @@ pub(super) fn command_out(command: &TopicCommand, frame: &mut FrameWriter) -> pe
             here: *here,
         }),
         TopicCommand::Retained { filter } => Out::Retained(filter.to_string()),
+        TopicCommand::Announce { route } => Out::Announce(route_out(route)),
+        TopicCommand::Interest { shards } => Out::Interest(peer::Interest {
+            shards: shards.iter().map(|shard| (*shard).into()).collect(),
+        }),
+        TopicCommand::List { node } => Out::List(node.as_bytes().to_vec().into()),
+        TopicCommand::Copy { node, routes, whole } => Out::Copy(peer::Copy {
+            node: node.as_bytes().to_vec().into(),
+            routes: routes.iter().map(route_out).collect(),
+            whole: *whole,
+        }),
     };
     peer::TopicCommand {
         command: Some(command),
@@ -145,5 +157,30 @@ pub(super) fn command_in(command: peer::TopicCommand, shared: &Shared) -> Result
         In::Retained(filter) => TopicCommand::Retained {
             filter: filter.into(),
         },
+        In::Announce(route) => TopicCommand::Announce {
+            route: route_in(Some(route))?,
+        },
+        In::Interest(interest) => {
+            let shards = interest.shards.into_iter().map(u16::try_from);
+            let shards: std::result::Result<_, _> = shards.collect();
+            TopicCommand::Interest {
+                shards: shards.map_err(|_| DecodeError("shard"))?,
+            }
+        }
+        In::List(node) => TopicCommand::List {
+            node: Uuid::from_slice(&node).map_err(|_| DecodeError("node"))?,
+        },
+        In::Copy(copy) => {
+            let routes: Result<_> = copy
+                .routes
+                .into_iter()
+                .map(|route| route_in(Some(route)))
+                .collect();
+            TopicCommand::Copy {
+                node: Uuid::from_slice(&copy.node).map_err(|_| DecodeError("node"))?,
+                routes: routes?,
+                whole: copy.whole,
+            }
+        }
     })
 }

@@ -64,6 +64,10 @@ impl Rig {
                 self.answer(reply, Answer::Done);
             }
             TopicCommand::Share { .. } | TopicCommand::Member { .. } => panic!("it knows no groups"),
+            TopicCommand::Announce { .. }
+            | TopicCommand::Interest { .. }
+            | TopicCommand::List { .. }
+            | TopicCommand::Copy { .. } => panic!("no user's home asks for that"),
             TopicCommand::Retained { .. } => self.answer(reply, Answer::Retained(Vec::new())),
             TopicCommand::Publish(publish, _) => {
                 self.published.push(publish.clone());
