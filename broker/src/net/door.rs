@@ -21,6 +21,21 @@ use crate::packet::{Connack, Connect, Outgoing, Version};
 use crate::part::Part;
 use crate::wire_trait::{CloseReason, Closed, ConnId, Wire};
 
+/// Who an anonymous client is.
+fn nobody_in_particular(user: UserId) -> Principal {
+    Principal {
+        user,
+        name: "".into(),
+        credential: None,
+        expires_at: 0,
+        scopes: Scopes {
+            topics: true,
+            ..Scopes::default()
+        },
+        admin: false,
+    }
+}
+
 /// A connection on its way to its user's worker, with what was already read.
 struct Moved {
     transport: Transport,
@@ -37,7 +52,9 @@ impl Net {
     /// Takes what was handed to this worker. `None`: it was for the sockets.
     pub(crate) fn handed(&mut self, cx: &mut Cx<'_>, item: Box<dyn Any + Send>) {
         self.tell_time(cx);
-        let Some(item) = self.handed_pipe(cx, item) else { return };
+        let Some(item) = self.handed_pipe(cx, item) else {
+            return;
+        };
         let item = match item.downcast::<Moved>() {
             Ok(moved) => return self.arrive(cx, *moved),
             Err(item) => item,
@@ -117,16 +134,11 @@ impl Net {
             self.refuse(id, reason::BAD_CREDENTIAL);
             return;
         }
-        let told = self.get(id).and_then(|conn| match &mut conn.transport {
-            Transport::Spliced(stream) => stream.told.take(),
-            _ => None,
-        });
+        let told = self.get(id).and_then(|conn| conn.transport.told());
         if connect.client_id.is_empty() {
-            let told = told.as_ref().and_then(|told| told.client_id.as_deref());
-            connect.client_id = match told {
-                Some(assigned) => assigned.into(),
-                None => SessionId::fresh().to_string().into(),
-            };
+            let assigned = told.as_ref().and_then(|told| told.client_id.clone());
+            let assigned = assigned.unwrap_or_else(|| SessionId::fresh().to_string().into());
+            connect.client_id = assigned.as_ref().into();
             connect.client_id_assigned = true;
         }
         let is_known = connect.username.is_some();
@@ -158,20 +170,8 @@ impl Net {
                 self.refuse(id, reason::NOT_AUTHORIZED);
                 return;
             }
-            let user = UserId::anonymous(&arrival.connect.client_id);
-            let scopes = Scopes {
-                topics: true,
-                ..Scopes::default()
-            };
-            arrival.user = user;
-            arrival.principal = Some(Principal {
-                user,
-                name: "".into(),
-                credential: None,
-                expires_at: 0,
-                scopes,
-                admin: false,
-            });
+            arrival.user = UserId::anonymous(&arrival.connect.client_id);
+            arrival.principal = Some(nobody_in_particular(arrival.user));
             self.bring_home(cx, id, arrival);
             return;
         };
@@ -399,13 +399,6 @@ impl Net {
         conn.owned = true;
         conn.ends_by(&principal);
         Some((id, connect, principal))
-    }
-
-    /// The home of a connection that waits at the door could not be loaded.
-    pub(crate) fn not_entered(&mut self, user: UserId) {
-        for id in self.arriving.of(user) {
-            self.refuse(id, reason::SERVER_UNAVAILABLE);
-        }
     }
 
     /// No CONNACK came in time: the store or a home does not answer.

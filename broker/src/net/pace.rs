@@ -8,6 +8,7 @@ use godwit_wire::ids::UserId;
 
 use super::conn::Arrival;
 use super::{Net, Up};
+use crate::codec::reason;
 use crate::wire_trait::{CloseReason, ConnId};
 
 /// Connections of homes whose other side has gone that are ended in a turn, and as many among what is read in it: each
@@ -78,6 +79,13 @@ impl Net {
         let arrival = self.get(id)?.arrival.take()?;
         self.arriving.forget(id, &arrival);
         Some(arrival)
+    }
+
+    /// The home of a connection that waits at the door could not be loaded.
+    pub(crate) fn not_entered(&mut self, user: UserId) {
+        for id in self.arriving.of(user) {
+            self.refuse(id, reason::SERVER_UNAVAILABLE);
+        }
     }
 
     /// The other side of a connection has gone. In a turn in which many go the rest waits.

@@ -15,8 +15,9 @@ use crate::codec::{kind, reason};
 use crate::packet::{Connack, Outgoing};
 use crate::wire_trait::{ConnId, Wire as _};
 
-/// How long a connection waits at the door for its user's home to be somebody's, or to be reached, and to answer.
-const WAITS_SECONDS: u32 = 5;
+/// How long a connection waits at the door for its user's home to be somebody's, or to be reached, and to answer: longer
+/// than a failover takes (some 6 s), shorter than clients wait for their CONNACK.
+const WAITS_SECONDS: u32 = if cfg!(test) { 2 } else { 8 };
 /// Most that wait so at a worker; further ones are turned away at once.
 const WAITING: usize = 16 * 1024;
 /// Of which so many are tried in a quarter of a second: a shard's clients come back together.
@@ -125,7 +126,9 @@ impl Net {
     /// Tries again those whose home was nobody's, or out of reach.
     pub(super) fn look_for_homes(&mut self, cx: &mut Cx<'_>) {
         for _ in 0..self.wanting.len().min(TRIES_A_TICK) {
-            let Some(id) = self.wanting.pop_front() else { return };
+            let Some(id) = self.wanting.pop_front() else {
+                return;
+            };
             match self.get(id) {
                 Some(conn) if conn.stage == Stage::Waiting => conn.stage = Stage::Judging,
                 _ => continue,
@@ -180,6 +183,8 @@ impl Net {
         let on_ready = self.signal(cx, id);
         let counted = Counted::of(&self.metrics.spliced_here);
         let Some(conn) = self.get(id) else { return };
+        let raw = conn.arrival.as_deref().and_then(|of| of.raw.as_deref());
+        let raw = raw.map_or(0, <[u8]>::len);
         conn.stage = Stage::Relay;
         let mut relay = Relay {
             pipe,
@@ -192,6 +197,7 @@ impl Net {
         };
         relay.pipe.on_ready(on_ready);
         conn.special.get_or_insert_default().relay = Some(Box::new(relay));
+        self.metrics.spliced_bytes_in.inc_by(raw as u64);
     }
 
     /// Moves what can be moved now, both ways.
@@ -269,7 +275,11 @@ impl Net {
                 return Pumped::Rests;
             };
             // Whoever takes nothing may not hold what the home has given up for ever.
-            let asked = if relay.is_shut { Ok(0) } else { relay.pipe.write(&[]) };
+            let asked = if relay.is_shut {
+                Ok(0)
+            } else {
+                relay.pipe.write(&[])
+            };
             let home_ended = matches!(asked, Err(error) if error.kind() == ErrorKind::BrokenPipe);
             let has_just_ended = home_ended && !std::mem::replace(&mut relay.home_ended, true);
             let read = match is_taken && relay.unread {

@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use socket2::{SockRef, TcpKeepalive};
 
 use super::proxy::Announcing;
-use super::spliced::Spliced;
+use super::spliced::{Spliced, Told};
 use super::tls::{Certified, certified};
 use super::websocket::WebSocketStream;
 
@@ -152,6 +152,14 @@ impl Transport {
         match self {
             Self::Spliced(stream) => stream.read(into),
             other => other.socket().map_or(Ok(0), |socket| socket.read(into)),
+        }
+    }
+
+    /// What another node told of it, until it was asked for.
+    pub(super) fn told(&mut self) -> Option<Told> {
+        match self {
+            Self::Spliced(stream) => stream.told.take(),
+            _ => None,
         }
     }
 

@@ -10,6 +10,7 @@ mod door;
 mod options;
 mod proxied;
 mod rig;
+mod spliced;
 mod time;
 mod transports;
 mod turns;

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use godwit_accounts::USER_NAMES;
-use godwit_cluster::{Cx, Flow, Loading, Reply, Role, RoleId, Router, Tag, Workers};
+use godwit_cluster::own::{Holdings, Layout};
+use godwit_cluster::{Clustered, Cx, Flow, Loading, Peers, Reply, Role, RoleId, Router, Tag, Workers};
 use godwit_store::embedded::{Embedded, Options};
 use godwit_store::{Op, Outcome, Read, ReadAnswer, Store, View, blocking};
 use godwit_wire::account::{AccountAnswer, AccountCommand, Principal, Scopes, ScramKeys};
@@ -296,6 +297,20 @@ impl Rig {
         tls: Option<Arc<rustls::ServerConfig>>,
         proxies: Option<Proxies>,
     ) -> Self {
+        Self::make(config, tls, proxies, None)
+    }
+
+    /// A node among others, which holds nothing yet.
+    pub(super) fn among(config: NetConfig, peers: Arc<dyn Peers>) -> Self {
+        Self::make(config, None, None, Some(peers))
+    }
+
+    fn make(
+        config: NetConfig,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        proxies: Option<Proxies>,
+        peers: Option<Arc<dyn Peers>>,
+    ) -> Self {
         let data = tempfile::tempdir().unwrap();
         let options = Options {
             segment_bytes: 64 << 10,
@@ -334,7 +349,17 @@ impl Rig {
                 Box::new(Accounts(Vec::new())),
             ]
         };
-        let workers = Workers::start(2, &store, Arc::new(make)).unwrap();
+        let workers = match peers {
+            None => Workers::start(2, &store, Arc::new(make)).unwrap(),
+            Some(peers) => {
+                let clustered = |_: &Router| Clustered {
+                    holdings: Arc::new(Holdings::new(Layout::PRODUCT)),
+                    clock: || 0,
+                    peers: peers.clone(),
+                };
+                Workers::start_in(2, &store, Arc::new(make), &clustered).unwrap()
+            }
+        };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();
         for worker in 0..2 {

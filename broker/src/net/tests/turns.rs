@@ -53,7 +53,12 @@ fn a_client_that_never_stops_sending_is_read_once_a_turn_whatever_else_it_causes
         bench.turn();
         assert!(bench.net.again.len() <= 1, "{}", bench.net.again.len());
     }
-    let _ = bench.conn(id).transport.socket().unwrap().shutdown(Shutdown::Both);
+    let _ = bench
+        .conn(id)
+        .transport
+        .socket()
+        .unwrap()
+        .shutdown(Shutdown::Both);
     pouring.join().unwrap();
     answers.join().unwrap();
 }
