@@ -206,9 +206,9 @@ impl Net {
         let _ = up;
         let mut scratch = std::mem::take(&mut self.scratch);
         let chunk = scratch.get_mut(..CHUNK).unwrap_or_default();
-        let pumped = match self.to_client(id, chunk) {
-            Pumped::Rests => self.to_home(id, chunk),
-            Pumped::More => match self.to_home(id, chunk) {
+        let pumped = match self.feed_client(id, chunk) {
+            Pumped::Rests => self.feed_home(id, chunk),
+            Pumped::More => match self.feed_home(id, chunk) {
                 Pumped::Rests => Pumped::More,
                 other => other,
             },
@@ -258,7 +258,7 @@ impl Net {
         self.discard(id);
     }
 
-    fn to_client(&mut self, id: ConnId, chunk: &mut [u8]) -> Pumped {
+    fn feed_client(&mut self, id: ConnId, chunk: &mut [u8]) -> Pumped {
         for _ in 0..CHUNKS_A_TURN {
             if !self.write_out(id) {
                 return Pumped::Gone;
@@ -337,6 +337,9 @@ impl Net {
             conn.until = NEVER;
         }
         conn.unread = true;
+        if let Some(special) = conn.special.as_deref_mut() {
+            special.auth = None;
+        }
         // An AUTH says nothing yet; what follows is bounded by the home, not by frames.
         if bytes.first().is_some_and(|first| first >> 4 != kind::AUTH) {
             conn.transport.let_in();
@@ -344,7 +347,7 @@ impl Net {
         conn.transport.probe();
     }
 
-    fn to_home(&mut self, id: ConnId, chunk: &mut [u8]) -> Pumped {
+    fn feed_home(&mut self, id: ConnId, chunk: &mut [u8]) -> Pumped {
         let now = self.now;
         let mut pumped = Pumped::More;
         let mut bytes_in = 0;
