@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -46,6 +47,10 @@ const SUBSCRIBE_ID: NonZeroU16 = NonZeroU16::MAX;
 
 /// Why a client left by itself: what it sends again then must not be stored twice, with or without an id.
 const NO_ANSWERS: &str = "no answers";
+/// The same of a client that is to.
+const ROAMS: &str = "roams";
+/// In one of so many ticks.
+const ROAM_ONE_IN: u32 = 4;
 
 /// A connection.
 pub type Wire = Framed<TcpStream, Codec>;
@@ -61,6 +66,8 @@ pub struct Who {
     pub client: String,
     /// MQTT ports of the nodes on 127.0.0.1.
     pub ports: Arc<[u16]>,
+    /// While it is set, the client leaves its connection without a word every second or so, and comes back at any node.
+    pub roams: Arc<AtomicBool>,
 }
 
 /// What came of an attempt to connect.
@@ -218,7 +225,7 @@ impl<S: Script> Session<S> {
                     });
                     let ended = self.connected(*wire, resumed).await;
                     self.shared.told_no("closed");
-                    if ended != NO_ANSWERS {
+                    if ended != NO_ANSWERS && ended != ROAMS {
                         // The home died, or moved: sends without an id that are in flight may be stored twice (at least once is
                         // all that QoS 1 says of them), and are counted apart as after a kill.
                         self.shared.recorder.write(&Line::Kill { t: now() });
@@ -294,6 +301,12 @@ impl<S: Script> Session<S> {
                     if silent || stuck {
                         self.shared.told_no(if silent { "silence" } else { "no answer to a send" });
                         return Ok(NO_ANSWERS.to_owned());
+                    }
+                    if self.who.roams.load(Ordering::Relaxed) && self.random.random_ratio(1, ROAM_ONE_IN) {
+                        let to = self.random.random_range(0..self.who.ports.len());
+                        self.state.elsewhere = Some(self.who.ports[to]);
+                        self.shared.told_no(ROAMS);
+                        return Ok(ROAMS.to_owned());
                     }
                     if pinged.elapsed() > PING {
                         pinged = Instant::now();

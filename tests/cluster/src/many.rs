@@ -1,6 +1,7 @@
 //! Many nodes on one machine: they form one view, and each takes a user's connection and its send. No faults here.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -63,6 +64,7 @@ pub fn form(folder: &Path, cassandra: &Cluster, count: usize) -> Result<Formed> 
         token: users[1].token.clone(),
         client: "phone".to_owned(),
         ports: nodes.mqtt(),
+        roams: Arc::default(),
     };
     for number in 0..count {
         let topic = format!("c/{conversation}/send/text");

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -126,6 +127,8 @@ pub struct Rig {
     pub world: Arc<World>,
     /// Everything random.
     pub random: StdRng,
+    /// While it is set, clients go from node to node.
+    pub roams: Arc<AtomicBool>,
     folder: PathBuf,
     seed: u64,
     size: Size,
@@ -164,6 +167,7 @@ impl Rig {
             shared: Arc::new(Shared::new(Recorder::create(&folder.join("records"))?)),
             world: Arc::new(world),
             random,
+            roams: Arc::default(),
             folder: folder.to_path_buf(),
             seed,
             size,
@@ -185,7 +189,8 @@ impl Rig {
             let of = &self.world.users[user];
             let name = format!("{}-phone", of.name);
             let (seen, served) = (Arc::new(Seen::default()), Arc::new(Served::default()));
-            let who = who(&self.world, user, &self.nodes.mqtt());
+            let mut who = who(&self.world, user, &self.nodes.mqtt());
+            who.roams = Arc::clone(&self.roams);
             let seed = self.random.random();
             let script = Chat::new(
                 Arc::clone(&self.shared),
@@ -381,6 +386,7 @@ fn who(world: &World, user: usize, ports: &Arc<[u16]>) -> Who {
         token: of.token.clone(),
         client: "phone".to_owned(),
         ports: Arc::clone(ports),
+        roams: Arc::default(),
     }
 }
 

@@ -98,9 +98,14 @@ fn a_node_that_is_drained_and_joins_again_costs_nobody_a_message() {
 }
 
 #[test]
+fn clients_that_come_back_at_other_nodes_get_every_message_in_order() {
+    run("roam", Fault::Roam, 1);
+}
+
+#[test]
 fn absent_sessions_get_everything_that_they_are_owed_after_all_nodes_were_killed() {
     on_folder("owed", |folder, seed| {
-        let size = Size { users: 60, ..SIZE };
+        let size = Size { users: 32, ..SIZE };
         said(&owed::owed(folder, cassandra(), seed, size, 20)?, Duration::MAX)
     });
 }

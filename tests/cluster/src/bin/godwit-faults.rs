@@ -50,17 +50,23 @@ enum What {
     Freeze,
     /// Drain and join.
     Drain,
+    /// Clients that come back at other nodes.
+    Roam,
+    /// One of three replicas of the store killed, then two.
+    Replicas,
     /// 1,000 absent sessions, 100 messages owed to each, everything killed.
     Owed,
     /// 50 nodes form a view.
     Many,
 }
 
-const ALL: [What; 6] = [
+const ALL: [What; 8] = [
     What::Kill,
     What::KillAll,
     What::Freeze,
     What::Drain,
+    What::Roam,
+    What::Replicas,
     What::Owed,
     What::Many,
 ];
@@ -85,10 +91,20 @@ fn run(cli: &Cli) -> Result<bool> {
         long_running: true,
         ..Options::default()
     };
-    let cassandra = runtime.block_on(Cluster::start_with(1, options))?;
     let what = if cli.what.is_empty() { &ALL[..] } else { &cli.what };
     let mut good = true;
+    // One of one node for most; never both at a time, for memory's sake.
+    let mut standing: Option<(usize, Cluster)> = None;
     for &what in what {
+        let replicas = if what == What::Replicas { 3 } else { 1 };
+        if standing.as_ref().is_none_or(|(of, _)| *of != replicas) {
+            drop(standing.take());
+            let started = runtime.block_on(Cluster::start_with(replicas, options.clone()))?;
+            standing = Some((replicas, started));
+        }
+        let Some((_, cassandra)) = &standing else {
+            continue;
+        };
         let seed = cli.seed.unwrap_or_else(|| rand::rng().random());
         let mut temporary = None;
         let folder = match &cli.folder {
@@ -100,7 +116,7 @@ fn run(cli: &Cli) -> Result<bool> {
         };
         std::fs::create_dir_all(&folder)?;
         writeln!(io::stderr(), "{what:?}: seed {seed}, folder {}", folder.display())?;
-        let faults = match one(cli, what, seed, folder, &cassandra) {
+        let faults = match one(cli, what, seed, folder, cassandra) {
             Ok((report, faults)) => {
                 writeln!(io::stdout(), "{report}")?;
                 faults
@@ -136,6 +152,8 @@ fn one(
         What::KillAll => Fault::KillAll,
         What::Freeze => Fault::Freeze,
         What::Drain => Fault::Drain,
+        What::Roam => Fault::Roam,
+        What::Replicas => Fault::Replicas,
         What::Owed => {
             let size = Size { users: 1_000, ..size };
             let outcome = owed::owed(&folder, cassandra, seed, size, 100)?;
