@@ -72,7 +72,10 @@ enum Literals {
     #[default]
     None,
     One(Box<str>, NodeId),
-    /// A pointer, not the whole map.
+    #[expect(
+        clippy::box_collection,
+        reason = "most nodes are none of these: one pointer, not the whole map"
+    )]
     Many(Box<HashMap<Box<str>, NodeId>>),
 }
 
