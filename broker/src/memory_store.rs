@@ -82,6 +82,12 @@ impl MemStore {
             .insert(seq, (self.view, row));
     }
 
+    /// A small row as it is.
+    pub(crate) fn row(&self, table: u16, partition: &Bytes, name: &[u8]) -> Option<Bytes> {
+        let state = self.state.lock().unwrap();
+        state.rows.get(&(table, partition.clone()))?.get(name).cloned()
+    }
+
     /// As if it had been in the set before.
     pub(crate) fn put_element(&self, table: u16, partition: Bytes, element: Bytes, value: Bytes) {
         let mut state = self.state.lock().unwrap();

@@ -13,6 +13,9 @@ impl Topics {
         self.homes
             .retain(|levels, _| !is_lost(&Key::Topic(levels.clone())));
         self.metrics.homes.set(self.homes.len() as i64);
+        self.renewing = self.homes.values().map(|home| home.renewing).sum();
+        self.earlier
+            .retain(|levels, _| !is_lost(&Key::Topic(levels.clone())));
         self.parked.give_up(is_lost);
         self.nodes.give_up(lost);
         self.unloaded
@@ -29,7 +32,7 @@ impl Topics {
                 Step::Publish(place) => publishing.contains(place),
                 Step::Share(sharing) => publishing.contains(&sharing.place),
                 Step::Subscribe(place) => subscribing.contains(place),
-                Step::Unsubscribe(levels, _) => is_lost(&Key::Topic(levels.clone())),
+                Step::Unsubscribe(levels, _) | Step::Renewed(levels) => is_lost(&Key::Topic(levels.clone())),
                 // Filters with early wildcards are gathered over all keys, whosever they are.
                 Step::RetainedKeys(..) | Step::RetainedOf(_) | Step::Lazy | Step::Void => false,
                 Step::Wildcards => is_lost(&Key::Wildcards),

@@ -112,6 +112,8 @@ pub(crate) struct TopicHome {
     pub(crate) retained: Option<Box<Retained>>,
     /// Its row in [`RETAINED_KEYS`](super::retained::RETAINED_KEYS) is there.
     pub(crate) listed: bool,
+    /// Batches under way of what was retained under earlier views: it is shown when they are stored.
+    pub(crate) renewing: usize,
     /// Publishes and writes under way.
     pub(crate) busy: usize,
     pub(crate) last_used_ms: u64,
@@ -127,6 +129,7 @@ impl TopicHome {
             groups: None,
             retained: None,
             listed: false,
+            renewing: 0,
             busy: 0,
             last_used_ms: now_ms,
             cost: None,

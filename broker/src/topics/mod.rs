@@ -22,7 +22,7 @@ mod wildcards;
 use std::collections::HashMap;
 
 use godwit_cluster::{Cx, Flow, Loading, Reply};
-use godwit_store::{Outcome, Read, ReadAnswer};
+use godwit_store::{Op, Outcome, Read, ReadAnswer};
 use godwit_wire::code::Refusal;
 use godwit_wire::command::{Answer, Command, Publish, Route, TopicCommand};
 use godwit_wire::ids::{Key, SessionId};
@@ -37,7 +37,7 @@ pub use metrics::Metrics;
 use nodes::{Announcing, Listing, Nodes, Relaying};
 use parked::Parked;
 use publish::Publishing;
-use retained::{RETAINED, clear_retained, read_retained};
+use retained::{RETAINED, clear_retained, put_retained, read_retained};
 pub(crate) use retained::{RETAINED_KEYS, weight};
 use shared::Sharing;
 use spread::Spreads;
@@ -90,6 +90,8 @@ enum Step {
     List(usize),
     /// The list that this node asked for.
     Listed,
+    /// Retained messages of earlier views are written under this one.
+    Renewed(Box<str>),
     /// A lazy write.
     Lazy,
     /// What it was for was given up.
@@ -111,6 +113,10 @@ pub(crate) struct Topics {
     /// Interest that was announced in keys that are not in memory.
     unloaded: HashMap<Box<str>, HashMap<(SessionId, u64), Route>>,
     parked: Parked,
+    /// Writes of what was retained under earlier views, of keys that are being loaded.
+    earlier: HashMap<Box<str>, Vec<Op>>,
+    /// Batches of them under way.
+    renewing: usize,
     relaying: Slab<Relaying>,
     announcing: Slab<Announcing>,
     listing: Slab<Listing>,
@@ -132,6 +138,8 @@ impl Topics {
             nodes: Nodes::default(),
             unloaded: HashMap::new(),
             parked: Parked::default(),
+            earlier: HashMap::new(),
+            renewing: 0,
             relaying: Slab::new(),
             announcing: Slab::new(),
             listing: Slab::new(),
@@ -290,7 +298,12 @@ impl Topics {
                     for (name, value) in rows {
                         home.listed = true;
                         match read_retained(&name, value) {
-                            Some(kept) => {
+                            Some((kept, view)) => {
+                                if cx.is_clustered() && view != cx.view_of(key) {
+                                    // It may not be on a quorum: who reads next might not find it.
+                                    let ops = self.earlier.entry(levels.clone()).or_default();
+                                    put_retained(key, cx.view_of(key), &kept, ops);
+                                }
                                 home.retained.get_or_insert_default().put(kept);
                             }
                             None => tracing::error!(key = %levels, "a retained row cannot be read"),
@@ -311,6 +324,9 @@ impl Topics {
             }
         }
         self.metrics.homes.set(self.homes.len() as i64);
+        if ready && !self.earlier.is_empty() {
+            self.renew(cx, key, levels);
+        }
         if ready {
             Loading::Ready
         } else {
@@ -322,6 +338,7 @@ impl Topics {
         // What was read before the failing page is not whole.
         if let Key::Topic(levels) = key {
             self.homes.remove(levels);
+            self.earlier.remove(levels);
         }
         self.parked.take(key);
     }
@@ -340,6 +357,7 @@ impl Topics {
                 }
                 cx.answer(reply, Answer::Done);
             }
+            Some(Step::Renewed(levels)) => self.renewed(cx, &levels),
             Some(Step::Lazy | Step::Void) => {}
             _ => tracing::error!("a write ended that no topic began"),
         }

@@ -8,7 +8,7 @@ use godwit_wire::code::Refusal;
 use godwit_wire::command::TopicCommand;
 use godwit_wire::ids::Key;
 
-use super::{Topics, load_reads};
+use super::{BATCH_OPS, Step, Topics, load_reads};
 use crate::part::Part;
 
 /// Commands that wait for the wildcard filters, or for others' interest, after a start or a take-up; beyond it they are
@@ -65,7 +65,7 @@ impl Topics {
     /// Whether a command must wait for what is not known yet, or for others of its key that do.
     pub(super) fn must_wait(&self, cx: &Cx<'_>, key: &Key, command: &TopicCommand) -> bool {
         let knows_all = self.wildcards_loaded && self.rows_read && self.nodes.has_heard_all();
-        if knows_all && self.parked.keys.is_empty() {
+        if knows_all && self.renewing == 0 && self.parked.keys.is_empty() {
             return false;
         }
         !matches!(command, TopicCommand::Announce { .. })
@@ -81,6 +81,9 @@ impl Topics {
         let gives = matches!(command, TopicCommand::Publish(..) | TopicCommand::Share { .. });
         let has_heard = self.nodes.has_heard(key.shard());
         match key {
+            Key::Topic(levels) if shows_retained(command) => {
+                self.homes.get(levels).is_none_or(|home| home.renewing == 0)
+            }
             Key::Topic(_) => !gives || (self.wildcards_loaded && has_heard),
             Key::Wildcards => {
                 let for_all = gives || matches!(command, TopicCommand::List { .. });
@@ -142,6 +145,28 @@ impl Topics {
         None
     }
 
+    /// What was retained under earlier views is written once more under this one, and shown when that is stored.
+    pub(super) fn renew(&mut self, cx: &mut Cx<'_>, key: &Key, levels: &str) {
+        let mut ops = self.earlier.remove(levels).unwrap_or_default();
+        while !ops.is_empty() {
+            let rest = ops.split_off(ops.len().min(BATCH_OPS));
+            let tag = self.step(Step::Renewed(levels.into()));
+            cx.store(key, tag, std::mem::replace(&mut ops, rest));
+            self.renewing += 1;
+            if let Some(home) = self.homes.get_mut(levels) {
+                (home.renewing, home.busy) = (home.renewing + 1, home.busy + 1);
+            }
+        }
+    }
+
+    pub(super) fn renewed(&mut self, cx: &mut Cx<'_>, levels: &str) {
+        self.renewing = self.renewing.saturating_sub(1);
+        if let Some(home) = self.homes.get_mut(levels) {
+            (home.renewing, home.busy) = (home.renewing.saturating_sub(1), home.busy.saturating_sub(1));
+        }
+        self.unpark(cx);
+    }
+
     /// Those that have waited for too long.
     pub(super) fn refuse_parked(&mut self, cx: &mut Cx<'_>) {
         if self.parked.keys.is_empty() || !cx.is_clustered() {
@@ -160,4 +185,11 @@ impl Topics {
             cx.answer(reply, Refusal::unavailable().into());
         }
     }
+}
+
+fn shows_retained(command: &TopicCommand) -> bool {
+    matches!(
+        command,
+        TopicCommand::Retained { .. } | TopicCommand::Subscribe { retained: true, .. }
+    )
 }

@@ -62,6 +62,7 @@ pub(crate) fn put_retained(key: &Key, view: View, kept: &Kept, ops: &mut Vec<Op>
             properties: publish.properties.as_deref().cloned(),
             expires_at: publish.expires_at.unwrap_or_default(),
             owner: kept.owner.map(UserId::to_bytes).unwrap_or_default(),
+            view,
             ..StoredPublish::default()
         };
         stored.encode_to_vec().into()
@@ -76,8 +77,8 @@ pub(crate) fn put_retained(key: &Key, view: View, kept: &Kept, ops: &mut Vec<Op>
     });
 }
 
-/// A retained message from its row.
-pub(crate) fn read_retained(name: &[u8], value: Bytes) -> Option<Kept> {
+/// A retained message from its row, and the view of who wrote that.
+pub(crate) fn read_retained(name: &[u8], value: Bytes) -> Option<(Kept, View)> {
     let stored = StoredPublish::decode(value).ok()?;
     let owner = UserId::from_slice(&stored.owner);
     let publish = Publish {
@@ -90,10 +91,11 @@ pub(crate) fn read_retained(name: &[u8], value: Bytes) -> Option<Kept> {
         from: None,
         message_id: None,
     };
-    Some(Kept {
+    let kept = Kept {
         publish: Arc::new(publish),
         owner,
-    })
+    };
+    Some((kept, stored.view))
 }
 
 /// About how many bytes a retained message takes in memory.
@@ -281,7 +283,7 @@ mod tests {
             else {
                 panic!("a put")
             };
-            assert_eq!(read_retained(&name, value), Some(original));
+            assert_eq!(read_retained(&name, value), Some((original, 1)));
         }
     }
 

@@ -104,6 +104,7 @@ impl Owed {
                 retain: share.retain,
             }),
             owner: Bytes::new(),
+            view: 0,
         }
         .encode_to_vec()
         .into()

@@ -155,6 +155,8 @@ struct Node {
 }
 
 struct Two {
+    /// Of the second node.
+    store: Arc<MemStore>,
     nodes: [Node; 2],
     direct: Arc<Direct>,
     starts: [StartId; 2],
@@ -189,7 +191,8 @@ impl Two {
             .unwrap();
         let direct = Arc::new(Direct::default());
         let store = MemStore::start(State::default(), 1);
-        let nodes = [node(&direct, 0, &store), node(&direct, 1, &store.beside())];
+        let beside = store.beside();
+        let nodes = [node(&direct, 0, &store), node(&direct, 1, &beside)];
         let routers = [
             nodes[0].workers.router().clone(),
             nodes[1].workers.router().clone(),
@@ -201,6 +204,7 @@ impl Two {
         }
         nodes[0].homes.take_up(1, user_slots().collect());
         Self {
+            store: beside,
             nodes,
             direct,
             starts,
@@ -424,4 +428,42 @@ fn an_announced_route_never_takes_the_place_of_a_later_one() {
     let home = rig.topics.home(&Key::of_topic("a/b")).unwrap();
     home.matching("a/b", &mut |route| found.push(route.route_id));
     assert_eq!(found, [2]);
+}
+
+#[test]
+fn what_was_retained_under_an_earlier_view_is_shown_when_it_is_written_under_the_homes_own() {
+    let two = Two::new(false);
+    let topic = two.topic();
+    let key = Key::of_topic(&topic);
+    let command = TopicCommand::Publish(Arc::new(publish(&topic, 1)), UserId::fresh());
+    assert!(matches!(
+        two.ask(0, key.clone(), command),
+        Answer::Published { .. }
+    ));
+    let view = || {
+        let row = two
+            .store
+            .row(RETAINED.id, &home::partition(&key), topic.as_bytes())
+            .unwrap();
+        super::super::retained::read_retained(topic.as_bytes(), row)
+            .unwrap()
+            .1
+    };
+    assert_eq!(view(), 1);
+    two.join();
+    two.store.hold.store(true, Ordering::SeqCst);
+    let router = two.nodes[1].workers.router().clone();
+    let (filter, to) = (topic.as_str().into(), key.clone());
+    let asked = two.runtime.spawn(async move {
+        let command = TopicCommand::Retained { filter };
+        router.call(to, Command::Topic(command)).await
+    });
+    let a_while = async { tokio::time::sleep(Duration::from_millis(300)).await };
+    two.runtime.block_on(a_while);
+    assert!(!asked.is_finished(), "who reads next might not find it");
+    two.store.commit(usize::MAX);
+    let found = two.runtime.block_on(asked).unwrap();
+    assert!(matches!(found, Answer::Retained(found) if found.len() == 1));
+    assert_eq!(view(), 2);
+    two.stop();
 }
