@@ -4,13 +4,7 @@
 use godwit_store::{Kind, Table};
 
 /// Every table of this crate, for an engine that makes them beforehand.
-pub const ALL: [Table; 5] = [
-    USER_NAMES,
-    USER_EMAILS,
-    USERS,
-    DEVICE_TOKENS,
-    USER_CONVERSATIONS,
-];
+pub const ALL: [Table; 5] = [USER_NAMES, USER_EMAILS, USERS, DEVICE_TOKENS, USER_CONVERSATIONS];
 
 /// Claimed user names: lower-case user name → 16 bytes user id. Written once, never freed.
 pub const USER_NAMES: Table = Table {

@@ -106,6 +106,9 @@ impl Drop for End {
     }
 }
 
+/// What is between two nodes, and the end that the home has not taken yet.
+type Pipe = (Arc<Mutex<Both>>, Option<End>);
+
 /// The way to the other node.
 #[derive(Default)]
 struct Way {
@@ -113,7 +116,7 @@ struct Way {
     /// The other node takes nothing up, and is not told.
     is_kept: AtomicBool,
     is_down: AtomicBool,
-    pipes: Mutex<Vec<(Arc<Mutex<Both>>, Option<End>)>>,
+    pipes: Mutex<Vec<Pipe>>,
 }
 
 impl Peers for Way {
@@ -362,7 +365,8 @@ fn a_way_that_breaks_ends_the_connection_and_before_the_first_word_it_is_tried_a
     let cut = |at: usize| {
         let both = two.way.pipes.lock().unwrap()[at].0.clone();
         both.lock().unwrap().is_broken = true;
-        (tell(&both, 0), tell(&both, 1));
+        tell(&both, 0);
+        tell(&both, 1);
     };
     let mut client = two.here.client();
     client.write(&two.connect(5));
