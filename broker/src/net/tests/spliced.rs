@@ -107,7 +107,7 @@ impl Drop for End {
 }
 
 /// What is between two nodes, and the end that the home has not taken yet.
-type Pipe = (Arc<Mutex<Both>>, Option<End>);
+type Between = (Arc<Mutex<Both>>, Option<End>);
 
 /// The way to the other node.
 #[derive(Default)]
@@ -116,7 +116,7 @@ struct Way {
     /// The other node takes nothing up, and is not told.
     is_kept: AtomicBool,
     is_down: AtomicBool,
-    pipes: Mutex<Vec<Pipe>>,
+    pipes: Mutex<Vec<Between>>,
 }
 
 impl Peers for Way {
