@@ -117,6 +117,9 @@ pub struct Addresses {
     table: Mutex<Table>,
     /// Connections that are turned away and whose CONNECT is awaited: [`TOLD`] at most.
     told: AtomicU32,
+    /// Those of them that are among the open connections: counted after each was and taken back before it is not, so that
+    /// nobody who looks at both sees too little room used.
+    told_open: AtomicU32,
     /// How many are known.
     pub(super) known: Gauge,
     /// Connections that were let in uncounted, the table being full.
@@ -194,8 +197,28 @@ impl Addresses {
     }
 
     /// How many of those there are.
+    #[cfg(test)]
     pub(super) fn told(&self) -> u32 {
         self.told.load(Ordering::Relaxed)
+    }
+
+    /// How many of the open connections are not let in.
+    pub(super) fn told_open(&self) -> u32 {
+        self.told_open.load(Ordering::SeqCst)
+    }
+
+    /// A connection at this place is among the open ones.
+    pub(super) fn opened(&self, place: Place) {
+        if place.refused().is_some() {
+            self.told_open.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// It is about to be none of them any more.
+    pub(super) fn closes(&self, place: Place) {
+        if place.refused().is_some() {
+            self.told_open.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 
     /// A connection that was let in, or was to be told that it was not, is gone.
@@ -240,7 +263,9 @@ impl Net {
 
     pub(super) fn set_place(&mut self, id: ConnId, place: Place) {
         if let Some(slot) = self.slots.get_mut(id.index as usize) {
-            slot.place = place;
+            let before = std::mem::replace(&mut slot.place, place);
+            self.config.addresses.opened(place);
+            self.config.addresses.closes(before);
         }
     }
 }

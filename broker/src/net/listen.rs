@@ -201,7 +201,10 @@ impl Net {
     fn place_of_node(&self, place: Place) -> Option<Place> {
         let addresses = &self.config.addresses;
         let most = i64::from(self.config.max_connections);
-        let open = self.metrics.connections.get() - i64::from(addresses.told());
+        // Before and after: whatever other workers do in between, no less room is seen used than is.
+        let told = addresses.told_open();
+        let open = self.metrics.connections.get();
+        let open = open - i64::from(told.min(addresses.told_open()));
         if most == 0 || open < most || place.refused().is_some() {
             return Some(place);
         }

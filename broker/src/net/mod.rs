@@ -327,6 +327,7 @@ impl Net {
         }
         (slot.conn, slot.place) = (Some(conn), place);
         self.metrics.connections.inc();
+        self.config.addresses.opened(place);
         self.watch_pipe(cx, id);
         Some(id)
     }
@@ -350,6 +351,7 @@ impl Net {
             // Only a connection that moves to another worker must leave this one's poll; closing does so by itself.
             let _ = cx.registry().deregister(socket);
         }
+        self.config.addresses.closes(place);
         self.metrics.connections.dec();
         if conn.counted > 0 {
             self.metrics.kept_bytes.dec_by(i64::from(conn.counted));
