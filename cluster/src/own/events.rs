@@ -20,7 +20,7 @@ pub struct Me {
 /// What a member is told. To each request among [`Action`] exactly one answer.
 #[derive(Debug)]
 pub enum Event {
-    /// Time went on: due at [`Member::next_tick`] at the latest.
+    /// Time went on: due at [`Member::next_tick`](super::Member::next_tick) at the latest.
     Tick,
     /// [`Action::WriteStart`] ended: whether it is known to be stored.
     Wrote(bool),
