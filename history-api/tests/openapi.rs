@@ -49,6 +49,7 @@ const ROUTES: &[&str] = &[
     "GET /api/v1/messages/{message_id}/status",
     "GET /api/v1/conversations/{conversation_id}/search",
     "GET /api/v1/search",
+    "GET /api/v1/connect",
 ];
 
 fn document() -> Value {

@@ -73,7 +73,6 @@ fn what_is_not_served_yet_is_not_found() {
         ("GET", format!("/api/v1/media/{id}")),
         ("GET", "/api/v1/inbox?after=0&wait=30".into()),
         ("GET", "/api/v1/ws".into()),
-        ("GET", "/api/v1/connect".into()),
         ("DELETE", "/api/v1/users/me".into()),
     ] {
         let response = site.keyed(method, &path, &alice.token, None, None);
