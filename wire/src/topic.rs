@@ -314,19 +314,24 @@ pub fn matches(filter: &str, topic: &str) -> bool {
 /// Whether every topic that `filter` can match is matched by `allow`: only then is a subscription granted (SCOPE).
 /// Both are valid filters.
 pub fn covers(allow: &str, filter: &str) -> bool {
-    let mut wanted = filter.split('/');
-    for (depth, level) in allow.split('/').enumerate() {
+    let (mut allowed, mut wanted) = (allow.split('/'), filter.split('/'));
+    let mut depth = 0;
+    while let Some(level) = allowed.next() {
         let wanted = wanted.next();
         // A wildcard in the first level of `allow` leaves the reserved ones out; one of `filter` does so itself.
         let hidden = depth == 0 && is_reserved_first_level(filter);
         match (level, wanted) {
             ("#", _) => return !hidden,
-            // Every topic has a first level, so there `#` is `+/#`; deeper `#` also matches the parent, `+` does not.
-            ("+", Some("#")) if depth == 0 => return allow == "+/#",
+            // Deeper `#` also matches the parent, `+` does not. But every topic has a first level, and none is empty: there, and
+            // behind an empty first one, `#` is `+/#`.
+            ("+", Some("#")) if depth == 0 || (depth == 1 && filter == "/#") => {
+                return allowed.next() == Some("#");
+            }
             ("+", Some(wanted)) if wanted != "#" && !hidden => {}
             (literal, Some(wanted)) if literal == wanted => {}
             _ => return false,
         }
+        depth += 1;
     }
     wanted.next().is_none()
 }

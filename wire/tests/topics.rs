@@ -325,6 +325,8 @@ fn a_filter_is_covered_only_by_one_that_matches_all_it_can() {
         ("$SYS/#", "$SYS/x"),
         ("c/#", "c/+"),
         ("+", "a"),
+        ("/+/#", "/#"),
+        ("+/+/#", "/#"),
     ] {
         assert!(covers(allow, filter), "{allow} {filter}");
     }
@@ -332,6 +334,8 @@ fn a_filter_is_covered_only_by_one_that_matches_all_it_can() {
         ("a/#", "#"),
         ("a/+", "a/#"),
         ("a/+/#", "a/#"),
+        ("/+", "/#"),
+        ("/+/+/#", "/#"),
         ("+", "#"),
         ("+/+/#", "#"),
         ("#", "$SYS/x"),
