@@ -19,9 +19,11 @@ mod openapi;
 mod outermost;
 mod problem;
 mod search;
+mod shares;
 mod state;
 mod unread;
 mod users;
+mod waiting;
 
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, HeaderValue, Method, header};
@@ -41,7 +43,9 @@ pub use metrics::Metrics;
 pub use mqtt::{MqttUpgrade, take_apart};
 pub use problem::{FieldError, Problem, ProblemBody};
 pub use search::SearchIndex;
+pub use shares::{Share, Shares};
 pub use state::{ANSWER_TIMEOUT, Api, Parts, REQUESTS};
+pub use waiting::WAITING_BYTES;
 
 /// Largest body, bytes: a message whose every character is escaped in JSON (`\u0001`), and what goes around it.
 pub const BODY_BYTES: usize = 6 * MESSAGE_BYTES + 16 * 1024;

@@ -20,6 +20,8 @@ pub struct Metrics {
     pub requests: Family<RequestLabels, Counter>,
     /// Requests being handled.
     pub in_flight: Gauge,
+    /// Requests refused because bodies and answers that wait for clients have no room.
+    pub no_room: Counter,
     /// Logins refused because of too many failures before.
     pub logins_limited: Counter,
 }
@@ -33,6 +35,11 @@ impl Metrics {
             "requests_in_flight",
             "Requests being handled",
             self.in_flight.clone(),
+        );
+        registry.register(
+            "no_room",
+            "Requests refused because bodies and answers that wait for clients have no room",
+            self.no_room.clone(),
         );
         registry.register(
             "logins_limited",

@@ -1,18 +1,23 @@
-//! What every request passes first and last: its id, the bound on requests under way, the allowance of its address, the form
+//! What every request passes first and last: its id, the bounds on requests under way and on bytes that wait, the allowance of its address, the form
 //! of its errors.
+
+use std::net::IpAddr;
 
 use axum::extract::{Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use godwit_wire::code::{Code, Refusal};
+use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use crate::extract::Peer;
 use crate::metrics::RequestLabels;
 use crate::problem::{Problem, finish};
+use crate::shares::Share;
 use crate::state::Api;
 use crate::unread::Drained;
+use crate::waiting;
 
 /// Methods and paths beyond this are nobody's.
 const PATH_BYTES: usize = 8 * 1024;
@@ -22,12 +27,13 @@ pub(crate) async fn run(State(api): State<Api>, request: Request, next: Next) ->
     let metrics = api.parts.metrics.clone();
     metrics.in_flight.inc();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let peer = Peer::of(request.extensions());
     let request = request.map(|body| Drained::watch(body, &api.drains));
-    let response = match admitted(&api, &request) {
-        Ok(_permit) => next.run(request).await,
+    let response = match admitted(&api, &request, peer) {
+        Ok(_held) => next.run(request).await,
         Err(problem) => problem.into_response(),
     };
-    let response = finish(response, id);
+    let response = finish(counted(&api, peer, response), id);
     metrics.in_flight.dec();
     let status = response.status().as_u16();
     metrics.requests.get_or_create(&RequestLabels { status }).inc();
@@ -36,7 +42,24 @@ pub(crate) async fn run(State(api): State<Api>, request: Request, next: Next) ->
     response
 }
 
-fn admitted(api: &Api, request: &Request) -> Result<tokio::sync::OwnedSemaphorePermit, Problem> {
+/// An answer that counts until its client has it.
+fn counted(api: &Api, peer: IpAddr, response: Response) -> Response {
+    let (parts, body) = response.into_parts();
+    match waiting::answer(&api.waiting, peer, body) {
+        Ok(body) => Response::from_parts(parts, body),
+        Err(()) => no_room(api).into_response(),
+    }
+}
+
+fn no_room(api: &Api) -> Problem {
+    api.parts.metrics.no_room.inc();
+    Problem::from(Refusal::unavailable())
+}
+
+/// What a request holds until it is answered: one of the requests at a time, and room for its body.
+type Held = (OwnedSemaphorePermit, Option<Share>);
+
+fn admitted(api: &Api, request: &Request, peer: IpAddr) -> Result<Held, Problem> {
     let permit = api.requests.clone().try_acquire_owned();
     let permit = permit.map_err(|_| Problem::from(Refusal::unavailable()))?;
     let path = request.uri().path();
@@ -45,10 +68,10 @@ fn admitted(api: &Api, request: &Request) -> Result<tokio::sync::OwnedSemaphoreP
     }
     let free = matches!(path, "/healthz" | "/readyz" | "/metrics") && *request.method() == Method::GET;
     if !free {
-        let address = Peer::of(request.extensions()).into();
         api.per_address
-            .take(address, api.now())
+            .take(peer.into(), api.now())
             .map_err(Problem::too_often)?;
     }
-    Ok(permit)
+    let body = waiting::body(&api.waiting, peer, request.body()).map_err(|()| no_room(api))?;
+    Ok((permit, body))
 }

@@ -20,7 +20,8 @@ use crate::limits::{Limiter, LoginGuard};
 use crate::metrics::Metrics;
 use crate::mqtt::MqttUpgrade;
 use crate::problem::Problem;
-use crate::{Config, SearchIndex, unread};
+use crate::shares::Shares;
+use crate::{Config, SearchIndex, unread, waiting};
 
 /// How long a home may take to answer; the work goes on behind it.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,6 +64,8 @@ pub struct Inner {
     /// Password hashes computed at a time: each takes a core.
     pub(crate) hashing: Arc<Semaphore>,
     pub(crate) requests: Arc<Semaphore>,
+    /// Bytes of bodies and answers that wait for clients.
+    pub(crate) waiting: Shares,
     /// Unread bodies thrown away at a time.
     pub(crate) drains: Arc<Semaphore>,
     draining: AtomicBool,
@@ -87,6 +90,7 @@ impl Api {
             registrations: Limiter::new(parts.config.registrations),
             hashing: Arc::new(Semaphore::new(cores.div_ceil(2))),
             requests: Arc::new(Semaphore::new(REQUESTS)),
+            waiting: waiting::room(),
             drains: Arc::new(Semaphore::new(unread::AT_A_TIME)),
             draining: AtomicBool::new(false),
             parts,

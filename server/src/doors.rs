@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use godwit_broker::{Proxies, TlsSettings};
-use godwit_history_api::Api;
+use godwit_history_api::{Api, Shares};
 use prometheus_client::registry::Registry;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
@@ -17,13 +17,14 @@ use crate::cluster::Membership;
 use crate::http::{Door, Greeting, Refused};
 use crate::node::Node;
 use crate::paced::Pace;
-use crate::shares::Shares;
 use crate::shutdown::{HTTP_GRACE, Shutdown};
 
 /// Threads for HTTP: it is the smaller door, and the workers have the cores.
 const HTTP_THREADS: usize = 2;
 /// Connections of operators and their tools, of their own so that a crowd cannot lock them out.
 const ADMIN_CONNECTIONS: usize = 64;
+/// Connections that an address may have, however little room there is: what a browser or a load balancer keeps open.
+const SHARE_LEAST: usize = 64;
 /// Longest wait for blocking calls (password hashes, reads) at the end.
 const BLOCKING_GRACE: Duration = Duration::from_millis(500);
 
@@ -55,7 +56,7 @@ impl Doors {
             tasks: JoinSet::new(),
             shutdown,
             room: Arc::new(Semaphore::new(connections)),
-            shares: Shares::new(connections),
+            shares: Shares::new(connections, SHARE_LEAST),
             membership: None,
             refused: Refused::default(),
         })
@@ -95,7 +96,7 @@ impl Doors {
         };
         let app = admin::routes(admin, api.clone(), registry);
         let room = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
-        let greeting = self.greeting(node, None, Shares::new(ADMIN_CONNECTIONS));
+        let greeting = self.greeting(node, None, Shares::new(ADMIN_CONNECTIONS, SHARE_LEAST));
         self.open("admin", listener, None, greeting, app, room)
     }
 

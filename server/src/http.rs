@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::extract::ConnectInfo;
 use godwit_broker::{Announced, PROXY_V2_BYTES, Proxies, TlsSettings, announced};
+use godwit_history_api::Shares;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -27,7 +28,6 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use crate::paced::{Pace, Paced};
-use crate::shares::Shares;
 use crate::shutdown::Shutdown;
 
 /// How long the header of a request may take, and a connection may be silent between requests. The first has less:
@@ -149,7 +149,7 @@ async fn connection(
             Err(_) => return refused.count("late"),
         }
     }
-    let Some(_share) = greeting.shares.take(peer.ip()) else {
+    let Some(_share) = greeting.shares.take(peer.ip(), 1) else {
         return refused.count("address_connections");
     };
     let stream = Paced::new(stream, greeting.pace);

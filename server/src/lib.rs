@@ -23,7 +23,6 @@ mod planted;
 mod reload;
 mod search;
 mod serve;
-mod shares;
 mod shutdown;
 mod source;
 mod tls;

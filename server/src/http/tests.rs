@@ -42,7 +42,7 @@ fn rig(pace: Pace) -> Rig {
         greeting: Greeting {
             time: PATIENCE,
             proxies: None,
-            shares: Shares::new(400),
+            shares: Shares::new(400, 0),
             pace,
             refused: refused.clone(),
         },

@@ -5,6 +5,7 @@ use std::path::Path;
 use rustix::process::Signal;
 
 use super::authority::{Authority, Files, Tls};
+use super::connect;
 use super::support::{Server, eventually, free_port};
 
 /// The line of the log that says this, after the one at `from`.
@@ -84,4 +85,57 @@ fn a_reload_takes_other_files_of_tls_and_names_the_options_that_wait_for_a_resta
             .skip(from)
             .any(|line| line.contains("restart"))
     );
+}
+
+#[test]
+fn who_came_by_a_certificate_is_put_out_when_certificates_count_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = Authority::new(folder.path(), "ours");
+    let (own, ann) = (ours.server("own", &["127.0.0.1"]), ours.client("ann", 1));
+    let (config, port) = (folder.path().join("godwit.toml"), free_port());
+    let by_certificate = format!("tls_client_auth = \"optional\"\ntls_client_ca = {:?}", ours.file);
+    write(&config, &own, &by_certificate);
+    let at = format!("127.0.0.1:{port}");
+    let words = [
+        "--config",
+        config.to_str().unwrap(),
+        "--mqtts",
+        &at,
+        "--https",
+        "off",
+    ];
+    let server = Server::start(folder.path(), &words);
+    let (_, token) = server.user("ann");
+    let reload = || {
+        let from = server.log().lines().count();
+        server.signal(Signal::HUP);
+        line(&server, from, "certificates read again");
+    };
+    let enters = |id: &str, shown: Option<&Files>, login| {
+        let mut client = Tls::to(port, "127.0.0.1", &ours.trusting(shown));
+        let code = client.ask(&connect(id, login)).unwrap()[3];
+        (client, code)
+    };
+    let (mut by_token, code) = enters("token", None, Some(("ann", &token)));
+    assert_eq!(code, 0);
+    let (mut by_certificate_alone, code) = enters("phone", Some(&ann), None);
+    assert_eq!(code, 0);
+    reload();
+    assert_eq!(by_certificate_alone.ask(&[0xc0, 0]).unwrap(), [0xd0, 0]);
+
+    write(&config, &own, "");
+    reload();
+    let last = by_certificate_alone.packet().unwrap();
+    assert_eq!((last[0], last[2]), (0xe0, 0x87), "{last:x?}");
+    assert_eq!(by_token.ask(&[0xc0, 0]).unwrap(), [0xd0, 0]);
+    let (_, code) = enters("phone", Some(&ann), None);
+    assert_eq!(code, 0x87, "a certificate that nobody asked for is nothing");
+    let (_, code) = enters("phone", Some(&ann), Some(("ann", &token)));
+    assert_eq!(code, 0);
+
+    // And where they count again, they do.
+    write(&config, &own, &by_certificate);
+    reload();
+    let (_, code) = enters("phone", Some(&ann), None);
+    assert_eq!(code, 0);
 }

@@ -52,11 +52,22 @@ pub(super) fn http() -> Vec<Limit> {
         .counted("godwit_http_requests_in_flight"),
         Limit::new(
             "connections to HTTP of an address: this part of the room, at least 64",
-            At::Source("server/src/shares.rs", "PART", ""),
+            At::Source("history-api/src/shares.rs", "PART", ""),
             "closed at once",
-            &["server/src/shares.rs::an_address_has_its_share_and_gets_it_back_and_others_have_their_own"],
+            &["history-api/src/shares.rs::an_address_has_its_share_and_gets_it_back_and_others_have_their_own"],
         )
         .counted("godwit_http_refused{reason=\"address_connections\"}"),
+        Limit::new(
+            "bytes of HTTP bodies and answers that wait for clients, each above 16 KiB",
+            At::Count("WAITING_BYTES", count(godwit_history_api::WAITING_BYTES)),
+            "further requests are refused, with Retry-After; one address has a quarter",
+            &[
+                "history-api/tests/crowd.rs::answers_that_nobody_takes_have_a_bound_and_other_addresses_are_served",
+                "history-api/src/waiting.rs::an_answer_counts_until_its_bytes_are_gone_and_others_have_their_room",
+            ],
+        )
+        .http("503")
+        .counted("godwit_http_no_room"),
         Limit::new(
             "what a client takes of an answer that waits for it, in 30 s",
             At::Source("server/src/paced.rs", "TAKEN_BYTES", "bytes"),
