@@ -21,6 +21,9 @@ use crate::turn::slot_of;
 
 /// Most requests that wait for a slot to be somebody's; beyond it they are refused as `unavailable`.
 pub const WAITING: usize = 65_536;
+/// Most requests that other nodes were asked and have not answered, of a worker: twice what one link takes of all of them
+/// would be as many from a dozen nodes. Beyond it the worker takes no more from its clients until some are answered.
+const ASKED: usize = 65_536;
 /// How long a request waits for its slot to be somebody's, milliseconds; then it is refused as `unavailable`.
 pub const WAITS_MS: u64 = 5_000;
 /// After how long it is tried again with a node that said that it does not hold the slot (it may not have moved yet).
@@ -342,6 +345,11 @@ impl Away {
     /// Requests that no link has taken, and those that wait.
     pub(crate) fn kept(&self) -> usize {
         self.outgoing.values().map(VecDeque::len).sum::<usize>() + self.waiting.len()
+    }
+
+    /// Whether as many requests as may be are not answered.
+    pub(crate) fn asked_most(&self) -> bool {
+        self.asked.len() >= ASKED
     }
 
     /// Whether something is to be sent.

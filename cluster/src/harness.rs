@@ -5,13 +5,22 @@ use std::cmp::Reverse;
 use std::io;
 use std::sync::Arc;
 
-use godwit_store::{Completion, Store};
+use godwit_store::{Completion, Store, View};
 use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::Key;
 
+use crate::own::{Holdings, Layout, Millis};
 use crate::role::{Cx, Now, Reply, ReplyTo, RoleId, Tag, unpack};
 use crate::router::{Inbox, Router};
 use crate::turn::Turn;
+
+/// What a node holds whose lease ends at `until` (milliseconds of the clock that it is given).
+pub fn holdings(view: View, until: Millis) -> Holdings {
+    let holdings = Holdings::new(Layout::PRODUCT);
+    holdings.move_to(view);
+    holdings.act_until(until);
+    holdings
+}
 
 /// One worker, number 0 of 1, driven by a test.
 pub struct Harness {

@@ -225,6 +225,7 @@ impl Turn {
     pub(crate) fn congested(&self) -> bool {
         self.unsubmitted_bytes >= CONGESTED_BYTES
             || self.unsubmitted.len() + self.outgoing_requests() >= CONGESTED_AT
+            || self.away.as_ref().is_some_and(|away| away.asked_most())
     }
 
     pub(crate) fn overfull(&self) -> bool {

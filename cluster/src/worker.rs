@@ -32,6 +32,8 @@ const NAP: Duration = Duration::from_millis(5);
 
 mod moving;
 
+use moving::Lease;
+
 /// The token under which a worker is woken.
 pub(crate) const WAKER: mio::Token = mio::Token(usize::MAX);
 
@@ -98,11 +100,13 @@ impl Worker {
         // Whether the end of the last turn set off work of its own, whose end of turn is still due.
         let mut unfinished = false;
         loop {
-            if self.waits_for_lease() {
-                if stop_at.is_some_and(|deadline| Instant::now() >= deadline) {
+            match self.lease() {
+                Lease::Holds => {}
+                Lease::Over if stop_at.is_none() => continue,
+                Lease::Over | Lease::OverAtTheEnd => {
+                    self.turn.own_inbox.quiet.store(true, Ordering::Release);
                     return;
                 }
-                continue;
             }
             let mut busy = self.take_mail(&mut stop_at) || unfinished;
             busy |= self.look_away();

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -125,6 +126,11 @@ struct Node {
 }
 
 fn node(direct: &Arc<Direct>, number: usize) -> Node {
+    node_with(direct, number, Holdings::new(Layout::PRODUCT), || 0)
+}
+
+fn node_with(direct: &Arc<Direct>, number: usize, holdings: Holdings, clock: fn() -> u64) -> Node {
+    let holdings = Arc::new(holdings);
     let store: Arc<dyn Store> = Arc::new(Nothing);
     let done = Done::default();
     let of_roles = done.clone();
@@ -139,8 +145,8 @@ fn node(direct: &Arc<Direct>, number: usize) -> Node {
         [actor(), actor(), actor()]
     });
     let clustered = |_: &Router| Clustered {
-        holdings: Arc::new(Holdings::new(Layout::PRODUCT)),
-        clock: || 0,
+        holdings: holdings.clone(),
+        clock,
         peers: Arc::new(End(direct.clone(), number)),
     };
     let workers = Workers::start_in(2, &store, make, &clustered).expect("started");
@@ -318,4 +324,25 @@ async fn what_is_nobodys_for_too_long_is_refused() {
     let answer = in_time(asked).await.expect("no panic");
     assert!(matches!(answer, Answer::Refused(refusal) if refusal.code == Code::Unavailable));
     stop(nodes).await;
+}
+
+#[tokio::test]
+async fn who_is_told_to_stop_when_its_lease_is_over_does_nothing_more() {
+    static NOW: AtomicU64 = AtomicU64::new(0);
+    let holdings = godwit_cluster::harness::holdings(1, 10);
+    let node = node_with(&Arc::default(), 0, holdings, || NOW.load(Ordering::SeqCst));
+    let key = Key::Conversation(ConversationId::direct(UserId::fresh(), UserId::fresh()));
+    node.stands(1, 0);
+    node.take_up(1, &key);
+    ok(node.ask(&key, 1)).await;
+    NOW.store(10, Ordering::SeqCst);
+    let late = node.ask(&key, 2);
+    tokio::task::yield_now().await;
+    let done = node.done.clone();
+    tokio::task::spawn_blocking(move || node.workers.stop())
+        .await
+        .expect("stopped");
+    let answer = in_time(late).await.expect("no panic");
+    assert!(matches!(answer, Answer::Refused(refusal) if refusal.code == Code::Unavailable));
+    assert_eq!(*lock(&done), [1]);
 }

@@ -86,11 +86,11 @@ impl Holdings {
     }
 
     /// After everything that this view takes was let go, before anything that it gives is taken.
-    pub(super) fn move_to(&self, view: View) {
+    pub(crate) fn move_to(&self, view: View) {
         self.current.store(view, Ordering::SeqCst);
     }
 
-    pub(super) fn act_until(&self, until: Millis) {
+    pub(crate) fn act_until(&self, until: Millis) {
         self.act_until.store(until, Ordering::SeqCst);
     }
 }

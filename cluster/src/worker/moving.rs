@@ -24,18 +24,27 @@ fn group_of(role: RoleId) -> Group {
     }
 }
 
+/// Whether a turn may be worked.
+pub(super) enum Lease {
+    Holds,
+    /// Not now.
+    Over,
+    /// And the node stops: who may not answer cannot say good-bye either.
+    OverAtTheEnd,
+}
+
 impl Worker {
-    /// While the lease of the node is over nothing is done but to let go. Whether it was so.
-    pub(super) fn waits_for_lease(&mut self) -> bool {
+    /// While the lease of the node is over nothing is done but to let go, and what was told to stop ends.
+    pub(super) fn lease(&mut self) -> Lease {
         let Some(clustered) = &self.clustered else {
-            return false;
+            return Lease::Holds;
         };
         if clustered.holdings.current() == 0 || clustered.holdings.may_act((clustered.clock)()) {
-            return false;
+            return Lease::Holds;
         }
         // Who holds nothing has nothing to be careful with: a node that has left passes on what its clients ask.
         if self.turn.views.iter().all(|view| *view == 0) {
-            return false;
+            return Lease::Holds;
         }
         let (stops, moves) = {
             let mut mail = self.turn.own_inbox.lock();
@@ -44,10 +53,10 @@ impl Worker {
         self.tell_time();
         self.moved(moves);
         if stops {
-            return false;
+            return Lease::OverAtTheEnd;
         }
         std::thread::sleep(NAP);
-        true
+        Lease::Over
     }
 
     /// The shards of one group among these slots that are this worker's.
