@@ -297,18 +297,46 @@ pub fn is_filter(filter: &str) -> bool {
 /// Whether a valid filter matches a valid topic name: MQTT 5, 4.7. `a/#` matches `a`; a wildcard in the first level
 /// never matches a reserved first level. This is the reference; the broker's topic tree must agree with it.
 pub fn matches(filter: &str, topic: &str) -> bool {
-    let reserved = is_reserved_first_level(topic);
-    let mut topic_levels = topic.split('/');
-    for (depth, level) in filter.split('/').enumerate() {
-        let hidden = depth == 0 && reserved;
-        match (level, topic_levels.next()) {
-            ("#", _) => return !hidden,
-            ("+", Some(_)) if !hidden => {}
-            (literal, Some(name)) if literal == name => {}
+    if is_reserved_first_level(topic) && filter.starts_with(['+', '#']) {
+        return false;
+    }
+    // What is alike is passed in one go; where a level is a wildcard, or they part, it is looked at. In a valid filter a
+    // wildcard is its level's only character.
+    let (filter, topic) = (filter.as_bytes(), topic.as_bytes());
+    let (mut at, mut place) = (0, 0);
+    loop {
+        let same = alike(
+            filter.get(at..).unwrap_or_default(),
+            topic.get(place..).unwrap_or_default(),
+        );
+        (at, place) = (at + same, place + same);
+        match (filter.get(at), topic.get(place)) {
+            (None, None) => return true,
+            (Some(b'#'), _) => return true,
+            (Some(b'+'), _) => {
+                let rest = topic.get(place..).unwrap_or_default();
+                place += rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
+                at += 1;
+            }
+            // The parent: the filter goes on with `/#`.
+            (Some(b'/'), None) => return filter.get(at + 1) == Some(&b'#'),
             _ => return false,
         }
     }
-    topic_levels.next().is_none()
+}
+
+/// How many bytes at the beginning of both are the same.
+fn alike(one: &[u8], other: &[u8]) -> usize {
+    // Eight at a time: filters of many levels share long beginnings.
+    let mut same = 0;
+    for (one, other) in one.chunks_exact(8).zip(other.chunks_exact(8)) {
+        if one != other {
+            break;
+        }
+        same += 8;
+    }
+    let rest = one.iter().zip(other).skip(same);
+    same + rest.take_while(|(one, other)| one == other).count()
 }
 
 /// Whether every topic that `filter` can match is matched by `allow`: only then is a subscription granted (SCOPE).

@@ -50,6 +50,11 @@ impl Session {
             qos = qos.max(Some(one.qos));
             retain_as_published |= one.retain_as_published;
             ids += usize::from(one.subscription_id.is_some());
+            // As a rule the first already asks for all that the routes did.
+            let as_much = one.qos >= target.qos && retain_as_published >= target.retain_as_published;
+            if as_much && target.subscription_ids.is_empty() {
+                return true;
+            }
         }
         let Some(qos) = qos else { return false };
         target.qos = target.qos.min(qos);
