@@ -29,7 +29,11 @@ impl Topics {
         let subscribing: HashSet<usize> = places(self.subscribing.iter(), |one| is_lost(&one.key));
         for (_, step) in &mut self.steps {
             let void = match step {
-                Step::Publish(place) => publishing.contains(place),
+                Step::Publish(place) if publishing.contains(place) => {
+                    *step = Step::VoidPublish;
+                    continue;
+                }
+                Step::Publish(_) | Step::VoidPublish => false,
                 Step::Share(sharing) => publishing.contains(&sharing.place),
                 Step::Subscribe(place) => subscribing.contains(place),
                 Step::Unsubscribe(levels, _) | Step::Renewed(levels) => is_lost(&Key::Topic(levels.clone())),

@@ -94,6 +94,8 @@ enum Step {
     Renewed(Box<str>),
     /// A lazy write.
     Lazy,
+    /// A part of a publish that was given up: it still counts among what was given and not answered.
+    VoidPublish,
     /// What it was for was given up.
     Void,
 }
@@ -358,7 +360,7 @@ impl Topics {
                 cx.answer(reply, Answer::Done);
             }
             Some(Step::Renewed(levels)) => self.renewed(cx, &levels),
-            Some(Step::Lazy | Step::Void) => {}
+            Some(Step::Lazy | Step::Void | Step::VoidPublish) => {}
             _ => tracing::error!("a write ended that no topic began"),
         }
     }
@@ -377,6 +379,7 @@ impl Topics {
             Some(Step::Announce(announcing)) => self.announce_told(cx, announcing, answer),
             Some(Step::List(listing)) => self.part_given(cx, listing, answer),
             Some(Step::Listed) => self.listed(cx),
+            Some(Step::VoidPublish) => self.spreads.answered(),
             Some(Step::Void) => {}
             _ => tracing::error!("an answer came that no topic asked for"),
         }

@@ -9,7 +9,7 @@ use godwit_wire::command::{Answer, Publish, Route, Target};
 use godwit_wire::ids::{Key, SessionId, UserId};
 
 use super::home::TopicHome;
-use super::retained::{Kept, clear_retained, put_retained, retained_slice};
+use super::retained::{Kept, clear_retained, ended, put_retained, retained_slice};
 use super::spread::{A_WALK, FEW, Spread};
 use super::{EXPIRED_AT_ONCE, RETAINED_KEYS, Step, Topics, is_for};
 
@@ -161,6 +161,9 @@ impl Topics {
             let retained = home.retained.as_deref_mut();
             if let Some(old) = retained.and_then(|retained| retained.clear(&publish.topic)) {
                 clear_retained(key, view, &old, &mut ops);
+            } else if cx.is_clustered() {
+                // A write of an earlier owner, which died with it half done, may show yet: not above this one.
+                ops.push(ended(key, view, &publish.topic));
             }
             return Ok(ops);
         }

@@ -238,14 +238,19 @@ impl Retained {
 
 /// The row that says that a topic has its retained message no longer; it counts as nobody's. Two writes at most.
 pub(crate) fn clear_retained(key: &Key, view: View, kept: &Kept, ops: &mut Vec<Op>) {
-    ops.push(Op::Put {
+    ops.push(ended(key, view, &kept.publish.topic));
+    ops.extend(kept.unlisted());
+}
+
+/// The row alone.
+pub(crate) fn ended(key: &Key, view: View, topic: &str) -> Op {
+    Op::Put {
         table: RETAINED,
         partition: partition(key),
-        name: Bytes::copy_from_slice(kept.publish.topic.as_bytes()),
+        name: Bytes::copy_from_slice(topic.as_bytes()),
         view,
         value: None,
-    });
-    ops.extend(kept.unlisted());
+    }
 }
 
 #[cfg(test)]

@@ -155,6 +155,8 @@ struct Node {
 }
 
 struct Two {
+    /// Of the first node.
+    first: Arc<MemStore>,
     /// Of the second node.
     store: Arc<MemStore>,
     nodes: [Node; 2],
@@ -204,6 +206,7 @@ impl Two {
         }
         nodes[0].homes.take_up(1, user_slots().collect());
         Self {
+            first: store,
             store: beside,
             nodes,
             direct,
@@ -465,5 +468,29 @@ fn what_was_retained_under_an_earlier_view_is_shown_when_it_is_written_under_the
     let found = two.runtime.block_on(asked).unwrap();
     assert!(matches!(found, Answer::Retained(found) if found.len() == 1));
     assert_eq!(view(), 2);
+    two.stop();
+}
+
+#[test]
+fn a_clearing_of_what_a_node_does_not_know_is_stored_too_since_an_earlier_ones_write_may_show_later() {
+    let two = Two::new(false);
+    let topic = two.topic();
+    let router = two.nodes[0].workers.router().clone();
+    let clearing = Publish {
+        payload: Bytes::new(),
+        ..publish(&topic, 1)
+    };
+    two.first.hold.store(true, Ordering::SeqCst);
+    let asked = two.runtime.spawn(async move {
+        let key = Key::of_topic(&clearing.topic);
+        let command = TopicCommand::Publish(Arc::new(clearing), UserId::fresh());
+        router.call(key, Command::Topic(command)).await
+    });
+    let a_while = async { tokio::time::sleep(Duration::from_millis(300)).await };
+    two.runtime.block_on(a_while);
+    assert!(!asked.is_finished(), "nothing was stored");
+    two.first.commit(usize::MAX);
+    let answer = two.runtime.block_on(asked).unwrap();
+    assert!(matches!(answer, Answer::Published { .. }), "{answer:?}");
     two.stop();
 }

@@ -1,5 +1,7 @@
 //! Publishes that are for many: a part a turn, in order within their key, and nobody else waits for them.
 
+use std::collections::HashSet;
+
 use super::super::spread::{A_TURN, A_WALK, AT_ONCE, FEW, MATCHED, SHARES, UNANSWERED, WAITING};
 use super::*;
 
@@ -449,4 +451,19 @@ fn while_the_worker_rests_a_key_that_nobody_knows_the_cost_of_waits_too() {
     let delivered: Vec<String> = (0..4).flat_map(|_| slow_turn(&mut rig)).collect();
     assert_eq!(delivered, ["x/y/z"]);
     assert!(unknown.try_recv().is_ok());
+}
+
+#[test]
+fn what_was_given_of_a_shard_that_went_counts_no_more_once_it_is_answered() {
+    let mut rig = Rig::new();
+    subscribers(&mut rig, "a/b/c", 4 * A_TURN);
+    let mut told = give(&mut rig, plain("a/b/c"));
+    rig.topics.given_up(&HashSet::from([Key::of_topic("a/b/c").shard()]));
+    assert!(
+        !matches!(told.try_recv(), Ok(Answer::Published { .. })),
+        "nobody says that it is done"
+    );
+    while !turn(&mut rig).is_empty() {}
+    assert!(rig.topics.spreads.is_at_rest());
+    assert!(rig.topics.quiet());
 }
