@@ -82,6 +82,12 @@ impl MemStore {
             .insert(seq, (self.view, row));
     }
 
+    /// How many writes are submitted and not committed.
+    pub(crate) fn pending_ops(&self) -> usize {
+        let pending = self.pending.lock().unwrap();
+        pending.iter().map(|batch| batch.ops.len()).sum()
+    }
+
     /// A small row as it is.
     pub(crate) fn row(&self, table: u16, partition: &Bytes, name: &[u8]) -> Option<Bytes> {
         let state = self.state.lock().unwrap();

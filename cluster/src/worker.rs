@@ -32,8 +32,6 @@ const NAP: Duration = Duration::from_millis(5);
 
 mod moving;
 
-use moving::Lease;
-
 /// The token under which a worker is woken.
 pub(crate) const WAKER: mio::Token = mio::Token(usize::MAX);
 
@@ -100,13 +98,8 @@ impl Worker {
         // Whether the end of the last turn set off work of its own, whose end of turn is still due.
         let mut unfinished = false;
         loop {
-            match self.lease() {
-                Lease::Holds => {}
-                Lease::Over if stop_at.is_none() => continue,
-                Lease::Over | Lease::OverAtTheEnd => {
-                    self.turn.own_inbox.quiet.store(true, Ordering::Release);
-                    return;
-                }
+            if !self.await_lease(stop_at.is_some()) {
+                return;
             }
             let mut busy = self.take_mail(&mut stop_at) || unfinished;
             busy |= self.look_away();
@@ -141,6 +134,10 @@ impl Worker {
                 std::thread::sleep(NAP);
             }
             self.tell_time();
+            // It may have slept for long: nobody is read, or answered, without the lease.
+            if !self.await_lease(stop_at.is_some()) {
+                return;
+            }
             for event in events.iter() {
                 if event.token() != WAKER {
                     let ended = event.is_read_closed() || event.is_error();

@@ -115,7 +115,9 @@ impl Topics {
                 cx.store(key, tag, retained);
             }
         } else {
-            let outstanding = users + spread.groups.len() + usize::from(!retained.is_empty());
+            // Whom it is for is known from memory: that it was this node's to say is confirmed with a write, or with none.
+            let confirms = !retained.is_empty() || cx.is_clustered();
+            let outstanding = users + spread.groups.len() + usize::from(confirms);
             if outstanding == 0 {
                 cx.answer(reply, Answer::Published { matched, routes });
                 return;
@@ -127,7 +129,7 @@ impl Topics {
             (publishing.matched, publishing.routes) = (matched, routes);
             let place = self.publishing.insert(publishing);
             spread.place = Some(place);
-            if !retained.is_empty() {
+            if confirms {
                 let tag = self.step(Step::Publish(place));
                 cx.store(key, tag, retained);
             }

@@ -32,6 +32,16 @@ pub(crate) const MEMORY_BYTES: usize = 2 * 1024 * 1024;
 /// After how long a page that could not be read is asked for again, milliseconds. Until then nothing else asks for it.
 pub(crate) const READ_AGAIN_MS: u64 = 500;
 
+/// Says that these sessions, if any, are no more. Their routes go for good by this word: in a cluster a former owner, to
+/// whom nobody has said yet that it is one, must not give it.
+pub(crate) fn say_gone(env: &mut Env<'_, '_>, reply: Reply, gone: Vec<SessionId>) {
+    if gone.is_empty() || !env.cx.is_clustered() {
+        env.cx.answer(reply, Answer::Kept { gone });
+    } else {
+        env.store(What::Gone(Box::new((reply, gone))), Vec::new());
+    }
+}
+
 impl Home {
     /// A publish for some of this user's sessions. `Kept` once all of them have it. `late`: it was matched so many
     /// seconds ago.
@@ -84,7 +94,7 @@ impl Home {
             }
         }
         if durable.is_empty() {
-            env.cx.answer(reply, Answer::Kept { gone });
+            say_gone(env, reply, gone);
         } else if let ([_], true) = (&durable[..], gone.is_empty()) {
             let mut reply = Some(reply);
             for (index, owed) in durable {

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use godwit_cluster::Cx;
+use godwit_cluster::{Cx, Reply};
 use godwit_store::{Op, Read, View};
 use godwit_wire::command::{Command, Publish, Route, TopicCommand};
 use godwit_wire::ids::{Key, MessageId, SessionId, UserId};
@@ -63,6 +63,8 @@ pub(crate) enum What {
     In2Ended { session: SessionId, message: MessageId },
     /// Stored: the first of the PUBRECs that wait for it.
     Out2(SessionId),
+    /// Stored: nothing, so that it is confirmed that these sessions have ended.
+    Gone(Box<(Reply, Vec<SessionId>)>),
     /// Stored: lazily kept rows.
     Lazy,
     /// Stored: rows with a due row at this time, to be looked at from now on.

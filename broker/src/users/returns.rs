@@ -38,6 +38,11 @@ impl Users {
                 self.common.due.stands(user, at);
                 None
             }
+            What::Gone(told) => {
+                let (reply, gone) = *told;
+                cx.answer(reply, Answer::Kept { gone });
+                None
+            }
             What::Marks(up_to) => Some(up_to),
             what => return self.stored_for(cx, wire, user, what),
         };

@@ -165,7 +165,7 @@ impl Home {
         let member = found.and_then(|index| Some((index, self.sessions[index].membership(filter)?)));
         let Some((index, subscription)) = member else {
             env.metrics().unwanted.inc();
-            env.cx.answer(reply, Answer::Kept { gone: vec![id] });
+            deliver::say_gone(env, reply, vec![id]);
             return;
         };
         let owed = Owed::shared(publish.clone(), filter.clone(), subscription);

@@ -2,6 +2,7 @@
 //! still while its node's lease is over.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 
 use godwit_store::View;
 use godwit_wire::code::Refusal;
@@ -24,39 +25,35 @@ fn group_of(role: RoleId) -> Group {
     }
 }
 
-/// Whether a turn may be worked.
-pub(super) enum Lease {
-    Holds,
-    /// Not now.
-    Over,
-    /// And the node stops: who may not answer cannot say good-bye either.
-    OverAtTheEnd,
-}
-
 impl Worker {
-    /// While the lease of the node is over nothing is done but to let go, and what was told to stop ends.
-    pub(super) fn lease(&mut self) -> Lease {
+    /// Waits while the lease of the node is over; nothing is done meanwhile but to let go. `false`: the node stops, and who
+    /// may not answer cannot say good-bye either.
+    pub(super) fn await_lease(&mut self, stopping: bool) -> bool {
+        while self.lease_is_over() {
+            let (stops, moves) = {
+                let mut mail = self.turn.own_inbox.lock();
+                (mail.stop, std::mem::take(&mut mail.moves))
+            };
+            self.tell_time();
+            self.moved(moves);
+            if stops || stopping {
+                self.turn.own_inbox.quiet.store(true, Ordering::Release);
+                return false;
+            }
+            std::thread::sleep(NAP);
+        }
+        true
+    }
+
+    fn lease_is_over(&self) -> bool {
         let Some(clustered) = &self.clustered else {
-            return Lease::Holds;
+            return false;
         };
         if clustered.holdings.current() == 0 || clustered.holdings.may_act((clustered.clock)()) {
-            return Lease::Holds;
+            return false;
         }
         // Who holds nothing has nothing to be careful with: a node that has left passes on what its clients ask.
-        if self.turn.views.iter().all(|view| *view == 0) {
-            return Lease::Holds;
-        }
-        let (stops, moves) = {
-            let mut mail = self.turn.own_inbox.lock();
-            (mail.stop, std::mem::take(&mut mail.moves))
-        };
-        self.tell_time();
-        self.moved(moves);
-        if stops {
-            return Lease::OverAtTheEnd;
-        }
-        std::thread::sleep(NAP);
-        Lease::Over
+        self.turn.views.iter().any(|view| *view != 0)
     }
 
     /// The shards of one group among these slots that are this worker's.
