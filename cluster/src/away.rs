@@ -2,18 +2,20 @@
 //! does not either; kept, bounded and in order, while nobody is known to (docs/decisions/0011-many-nodes.md). Each worker
 //! does so for the slots that would be its own, so all requests of this node for one key go one way.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use godwit_store::View;
 use godwit_store::coordination::StartId;
 use godwit_wire::code::Refusal;
 use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::Key;
 use godwit_wire::peer::{PeerAnswer, PeerRequest};
 
-use crate::own::Standing;
+use crate::own::{Holdings, Standing};
 use crate::peers::{Peers, Pipe};
 use crate::role::{Reply, ReplyTo};
 use crate::router::Envelope;
@@ -35,6 +37,8 @@ const NUMBER_BITS: u32 = 48;
 struct Asked {
     /// Which.
     node: StartId,
+    /// Which it is of all that this worker took, by its first sending.
+    order: u64,
     key: Key,
     command: Command,
     reply: Reply,
@@ -44,7 +48,15 @@ struct Asked {
 struct Waiting {
     slot: u16,
     until: u64,
+    /// Whom it was just asked, and until when that one is not asked again by the same map.
+    not_before: u64,
     envelope: Envelope,
+}
+
+/// Requests for one slot that are not answered. All of them are at one node: while they are, nothing goes to another.
+struct UnderWay {
+    node: StartId,
+    count: usize,
 }
 
 /// Where a request is to go.
@@ -66,13 +78,18 @@ pub(crate) enum Went {
 pub(crate) struct Away {
     worker: u16,
     peers: Arc<dyn Peers>,
+    holdings: Arc<Holdings>,
     standing: Option<(Arc<Standing>, StartId)>,
-    waiting: VecDeque<Waiting>,
-    /// How many wait, by slot: what comes later for such a slot waits behind them.
-    slots: HashMap<u16, usize>,
+    /// In the order of their first sending.
+    waiting: BTreeMap<u64, Waiting>,
+    /// Slots of those that wait: what comes later for such a slot waits behind them.
+    slots: HashSet<u16>,
+    under_way: HashMap<u16, UnderWay>,
     again_at: Option<u64>,
     asked: HashMap<u64, Asked>,
-    last: u64,
+    /// Of ids: a request that is sent again has a new one.
+    last_id: u64,
+    last_order: u64,
     outgoing: BTreeMap<StartId, VecDeque<PeerRequest>>,
     answers: BTreeMap<StartId, Vec<(u64, PeerAnswer)>>,
 }
@@ -84,16 +101,19 @@ pub(crate) fn asker(id: u64) -> u16 {
 }
 
 impl Away {
-    pub(crate) fn new(worker: u16, peers: Arc<dyn Peers>) -> Self {
+    pub(crate) fn new(worker: u16, peers: Arc<dyn Peers>, holdings: Arc<Holdings>) -> Self {
         Self {
             worker,
             peers,
+            holdings,
             standing: None,
-            waiting: VecDeque::new(),
-            slots: HashMap::new(),
+            waiting: BTreeMap::new(),
+            slots: HashSet::new(),
+            under_way: HashMap::new(),
             again_at: None,
             asked: HashMap::new(),
-            last: 0,
+            last_id: 0,
+            last_order: 0,
             outgoing: BTreeMap::new(),
             answers: BTreeMap::new(),
         }
@@ -106,12 +126,35 @@ impl Away {
     pub(crate) fn stands(&mut self, standing: Arc<Standing>, me: StartId, now_ms: u64) -> Vec<Reply> {
         self.standing = Some((standing, me));
         self.again_at = Some(0);
+        // By another map.
+        self.waiting.values_mut().for_each(|one| one.not_before = 0);
         for (node, requests) in std::mem::take(&mut self.outgoing) {
             self.look_again(node, requests, now_ms);
         }
         let members: HashSet<StartId> = self.members().collect();
-        let gone = self.asked.extract_if(|_, asked| !members.contains(&asked.node));
-        gone.map(|(_, asked)| asked.reply).collect()
+        let gone = self
+            .asked
+            .iter()
+            .filter(|(_, asked)| !members.contains(&asked.node));
+        let gone: Vec<u64> = gone.map(|(id, _)| *id).collect();
+        let ended = gone.into_iter().filter_map(|id| self.end_asked(id));
+        ended.map(|asked| asked.reply).collect()
+    }
+
+    /// A request is under way no longer.
+    fn end_asked(&mut self, id: u64) -> Option<Asked> {
+        let asked = self.asked.remove(&id)?;
+        if !matches!(asked.key, Key::Node(_))
+            && let Entry::Occupied(mut at) = self.under_way.entry(slot_of(&asked.key))
+        {
+            at.get_mut().count -= 1;
+            if at.get().count == 0 {
+                at.remove();
+                // Others may have waited for that.
+                self.again_at = Some(0);
+            }
+        }
+        Some(asked)
     }
 
     /// What no link to a node has taken yet: it may be another's by now.
@@ -121,20 +164,17 @@ impl Away {
                 match self.is_member(node) {
                     true => self.outgoing.entry(node).or_default().push_back(request),
                     // Its asker is told by the end of its reply.
-                    false => drop(self.asked.remove(&request.id)),
+                    false => drop(self.end_asked(request.id)),
                 }
                 continue;
             }
-            let asked = self.asked.remove(&request.id);
-            let (reply, until) = asked.map_or((Reply::nobody(), now_ms + WAITS_MS), |asked| {
-                (asked.reply, asked.until)
-            });
-            let envelope = Envelope {
-                key: request.key,
-                command: request.command,
-                reply,
+            let (reply, until, order) = match self.end_asked(request.id) {
+                Some(asked) => (asked.reply, asked.until, asked.order),
+                // Told, not asked.
+                None => (Reply::nobody(), now_ms + WAITS_MS, self.next_order()),
             };
-            self.wait(envelope, until, now_ms);
+            let envelope = Envelope::of_this_node(request.key, request.command, reply);
+            self.wait(envelope, order, until, now_ms);
         }
     }
 
@@ -177,14 +217,30 @@ impl Away {
         }
     }
 
-    fn wait(&mut self, envelope: Envelope, until: u64, now_ms: u64) {
+    fn next_order(&mut self) -> u64 {
+        self.last_order += 1;
+        self.last_order
+    }
+
+    /// The view by which this worker knows whose a slot is.
+    fn view(&self) -> View {
+        self.standing.as_ref().map_or(0, |(standing, _)| standing.number)
+    }
+
+    fn wait(&mut self, envelope: Envelope, order: u64, until: u64, now_ms: u64) {
         let slot = slot_of(&envelope.key);
-        *self.slots.entry(slot).or_default() += 1;
-        self.waiting.push_back(Waiting {
+        let one = Waiting {
             slot,
             until,
+            not_before: 0,
             envelope,
-        });
+        };
+        self.stay(order, one, now_ms);
+    }
+
+    fn stay(&mut self, order: u64, one: Waiting, now_ms: u64) {
+        self.slots.insert(one.slot);
+        self.waiting.insert(order, one);
         self.again_at.get_or_insert(now_ms + AGAIN_MS);
     }
 
@@ -193,9 +249,10 @@ impl Away {
         self.again_at = Some(0);
     }
 
-    /// Whether something waits for this slot, so that nothing may overtake it.
+    /// Whether something waits for this slot, or another node was asked, so that nothing may overtake it.
     pub(crate) fn holds_back(&self, slot: u16) -> bool {
-        !self.slots.is_empty() && self.slots.contains_key(&slot)
+        (!self.slots.is_empty() && self.slots.contains(&slot))
+            || (!self.under_way.is_empty() && self.under_way.contains_key(&slot))
     }
 
     fn place(&self, slot: u16) -> Place {
@@ -214,53 +271,67 @@ impl Away {
 
     /// Takes a request whose slot is not held here, or has others waiting. Given back: it is refused.
     pub(crate) fn take(&mut self, envelope: Envelope, now_ms: u64) -> Option<Reply> {
-        self.put(envelope, now_ms + WAITS_MS, now_ms)
+        let order = self.next_order();
+        self.put(envelope, order, now_ms + WAITS_MS, now_ms)
     }
 
-    fn put(&mut self, envelope: Envelope, until: u64, now_ms: u64) -> Option<Reply> {
+    fn put(&mut self, envelope: Envelope, order: u64, until: u64, now_ms: u64) -> Option<Reply> {
         if let Key::Node(node) = envelope.key {
             if !self.is_member(node) {
                 return Some(envelope.reply);
             }
-            self.send_on(node, envelope, until);
+            self.send_on(node, envelope, order, until);
             return None;
         }
         let slot = slot_of(&envelope.key);
-        let place = match self.slots.contains_key(&slot) {
-            true => Place::Nobody,
+        let place = match envelope.view > self.view() {
+            // Its sender knows more than this node does yet.
+            true => {
+                self.holdings.hint(envelope.view);
+                Place::Nobody
+            }
             false => self.place(slot),
         };
         match place {
-            Place::Node(node) => {
-                self.send_on(node, envelope, until);
+            Place::Node(node) if envelope.is_peers() || self.may_go(slot, node) => {
+                self.send_on(node, envelope, order, until);
                 None
             }
-            Place::Nobody if self.waiting.len() < WAITING => {
-                self.wait(envelope, until, now_ms);
+            _ if self.waiting.len() < WAITING => {
+                self.wait(envelope, order, until, now_ms);
                 None
             }
-            Place::Nobody => Some(envelope.reply),
+            _ => Some(envelope.reply),
         }
     }
 
-    fn send_on(&mut self, node: StartId, envelope: Envelope, until: u64) {
-        let Envelope {
-            key,
-            command,
-            mut reply,
-        } = envelope;
+    /// Whether nothing before it would come to this node later, or to another.
+    fn may_go(&self, slot: u16, node: StartId) -> bool {
+        !self.slots.contains(&slot) && self.under_way.get(&slot).is_none_or(|at| at.node == node)
+    }
+
+    /// It was sent here by a view that is not this node's: its sender looks again.
+    pub(crate) fn send_back(&mut self, mut reply: Reply) {
         if let ReplyTo::Peer { node, id } = reply.0 {
-            // It was sent here by a view that is not this node's: its sender looks again.
             drop(reply.take());
             self.answer(node, id, PeerAnswer::Moved);
+        }
+    }
+
+    fn send_on(&mut self, node: StartId, envelope: Envelope, order: u64, until: u64) {
+        if envelope.is_peers() {
+            self.send_back(envelope.reply);
             return;
         }
-        let view = self.standing.as_ref().map_or(0, |(standing, _)| standing.number);
+        let Envelope {
+            key, command, reply, ..
+        } = envelope;
+        let view = self.view();
         let id = match reply.is_nobody() {
             true => 0,
             false => {
-                self.last += 1;
-                u64::from(self.worker) << NUMBER_BITS | self.last
+                self.last_id += 1;
+                u64::from(self.worker) << NUMBER_BITS | self.last_id
             }
         };
         let request = PeerRequest {
@@ -270,8 +341,13 @@ impl Away {
             command: command.clone(),
         };
         if id != 0 {
+            if !matches!(key, Key::Node(_)) {
+                let fresh = UnderWay { node, count: 0 };
+                self.under_way.entry(slot_of(&key)).or_insert(fresh).count += 1;
+            }
             let asked = Asked {
                 node,
+                order,
                 key,
                 command,
                 reply,
@@ -284,7 +360,7 @@ impl Away {
 
     /// Another node's answer; given back with whom it is for.
     pub(crate) fn answered(&mut self, id: u64, answer: PeerAnswer, now_ms: u64) -> Option<(Reply, Answer)> {
-        let asked = self.asked.remove(&id)?;
+        let asked = self.end_asked(id)?;
         match answer {
             PeerAnswer::Answer(answer) => Some((asked.reply, answer)),
             // That start is over.
@@ -292,15 +368,16 @@ impl Away {
                 Some((asked.reply, Refusal::unavailable().into()))
             }
             PeerAnswer::Moved => {
-                let Asked {
-                    key,
-                    command,
-                    reply,
-                    until,
-                    ..
-                } = asked;
+                let slot = slot_of(&asked.key);
                 // It waits even if the map still names that node: one of the two is behind.
-                self.wait(Envelope { key, command, reply }, until, now_ms);
+                let same = matches!(self.place(slot), Place::Node(node) if node == asked.node);
+                let one = Waiting {
+                    slot,
+                    until: asked.until,
+                    not_before: if same { now_ms + AGAIN_MS } else { 0 },
+                    envelope: Envelope::of_this_node(asked.key, asked.command, asked.reply),
+                };
+                self.stay(asked.order, one, now_ms);
                 None
             }
         }
@@ -311,26 +388,27 @@ impl Away {
         self.answers.entry(node).or_default().push((id, answer));
     }
 
-    /// What waits is looked at if it is time; `held`: whether this worker holds a slot.
-    pub(crate) fn look(&mut self, now_ms: u64, held: impl Fn(u16) -> bool) -> Vec<Went> {
+    /// What waits is looked at if it is time; `held`: the view in which this worker took a slot up; 0: it does not hold it.
+    pub(crate) fn look(&mut self, now_ms: u64, held: impl Fn(u16) -> View) -> Vec<Went> {
         if self.again_at.is_none_or(|at| now_ms < at) {
             return Vec::new();
         }
         self.again_at = None;
         let mut went = Vec::new();
-        let waiting = std::mem::take(&mut self.waiting);
         self.slots.clear();
-        for Waiting {
-            slot,
-            until,
-            envelope,
-        } in waiting
-        {
-            if now_ms >= until {
-                went.push(Went::Refused(envelope.reply));
-            } else if held(slot) {
-                went.push(Went::Here(envelope));
-            } else if let Some(reply) = self.put(envelope, until, now_ms) {
+        for (order, one) in std::mem::take(&mut self.waiting) {
+            let slot = one.slot;
+            let is_blocked = self.slots.contains(&slot) || now_ms < one.not_before;
+            let is_elsewhere = || self.under_way.contains_key(&slot);
+            if now_ms >= one.until {
+                went.push(Went::Refused(one.envelope.reply));
+            } else if held(slot) != 0 && one.envelope.came_before(held(slot)) {
+                self.send_back(one.envelope.reply);
+            } else if is_blocked || (held(slot) != 0 && is_elsewhere()) {
+                self.stay(order, one, now_ms);
+            } else if held(slot) != 0 {
+                went.push(Went::Here(one.envelope));
+            } else if let Some(reply) = self.put(one.envelope, order, one.until, now_ms) {
                 went.push(Went::Refused(reply));
             }
         }

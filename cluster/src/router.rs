@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use godwit_store::coordination::StartId;
-use godwit_store::{Completion, CompletionPort};
+use godwit_store::{Completion, CompletionPort, View};
 use godwit_wire::code::Refusal;
 use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::Key;
@@ -30,6 +30,30 @@ pub(crate) struct Envelope {
     pub(crate) key: Key,
     pub(crate) command: Command,
     pub(crate) reply: Reply,
+    /// The view by which another node sent it; 0: it is of this node.
+    pub(crate) view: View,
+}
+
+impl Envelope {
+    pub(crate) fn of_this_node(key: Key, command: Command, reply: Reply) -> Self {
+        Self {
+            key,
+            command,
+            reply,
+            view: 0,
+        }
+    }
+
+    /// Whether another node asked by a view before this one, in which its slot was taken up here. In between the slot had been
+    /// elsewhere, perhaps with what that node asked before.
+    pub(crate) fn came_before(&self, taken_up: View) -> bool {
+        self.is_peers() && self.view < taken_up
+    }
+
+    /// Whether another node waits for the answer.
+    pub(crate) fn is_peers(&self) -> bool {
+        matches!(self.reply.0, ReplyTo::Peer { .. })
+    }
 }
 
 #[derive(Default)]
@@ -159,6 +183,7 @@ impl Router {
                 return Answer::Refused(Refusal::unavailable());
             }
             mail.requests.push_back(Envelope {
+                view: 0,
                 key,
                 command,
                 reply: Reply(ReplyTo::Outside(sender)),
@@ -180,6 +205,7 @@ impl Router {
                 return false;
             }
             mail.requests.push_back(Envelope {
+                view: 0,
                 key,
                 command,
                 reply: Reply::nobody(),
@@ -209,7 +235,13 @@ impl Router {
                 return;
             }
             // There is one: it was looked at.
-            let Some(PeerRequest { id, key, command, .. }) = requests.pop_front() else {
+            let Some(PeerRequest {
+                id,
+                view,
+                key,
+                command,
+            }) = requests.pop_front()
+            else {
                 return;
             };
             let reply = match id {
@@ -217,7 +249,12 @@ impl Router {
                 id => Reply(ReplyTo::Peer { node, id }),
             };
             if !mail.closed {
-                mail.requests.push_back(Envelope { key, command, reply });
+                mail.requests.push_back(Envelope {
+                    key,
+                    command,
+                    reply,
+                    view,
+                });
             }
             drop(mail);
             inbox.wake();

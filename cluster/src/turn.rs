@@ -167,7 +167,7 @@ impl Turn {
             (Key::Node(node), Some(away)) if !away.is_me(*node) => self.worker,
             _ => self.router.worker_of(&key),
         };
-        let envelope = Envelope { key, command, reply };
+        let envelope = Envelope::of_this_node(key, command, reply);
         if worker == self.worker {
             self.local.push_back(envelope);
         } else {

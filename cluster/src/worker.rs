@@ -68,7 +68,10 @@ impl Worker {
         clustered: Option<Clustered>,
     ) -> Self {
         let mut turn = Turn::new(worker, router, registry, store);
-        let away = |clustered: &Clustered| Box::new(Away::new(worker, clustered.peers.clone()));
+        let away = |clustered: &Clustered| {
+            let (peers, holdings) = (clustered.peers.clone(), clustered.holdings.clone());
+            Box::new(Away::new(worker, peers, holdings))
+        };
         turn.away = clustered.as_ref().map(away);
         let (loading, loading_keys) = (HashMap::new(), HashMap::new());
         Self {
@@ -306,9 +309,15 @@ impl Worker {
     }
 
     fn apply(&mut self, envelope: Envelope) {
-        let Some(Envelope { key, command, reply }) = self.if_held(envelope) else {
-            return;
-        };
+        if let Some(envelope) = self.if_held(envelope) {
+            self.apply_here(envelope);
+        }
+    }
+
+    fn apply_here(&mut self, envelope: Envelope) {
+        let Envelope {
+            key, command, reply, ..
+        } = envelope;
         let role = RoleId::of(&command);
         if let Some((command, reply)) = self.park_if_loading(role, &key, Parked::Command(command, reply)) {
             let flow = self.with(role, |role, cx| role.apply(cx, &key, command, reply));

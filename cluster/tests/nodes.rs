@@ -93,6 +93,8 @@ impl Role for Actor {
 /// Links without a network: what is sent is there at once.
 #[derive(Default)]
 struct Direct {
+    /// What is on its way, while nothing arrives.
+    held: Mutex<Option<VecDeque<PeerRequest>>>,
     routers: OnceLock<[Router; 2]>,
 }
 
@@ -112,6 +114,10 @@ impl End {
 impl Peers for End {
     fn send(&self, node: StartId, requests: &mut VecDeque<PeerRequest>) {
         assert_eq!(node, start(1 - self.1), "nobody asks itself");
+        if let Some(held) = &mut *lock(&self.0.held) {
+            held.append(requests);
+            return;
+        }
         self.other().peer_asks(start(self.1), requests);
     }
     fn answer(&self, _: StartId, answers: &mut Vec<(u64, PeerAnswer)>) {
@@ -123,6 +129,7 @@ struct Node {
     workers: Workers,
     homes: WorkersHomes,
     done: Done,
+    direct: Arc<Direct>,
 }
 
 fn node(direct: &Arc<Direct>, number: usize) -> Node {
@@ -152,7 +159,12 @@ fn node_with(direct: &Arc<Direct>, number: usize, holdings: Holdings, clock: fn(
     let workers = Workers::start_in(2, &store, make, &clustered).expect("started");
     let homes = WorkersHomes::new(workers.router().clone());
     homes.begin(start(number));
-    Node { workers, homes, done }
+    Node {
+        workers,
+        homes,
+        done,
+        direct: direct.clone(),
+    }
 }
 
 /// Two nodes, and a conversation.
@@ -173,16 +185,16 @@ fn slot(key: &Key) -> u16 {
 }
 
 impl Node {
-    /// Learns of a view with this node alone in it, which then owns everything.
+    /// Learns of a view in which this node owns everything, and the other is about to leave.
     fn stands(&self, number: View, owner: usize) {
-        let seat = Seat {
-            start: start(owner),
-            name: "n".into(),
+        let seat = |node| Seat {
+            start: start(node),
+            name: format!("n{node}").into(),
             roles: Roles::ALL,
-            leaving: false,
+            leaving: node != owner,
         };
         let body = Body {
-            seats: vec![seat],
+            seats: vec![seat(0), seat(1)],
             ..Body::default()
         };
         self.homes
@@ -345,4 +357,66 @@ async fn who_is_told_to_stop_when_its_lease_is_over_does_nothing_more() {
     let answer = in_time(late).await.expect("no panic");
     assert!(matches!(answer, Answer::Refused(refusal) if refusal.code == Code::Unavailable));
     assert_eq!(*lock(&done), [1]);
+}
+
+#[tokio::test]
+async fn what_is_on_its_way_to_who_had_a_shard_is_done_before_what_is_asked_when_it_has_moved() {
+    let (nodes, key) = two();
+    for node in &nodes {
+        node.stands(1, 1);
+    }
+    nodes[1].take_up(1, &key);
+    *lock(&nodes[0].direct.held) = Some(VecDeque::new());
+    let mut asked = ask_in_order(&nodes[0], &key, 1..100).await;
+    while lock(&nodes[0].direct.held)
+        .as_ref()
+        .is_none_or(|held| held.len() < 99)
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    nodes[1].let_go(2, &key).await;
+    for node in &nodes {
+        node.stands(2, 0);
+    }
+    nodes[0].take_up(2, &key);
+    asked.extend(ask_in_order(&nodes[0], &key, 100..200).await);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(nodes[0].done().is_empty());
+    let mut held = lock(&nodes[0].direct.held).take().unwrap_or_default();
+    nodes[1].workers.router().peer_asks(start(0), &mut held);
+    for asked in asked {
+        ok(asked).await;
+    }
+    assert_eq!(nodes[0].done(), (1..200).collect::<Vec<u64>>());
+    assert!(nodes[1].done().is_empty());
+    stop(nodes).await;
+}
+
+#[tokio::test]
+async fn what_comes_by_a_view_from_before_the_take_up_is_sent_back_and_by_a_later_one_waits() {
+    let (nodes, key) = two();
+    nodes[0].stands(1, 1);
+    nodes[1].stands(2, 1);
+    nodes[1].take_up(2, &key);
+    let early = nodes[0].ask(&key, 1);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(
+        nodes[1].done().is_empty(),
+        "the shard may have been elsewhere in between"
+    );
+    nodes[0].stands(2, 1);
+    ok(early).await;
+    nodes[0].stands(3, 1);
+    let late = nodes[0].ask(&key, 2);
+    ok(late).await;
+    nodes[1].let_go(3, &key).await;
+    let later = nodes[0].ask(&key, 3);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!later.is_finished(), "its sender knows more than is known here");
+    nodes[1].stands(3, 0);
+    nodes[0].stands(4, 0);
+    nodes[0].take_up(4, &key);
+    ok(later).await;
+    assert_eq!((nodes[1].done(), nodes[0].done()), (vec![1, 2], vec![3]));
+    stop(nodes).await;
 }

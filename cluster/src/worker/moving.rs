@@ -120,7 +120,7 @@ impl Worker {
             for parked in parked {
                 if let Parked::Command(command, reply) = parked {
                     let key = key.clone();
-                    self.apply(Envelope { key, command, reply });
+                    self.apply(Envelope::of_this_node(key, command, reply));
                 }
             }
         }
@@ -175,7 +175,12 @@ impl Worker {
             Key::Node(node) => away.is_me(node),
             _ => {
                 let slot = slot_of(&envelope.key);
-                self.turn.views[usize::from(slot)] != 0 && !away.holds_back(slot)
+                let view = self.turn.views[usize::from(slot)];
+                if view != 0 && envelope.came_before(view) {
+                    away.send_back(envelope.reply);
+                    return None;
+                }
+                view != 0 && !away.holds_back(slot)
             }
         };
         if is_here {
@@ -191,7 +196,7 @@ impl Worker {
     pub(super) fn look_away(&mut self) -> bool {
         let now = self.turn.now.mono_ms;
         let views = &self.turn.views;
-        let held = |slot: u16| views.get(usize::from(slot)).is_some_and(|view| *view != 0);
+        let held = |slot: u16| views.get(usize::from(slot)).copied().unwrap_or_default();
         let Some(away) = &mut self.turn.away else {
             return false;
         };
@@ -199,7 +204,7 @@ impl Worker {
         let any = !went.is_empty();
         for one in went {
             match one {
-                Went::Here(envelope) => self.apply(envelope),
+                Went::Here(envelope) => self.apply_here(envelope),
                 Went::Refused(reply) => self.turn.answer(reply, Refusal::unavailable().into()),
             }
         }

@@ -458,7 +458,8 @@ fn what_was_given_of_a_shard_that_went_counts_no_more_once_it_is_answered() {
     let mut rig = Rig::new();
     subscribers(&mut rig, "a/b/c", 4 * A_TURN);
     let mut told = give(&mut rig, plain("a/b/c"));
-    rig.topics.given_up(&HashSet::from([Key::of_topic("a/b/c").shard()]));
+    rig.topics
+        .given_up(&HashSet::from([Key::of_topic("a/b/c").shard()]));
     assert!(
         !matches!(told.try_recv(), Ok(Answer::Published { .. })),
         "nobody says that it is done"
