@@ -31,6 +31,8 @@ pub(crate) struct MemStore {
     pub(crate) low_space: AtomicBool,
     /// It says that it fails.
     pub(crate) failing: AtomicBool,
+    /// Heads do not land: whoever wrote them dies before, where the writes of one batch are apart.
+    pub(crate) lose_heads: AtomicBool,
     /// What is submitted is given back.
     pub(crate) busy: AtomicBool,
     /// Reads of what is loaded are answered with an error.
@@ -168,6 +170,7 @@ impl MemStore {
                         "a number is given once (SEQ)"
                     );
                 }
+                Op::Head { .. } if self.lose_heads.load(Ordering::SeqCst) => {}
                 Op::Head { log, head } => {
                     let old = &mut state.logs.entry((log.table.id, log.id)).or_default().0;
                     old.confirmed = old.confirmed.max(head.confirmed);

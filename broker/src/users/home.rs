@@ -199,6 +199,7 @@ fn restore_row(
             if let (Some((session, _)), Ok(row)) = (sessions.get_mut(&id), OutRow::decode(value)) {
                 let last = session.log.confirmed();
                 session.log.restore_slices(&row.slices, &row.slice_bytes);
+                session.feed.cursor.lift(row.acked.min(last));
                 for position in row.received.into_iter().filter(|position| *position <= last) {
                     session.feed.cursor.restore(position, State::Received);
                 }
@@ -409,8 +410,7 @@ impl Session {
         in_flight
     }
 
-    /// The row of QoS 2 towards the client, always with the floor as it is now: a message that is complete is in neither
-    /// list, and were the floor behind, a restart would give it once more.
+    /// The row of QoS 2 towards the client, and the floor as it is now: a message that is complete is in neither list.
     pub(crate) fn out_ops(&mut self, env: &Env<'_, '_>) -> Vec<Op> {
         let mut ops = Vec::new();
         self.out_dirty = true;

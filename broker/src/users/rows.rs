@@ -270,6 +270,10 @@ pub(crate) struct OutRow {
     pub(crate) slices: Vec<u64>,
     #[prost(uint64, repeated, tag = "5")]
     pub(crate) slice_bytes: Vec<u64>,
+    /// Up to this number everything is settled. The head says so too, but where writes of one batch are apart it may not
+    /// have been written when this was.
+    #[prost(uint64, tag = "6")]
+    pub(crate) acked: u64,
 }
 
 /// QoS 2 from the client: a message taken under a packet identifier.

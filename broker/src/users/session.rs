@@ -269,6 +269,7 @@ impl Session {
         OutRow {
             slices,
             slice_bytes,
+            acked: self.feed.cursor.acked(),
             received: self.feed.cursor.received().collect(),
             recent: self.recent.iter().copied().collect(),
             settled: self.feed.cursor.settled().collect(),

@@ -1,5 +1,7 @@
 //! QoS 2 both ways, over lost connections and crashes.
 
+use std::sync::atomic::Ordering;
+
 use super::clients::*;
 use super::rig::*;
 use crate::packet::{Incoming, Outgoing, Version};
@@ -182,6 +184,40 @@ fn a_completed_qos_2_delivery_is_not_given_again_after_a_crash_whatever_was_stor
         panic!("{out:?}");
     };
     assert_eq!((second.packet_id, fourth.packet_id), (got[1], got[3]));
+}
+
+/// The writes of one batch are apart in some engines, and the last of them is the head.
+#[test]
+fn a_completed_qos_2_delivery_is_not_given_again_where_the_head_was_not_written_with_the_row() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    let sub = rig.connect(&alice, persistent(V5, "sub"));
+    rig.subscribe(sub, "iot/alice/t", 2);
+    let publisher = rig.connect(&alice, clean(V5, "p"));
+    for (id, payload) in [(1, "a"), (2, "b"), (3, "c")] {
+        rig.packet(publisher, publish("iot/alice/t", payload, 2, id));
+    }
+    let got: Vec<u16> = rig
+        .publishes(sub)
+        .iter()
+        .map(|publish| publish.packet_id)
+        .collect();
+    rig.packet(sub, Incoming::Pubrec(got[0], 0));
+    rig.packet(sub, Incoming::Pubcomp(got[0], 0));
+    rig.store.lose_heads.store(true, Ordering::SeqCst);
+    rig.packet(sub, Incoming::Pubrec(got[1], 0));
+    rig.crash();
+    let sub = rig.connect(&alice, persistent(V5, "sub"));
+    let out = rig.out(sub);
+    let [
+        Outgoing::Connack(_),
+        Outgoing::Pubrel(second),
+        Outgoing::Publish(third),
+    ] = &out[..]
+    else {
+        panic!("{out:?}");
+    };
+    assert_eq!((second.packet_id, third.packet_id), (got[1], got[2]));
 }
 
 #[test]
