@@ -183,6 +183,10 @@ impl Away {
         self.standing.as_ref().map(|(_, me)| *me)
     }
 
+    pub(crate) fn standing(&self) -> Option<Arc<Standing>> {
+        self.standing.as_ref().map(|(standing, _)| standing.clone())
+    }
+
     /// Whether this node is meant.
     pub(crate) fn is_me(&self, node: StartId) -> bool {
         self.me() == Some(node)

@@ -12,6 +12,7 @@ use godwit_store::{Op, Outcome, Read, ReadAnswer, Scope, View};
 use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::Key;
 
+use crate::own::Standing;
 use crate::peers::Pipe;
 use crate::router::Router;
 use crate::turn::Turn;
@@ -270,6 +271,11 @@ impl Cx<'_> {
     pub fn members(&self) -> Vec<StartId> {
         let away = self.turn.away.as_ref();
         away.map_or_else(Vec::new, |away| away.members().collect())
+    }
+
+    /// The view that this worker was told of last; none on a node that is alone.
+    pub fn standing(&self) -> Option<Arc<Standing>> {
+        self.turn.away.as_ref()?.standing()
     }
 
     /// Where MQTT clients reach the node that holds a key, if another one does and says so.

@@ -221,7 +221,8 @@ impl Transport {
     /// Whether a read that did not fill the buffer emptied the socket: then no further one is needed until the next
     /// readiness.
     pub(crate) fn short_read_is_empty(&self) -> bool {
-        matches!(self, Self::Tcp(_) | Self::Spliced(_))
+        // The end of a spliced connection may have come with what was read, and is not told again.
+        matches!(self, Self::Tcp(_))
     }
 
     /// Whether the last read, which would have blocked, was ended by its bound: there may be more without a readiness.

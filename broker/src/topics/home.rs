@@ -225,6 +225,17 @@ impl TopicHome {
         }
     }
 
+    /// All routes, those of groups too.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = &Route> {
+        let (few, many) = match &self.routes {
+            Routes::Few(routes) => (Some(routes.iter()), None),
+            Routes::Many(tree) => (None, Some(tree.iter())),
+        };
+        let of_groups = self.groups.as_deref().map(Groups::iter);
+        let own = few.into_iter().flatten().chain(many.into_iter().flatten());
+        own.chain(of_groups.into_iter().flatten())
+    }
+
     /// How many nodes of the tree, or filters, it looked at.
     pub(crate) fn matching<'t>(&'t self, topic: &str, found: &mut impl FnMut(&'t Route)) -> usize {
         match &self.routes {

@@ -5,6 +5,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
+use godwit_cluster::own::Standing;
 use godwit_cluster::{Cx, Reply};
 use godwit_wire::code::Refusal;
 use godwit_wire::command::{Answer, Command, Route, TopicCommand};
@@ -36,6 +37,8 @@ pub(super) struct Nodes {
     /// Each asks for some of them.
     hearings: Vec<Hearing>,
     next_hearing: u64,
+    /// The view up to which routes of sessions in memory were looked through.
+    pub(super) swept: Option<Arc<Standing>>,
     /// The list is asked for.
     asked: bool,
     timer: bool,
@@ -146,6 +149,7 @@ impl Topics {
             self.nodes.me = cx.me();
             self.wildcards_loaded = false;
         }
+        self.drop_moved(cx);
         self.hear(cx);
         self.ask_list(cx);
     }

@@ -21,6 +21,8 @@ use super::target::Target;
 use crate::part::Part;
 use crate::wire_trait::{ConnId, Wire};
 
+/// Where the view of a home's take-up begins in the numbers that it makes.
+pub(crate) const VIEW_SHIFT: u32 = 32;
 /// Tickets whose memory is kept for the next burst.
 const KEPT_SLOTS: usize = 1_024;
 /// Most user names whose ids are remembered: names are immutable, so an entry is never wrong, only forgotten.
@@ -315,7 +317,7 @@ impl Env<'_, '_> {
         self.common.next_number += 1;
         // 2^32 a start, at 10,000 connects a second five days; then the view's part grows, which no later start has yet
         // had in its rows for this session.
-        (self.view() << 32).wrapping_add(self.common.next_number)
+        (self.view() << VIEW_SHIFT).wrapping_add(self.common.next_number)
     }
 
     fn issue(&mut self, what: What) -> u64 {

@@ -55,6 +55,7 @@ use godwit_wire::ids::{Key, UserId};
 use uuid::Uuid;
 
 pub use self::config::{UsersConfig, UsersMetrics};
+pub(crate) use self::env::VIEW_SHIFT;
 use self::env::{Common, Env, Ticket, What};
 use self::home::{Home, LoadState, Loaded};
 use self::waiter::Waiter;

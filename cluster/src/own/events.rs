@@ -116,6 +116,12 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// The start that is to own a slot; `None`: nobody is.
+    pub fn owner(&self, slot: u16) -> Option<StartId> {
+        let seat = self.map.owner(slot)?;
+        self.body.seats.get(seat).map(|seat| seat.start)
+    }
+
     /// A view without unsettled ones, for tests of what follows from it.
     #[cfg(feature = "harness")]
     pub fn of(number: View, nonce: Nonce, body: Body, layout: super::Layout) -> Self {

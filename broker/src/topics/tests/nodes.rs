@@ -504,3 +504,31 @@ fn answered_when_confirmed(retain: bool) {
     assert!(matches!(answer, Answer::Published { .. }), "{answer:?}");
     two.stop();
 }
+
+#[test]
+fn routes_of_sessions_in_memory_go_when_their_user_moves_and_those_made_since_stay() {
+    let two = Two::new(false);
+    let both = standing(&two.starts, 2);
+    let owner = |key: &Key| both.map.owner(slot_of(key));
+    let topic = (0..)
+        .map(|n| format!("t{n}/x"))
+        .find(|topic| owner(&Key::of_topic(topic)) == Some(0))
+        .unwrap();
+    let of_who_moves = |filter: &str, route_id| {
+        let mut route = route(filter);
+        (route.persistent, route.route_id) = (false, route_id);
+        while owner(&Key::User(route.user)) != Some(1) {
+            route.user = UserId::fresh();
+        }
+        assert!(matches!(two.subscribe(0, &route), Answer::Retained(_)));
+    };
+    of_who_moves(&topic, 1 << 32 | 7);
+    of_who_moves("+/x", 1 << 32 | 8);
+    two.live(&topic);
+    assert_eq!(two.publish(&topic), 3);
+    // A client was faster than the word of the view.
+    of_who_moves(&topic, 2 << 32 | 1);
+    two.join();
+    assert_eq!(two.publish(&topic), 2);
+    two.stop();
+}
