@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use api::{Site, Someone, now};
 use godwit_history_api::{Config, Rate, Register, SearchIndex};
-use godwit_search::{Feed, FeedConfig, Index, IndexDoc, Source, SourceError, SourcePage, Tail};
+use godwit_search::{Feed, FeedConfig, Index, IndexDoc, Source, SourceError, SourcePage, Tail, Which};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -19,17 +19,17 @@ use uuid::Uuid;
 struct Docs(Arc<Mutex<BTreeMap<(Uuid, u64), IndexDoc>>>);
 
 impl Source for Docs {
-    fn read(&self, conversation: Uuid, after: u64, limit: usize) -> Result<SourcePage, SourceError> {
+    fn read(&self, conversation: Uuid, after: u64, _: u64, limit: usize) -> Result<SourcePage, SourceError> {
         let all = self.0.lock().unwrap();
         let range = all.range((conversation, after + 1)..=(conversation, u64::MAX));
         let docs: Vec<IndexDoc> = range.take(limit).map(|(_, doc)| doc.clone()).collect();
         let read_up_to = docs.last().map_or(after, |doc| doc.sequence_number);
         Ok(SourcePage { docs, read_up_to })
     }
-    fn open_tails(&self, _: Option<Tail>, _: usize) -> Result<Vec<Tail>, SourceError> {
+    fn open_tails(&self, _: Which<'_>, _: Option<Tail>, _: usize) -> Result<Vec<Tail>, SourceError> {
         Ok(Vec::new())
     }
-    fn conversations(&self, _: Option<Tail>, _: usize) -> Result<Vec<Tail>, SourceError> {
+    fn conversations(&self, _: Which<'_>, _: Option<Tail>, _: usize) -> Result<Vec<Tail>, SourceError> {
         Ok(Vec::new())
     }
 }
