@@ -130,6 +130,12 @@ impl Index {
         self.inner.progress.standing(shard)
     }
 
+    /// How many shards it has, but not wholly; of an index that is not divided 0.
+    pub fn catching(&self) -> usize {
+        let shards = self.inner.progress.shards();
+        shards.map_or(0, |shards| shards.catching().len())
+    }
+
     /// How many messages are in the index.
     pub fn documents(&self) -> u64 {
         self.searcher().num_docs()

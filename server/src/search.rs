@@ -18,8 +18,8 @@ use crate::StartError;
 use crate::metrics::OfSearch;
 use crate::node::{Node, unix_ms};
 use crate::source::{Ends, Homes, StoreSource};
-pub(crate) use nodes::IndexShards;
 use nodes::Elsewhere;
+pub(crate) use nodes::IndexShards;
 
 /// A report of the search feed that finds a worker's inbox full is tried again this often, so long apart. One that is
 /// lost costs a look at that conversation at the next start.

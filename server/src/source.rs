@@ -121,7 +121,9 @@ impl StoreSource {
                     List::All => self.marks(&ids)?,
                 };
                 let tails = found.iter().zip(up_to);
-                Ok(tails.map(|((shard, id), up_to)| tail(*shard, *id, up_to)).collect())
+                Ok(tails
+                    .map(|((shard, id), up_to)| tail(*shard, *id, up_to))
+                    .collect())
             }
         }
     }

@@ -3,7 +3,7 @@
 //! it is, an own client's or another node's, makes no difference.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use godwit_cluster::Router;
@@ -14,14 +14,14 @@ use godwit_wire::ids::{ConversationId, Key, UserId};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::DEADLINE;
+use super::{DEADLINE, Places};
 
 /// Searches run at a time: each takes a core for its time, which messaging needs more.
 const AT_A_TIME: usize = 2;
 /// Homes asked at a time.
 const HOMES_AT_A_TIME: usize = 64;
 /// How long they may take; the conversations of those that did not answer are left out, and the answer says so.
-const HOMES_PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const HOMES_PATIENCE: Duration = Duration::from_secs(2);
 /// How often the index is asked with what is known by then. As a rule once: what is found first may be read. After that all
 /// homes are asked.
 const ROUNDS: usize = 4;
@@ -31,7 +31,7 @@ const ROUNDS: usize = 4;
 pub struct SearchIndex {
     index: godwit_search::Index,
     turns: Arc<Semaphore>,
-    pub(super) places: Option<super::Places>,
+    pub(super) places: Arc<OnceLock<Places>>,
 }
 
 /// Why nothing is found.
@@ -51,17 +51,14 @@ impl SearchIndex {
         Self {
             index,
             turns: Arc::new(Semaphore::new(AT_A_TIME)),
-            places: None,
+            places: Arc::default(),
         }
     }
 
-    /// On a node that is one of several: where the index of a conversation is.
-    #[must_use]
-    pub fn among(self, places: super::Places) -> Self {
-        Self {
-            places: Some(places),
-            ..self
-        }
+    /// On a node that is one of several, for all clones: where the index of a conversation is. Once.
+    pub fn among(&self, places: Places) {
+        // A second time it is the same.
+        let _ = self.places.set(places);
     }
 
     /// Answers another node.
@@ -87,6 +84,7 @@ impl SearchIndex {
             }
         }
         let freshness = self.index.freshness(i64::try_from(now_ms).unwrap_or(i64::MAX));
+        let late_ms = self.places.get().map_or(0, |places| (places.heard_late_ms)());
         let words = Arc::new(Words::parse(&find.query)?);
         let limit = usize::try_from(find.limit).unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE);
         let mut known = Known::default();
@@ -125,7 +123,7 @@ impl SearchIndex {
             hits: hits.iter().map(found_at).collect(),
             more,
             partial,
-            indexed_up_to_ms: freshness.indexed_up_to_ms,
+            indexed_up_to_ms: freshness.indexed_up_to_ms.map(|ms| ms.saturating_sub(late_ms)),
         })
     }
 

@@ -12,10 +12,11 @@ use godwit_wire::ids::{ConversationId, Key};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::find::{Failed, SearchIndex};
+use super::find::{Failed, HOMES_PATIENCE, SearchIndex};
 
-/// How long another node may take: longer than its homes may take for an answer, shorter than who asks waits.
-const NODE_PATIENCE: Duration = Duration::from_secs(4);
+/// How long another node may take: longer than the homes that it asks.
+const NODE_PATIENCE: Duration = Duration::from_secs(3);
+const _: () = assert!(HOMES_PATIENCE.as_millis() < NODE_PATIENCE.as_millis());
 
 /// Where the index of a conversation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +29,14 @@ pub enum Place {
     Nobody,
 }
 
-/// Says where the index of a conversation is.
-pub type Places = Arc<dyn Fn(ConversationId) -> Place + Send + Sync>;
+/// What a node that is one of several knows of the indexes.
+#[derive(Clone)]
+pub struct Places {
+    /// Where the index of a conversation is.
+    pub of: Arc<dyn Fn(ConversationId) -> Place + Send + Sync>,
+    /// How late an index hears of what is confirmed, at most as a rule, milliseconds: 0 where it is at the conversation's home.
+    pub heard_late_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
+}
 
 /// What all nodes found together.
 pub(super) struct All {
@@ -49,8 +56,8 @@ impl SearchIndex {
         let limit = usize::try_from(find.limit).unwrap_or(usize::MAX);
         let mut elsewhere: HashMap<Uuid, Vec<ConversationId>> = HashMap::new();
         let mut nobodys = false;
-        if let Some(places) = &self.places {
-            find.conversations.retain(|id| match places(*id) {
+        if let Some(places) = self.places.get() {
+            find.conversations.retain(|id| match (places.of)(*id) {
                 Place::Here => true,
                 Place::Node(node) => {
                     elsewhere.entry(node).or_default().push(*id);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use godwit_cluster::Router;
-use godwit_cluster::own::{Group, Layout};
+use godwit_cluster::own::{Group, Layout, Roles};
 use godwit_history_api::{Place, Places};
 use godwit_ingest::{Confirmed, Searching};
 use godwit_search::{Index, Notifier, Standing};
@@ -24,6 +24,8 @@ const ELSEWHERE: usize = 65_536;
 const TOLD_AT_ONCE: usize = 1_024;
 /// How often: little of the two seconds within which a message is found.
 const TELL: Duration = Duration::from_millis(200);
+/// What was told to an index elsewhere may have got lost; homes tell it once more after three seconds.
+const HEARD_LATE_MS: i64 = 5_000;
 
 /// Confirmed, and to be told to the nodes that index it.
 #[derive(Clone, Default)]
@@ -69,25 +71,42 @@ fn of_index(slots: &[u16]) -> Vec<u32> {
 /// Where the index of a conversation is, by this node's view.
 fn places(membership: &Membership) -> Places {
     let (standing, start) = (membership.standing(), membership.start());
-    Arc::new(move |conversation| {
+    let of = move |conversation| {
         let Some(standing) = standing.borrow().clone() else {
             return Place::Nobody;
         };
         let slot = Layout::PRODUCT.slot(Group::Index, Key::Conversation(conversation).shard());
-        let seat = standing.map.owner(slot).and_then(|at| standing.body.seats.get(at));
+        let seat = standing
+            .map
+            .owner(slot)
+            .and_then(|at| standing.body.seats.get(at));
         match seat {
             Some(seat) if Some(seat.start) == *start.borrow() => Place::Here,
             Some(seat) => Place::Node(seat.start),
             None => Place::Nobody,
         }
-    })
+    };
+    let standing = membership.standing();
+    let heard_late_ms = move || {
+        let standing = standing.borrow().clone();
+        let apart = standing.is_some_and(|standing| {
+            let seats = standing.body.seats.iter();
+            let mut roles = seats.map(|seat| (seat.roles.has(Roles::INGEST), seat.roles.has(Roles::SEARCH)));
+            roles.any(|(ingest, search)| ingest != search)
+        });
+        if apart { HEARD_LATE_MS } else { 0 }
+    };
+    Places {
+        of: Arc::new(of),
+        heard_late_ms: Arc::new(heard_late_ms),
+    }
 }
 
 impl Search {
     /// From now on other nodes' indexes are found, and told what is confirmed here.
-    pub(crate) fn join(&mut self, membership: &Membership, router: &Router, runtime: &tokio::runtime::Handle) {
+    pub(crate) fn join(&self, membership: &Membership, router: &Router, runtime: &tokio::runtime::Handle) {
         let places = places(membership);
-        self.api = self.api.clone().among(places.clone());
+        self.api.among(places.clone());
         let (elsewhere, router, notifier) = (self.elsewhere.clone(), router.clone(), self.notifier.clone());
         runtime.spawn(async move {
             loop {
@@ -142,15 +161,10 @@ fn shard(conversation: ConversationId) -> u32 {
 
 /// Tells the nodes that index these conversations. What does not get there is told again by its home, or found in the list of
 /// open tails.
-fn tell(
-    confirmed: HashMap<ConversationId, u64>,
-    places: &Places,
-    router: &Router,
-    notifier: &Notifier,
-) {
+fn tell(confirmed: HashMap<ConversationId, u64>, places: &Places, router: &Router, notifier: &Notifier) {
     let mut by_node: HashMap<_, Vec<(ConversationId, u64)>> = HashMap::new();
     for (id, up_to) in confirmed {
-        match places(id) {
+        match (places.of)(id) {
             Place::Here => notifier.notify(id.0, shard(id), up_to),
             Place::Node(node) => by_node.entry(node).or_default().push((id, up_to)),
             Place::Nobody => {}
