@@ -235,6 +235,7 @@ fn topic_commands() -> Vec<TopicCommand> {
         TopicCommand::Interest {
             shards: [0, 7, 4_095].into(),
         },
+        TopicCommand::View { confirmed: true },
         TopicCommand::List {
             node: Uuid::from_u128(7),
         },
