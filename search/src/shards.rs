@@ -24,7 +24,7 @@ pub(crate) struct Shards {
 }
 
 /// A shard as it came: if it went and came again it is another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Come {
     pub(crate) shard: u32,
     state: u64,

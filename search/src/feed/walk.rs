@@ -2,7 +2,7 @@
 //! anew, and on a node that is one of several everything of the shards that came. How conversations are read is in `worker`.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -21,7 +21,7 @@ use crate::{
 /// Conversations of a walk taken at a time.
 const WALK_PAGE: usize = 256;
 
-/// Shards that came walked over together; each is whole by itself.
+/// Shards that came whose conversations are walked over together; each is whole by itself.
 const SHARDS_A_WALK: usize = 256;
 
 /// Between two looks for what is indexed of shards that have gone.
@@ -37,6 +37,17 @@ pub(super) struct Walk {
     pub(super) shards: Option<Vec<u32>>,
     pub(super) after: Option<Tail>,
     pub(super) since_ms: i64,
+}
+
+impl Walk {
+    fn of(come: &[Come], what: fn(Vec<Come>) -> What) -> Self {
+        Self {
+            what: what(come.to_vec()),
+            shards: Some(come.iter().map(|one| one.shard).collect()),
+            after: None,
+            since_ms: NEVER,
+        }
+    }
 }
 
 /// Which list.
@@ -56,8 +67,10 @@ pub(super) enum What {
 pub(super) struct Division {
     /// Notifications were lost since this time: open tails are to be read again.
     pub(super) again: Option<i64>,
+    /// Shards whose open tails were walked over, the newest that there is; all their conversations are next.
+    tailed: BTreeSet<Come>,
     /// Shards that were walked over, and what was found is being read.
-    walked: Vec<Come>,
+    walked: HashSet<Come>,
     /// There may be shards that came.
     look: bool,
     /// Since when shards are away, as far as was seen.
@@ -68,8 +81,14 @@ pub(super) struct Division {
 }
 
 impl Division {
+    /// Whether there is, or may be, something to walk over.
+    fn waits(&self) -> bool {
+        self.look || self.again.is_some() || !self.tailed.is_empty()
+    }
+
     /// The index is empty.
     pub(super) fn begin_again(&mut self) {
+        self.tailed.clear();
         self.walked.clear();
         self.again = None;
         self.look = true;
@@ -134,13 +153,7 @@ impl<S: Source> Worker<S> {
         match walk.what {
             What::Tails => {}
             What::All => self.complete = true,
-            What::TailsOf(come) => {
-                self.walk = Some(Walk {
-                    what: What::AllOf(come),
-                    after: None,
-                    ..walk
-                });
-            }
+            What::TailsOf(come) => self.division.tailed.extend(come),
             What::AllOf(come) => self.division.walked.extend(come),
         }
     }
@@ -156,23 +169,23 @@ impl<S: Source> Worker<S> {
                 since_ms,
             });
         }
-        if !self.division.look {
-            return None;
+        let Division {
+            tailed, walked, look, ..
+        } = &mut self.division;
+        if std::mem::take(look) {
+            let mut come = shards.catching();
+            // What has gone meanwhile is not looked at.
+            tailed.retain(|one| come.binary_search(one).is_ok());
+            come.retain(|one| !tailed.contains(one) && !walked.contains(one));
+            if !come.is_empty() {
+                return Some(Walk::of(&come, What::TailsOf));
+            }
         }
-        let walked = &self.division.walked;
-        let mut come = shards.catching();
-        come.retain(|come| !walked.contains(come));
-        come.truncate(SHARDS_A_WALK);
-        if come.is_empty() {
-            self.division.look = false;
-            return None;
+        let come: Vec<Come> = tailed.iter().take(SHARDS_A_WALK).copied().collect();
+        for one in &come {
+            tailed.remove(one);
         }
-        Some(Walk {
-            shards: Some(come.iter().map(|come| come.shard).collect()),
-            what: What::TailsOf(come),
-            after: None,
-            since_ms: NEVER,
-        })
+        (!come.is_empty()).then(|| Walk::of(&come, What::AllOf))
     }
 
     /// Shards came or went, or it is time to look for what is left of those that went.
@@ -216,6 +229,11 @@ impl<S: Source> Worker<S> {
                 Removal::Message(_) | Removal::Conversation(_) => true,
             });
         }
+    }
+
+    /// Whether a walk is under way, or to begin.
+    pub(super) fn walks(&self) -> bool {
+        self.walk.is_some() || self.division.waits()
     }
 
     /// Whether something is to be committed, or to be said once it is.

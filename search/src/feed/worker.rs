@@ -177,7 +177,7 @@ impl<S: Source> Worker<S> {
             return Ok(self.source_failed(&error.into(), read.any));
         }
         self.source_backoff = FIRST_BACKOFF;
-        Ok(if self.work.pending() > 0 || self.walk.is_some() {
+        Ok(if self.work.pending() > 0 || self.walks() {
             Step::Go
         } else if self.wants_commit() {
             Step::Wait(GATHER.min(self.next_commit.saturating_duration_since(now)))
@@ -342,7 +342,7 @@ impl<S: Source> Worker<S> {
         let (complete, divided) = (progress.is_complete(), progress.shards().is_some());
         progress.set_state(if !complete && !divided {
             FeedState::Rebuilding
-        } else if !complete || self.walk.is_some() || self.work.walked_pending() > 0 {
+        } else if !complete || self.walks() || self.work.walked_pending() > 0 {
             FeedState::CatchingUp
         } else {
             FeedState::Following
