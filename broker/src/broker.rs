@@ -185,15 +185,19 @@ impl Role for Broker {
     fn taken_up(&mut self, cx: &mut Cx<'_>, shards: &[u16], _view: View) {
         self.users.taken_up(cx, shards);
         self.topics.taken_up(cx, shards);
+        self.net.look_for_homes(cx);
     }
 
     fn given_up(&mut self, _cx: &mut Cx<'_>, shards: &[u16], _view: View) {
         let lost: HashSet<u16> = shards.iter().copied().collect();
         self.users.given_up(&mut self.net, &lost);
+        self.net.given_up(&lost);
         self.topics.given_up(&lost);
     }
 
     fn stands(&mut self, cx: &mut Cx<'_>) {
+        self.net.stands(cx);
+        self.net.look_for_homes(cx);
         self.topics.stands(cx);
     }
 

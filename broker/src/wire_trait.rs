@@ -1,6 +1,9 @@
 //! What a user's home says to a connection and hears of it: the [`Wire`] that `net` implements, connection ids and the
 //! reasons of a close. No sockets here, so that `users` runs in tests with a recording `Wire`.
 
+use godwit_store::coordination::StartId;
+use godwit_wire::ids::UserId;
+
 use crate::packet::{Outgoing, Version};
 
 /// A connection of this worker. Never names another connection later: the generation grows when a slot is used again.
@@ -25,7 +28,7 @@ impl ConnId {
 }
 
 /// Why `net` closed a connection. The client's own DISCONNECT is not among them: it comes as a packet, and the home
-/// closes. In all of these the will is due, but see `Revoked` and `Shutdown`.
+/// closes. In all of these the will is due, but see `Revoked`, `Shutdown` and `Moved`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum CloseReason {
     /// The client closed or vanished without a DISCONNECT.
@@ -42,6 +45,8 @@ pub(crate) enum CloseReason {
     Revoked,
     /// The process ends. The session goes on at the next start.
     Shutdown,
+    /// It was told to come by another node. The session goes on there or here.
+    Moved,
 }
 
 /// What `users.closed` is told.
@@ -78,6 +83,10 @@ pub(crate) trait Wire {
     /// no `packet`, `drained` or `closed` follows. Says what [`Closed::pubacks_unwritten`] says.
     fn close(&mut self, conn: ConnId, last: Option<Outgoing>) -> u32;
 
+    /// Its user's home has gone to another node: nothing more is read, and it is told so and closed when its turn comes, sooner if it
+    /// `waits` for an answer. The home forgets the connection, as at [`Self::close`].
+    fn moved(&mut self, conn: ConnId, user: UserId, waits: bool);
+
     /// Stops (`true`) or goes on reading from the client. No `packet` comes while paused, not even what was read
     /// already.
     fn pause(&mut self, conn: ConnId, paused: bool);
@@ -87,6 +96,9 @@ pub(crate) trait Wire {
 
     /// Its protocol version (`V5` if it is gone).
     fn version(&self, conn: ConnId) -> Version;
+
+    /// The start of the node where its client came, if that is not this one.
+    fn came_by(&self, conn: ConnId) -> Option<StartId>;
 
     /// How many of the PUBACKs given to it, counted from the last one, are not wholly handed to the operating system
     /// yet; 0 if it is gone.

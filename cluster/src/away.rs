@@ -205,6 +205,29 @@ impl Away {
         self.members().any(|member| member == node)
     }
 
+    /// Whether a node is a member that does not leave.
+    pub(crate) fn stays(&self, node: StartId) -> bool {
+        let mut seats = self
+            .standing
+            .iter()
+            .flat_map(|(standing, _)| &standing.body.seats);
+        seats.any(|seat| seat.start == node && !seat.leaving)
+    }
+
+    /// Where MQTT clients reach this node, if it says so.
+    pub(crate) fn own_reference(&self) -> Option<Arc<str>> {
+        self.peers.reference(self.me()?)
+    }
+
+    /// Whether a slot is to be this node's.
+    pub(crate) fn awaits(&self, slot: u16) -> bool {
+        let owner = self.standing.as_ref().and_then(|(standing, me)| {
+            let seat = standing.body.seats.get(standing.map.owner(slot)?)?;
+            Some(seat.start == *me)
+        });
+        owner.unwrap_or(false)
+    }
+
     /// Where MQTT clients reach who holds a slot; `None`: nobody knows, or it is to be this node's.
     pub(crate) fn reference(&self, slot: u16) -> Option<Arc<str>> {
         match self.place(slot) {

@@ -25,7 +25,7 @@ pub enum RoleId {
     Accounts = 0,
     /// `Command::User` and `Command::Topic`; gets the worker's sockets.
     Broker = 1,
-    /// `Command::Conversation`.
+    /// `Command::Conversation` and `Command::Search`.
     Ingest = 2,
 }
 
@@ -38,7 +38,7 @@ impl RoleId {
         match command {
             Command::Account(_) => Self::Accounts,
             Command::User(_) | Command::Topic(_) => Self::Broker,
-            Command::Conversation(_) => Self::Ingest,
+            Command::Conversation(_) | Command::Search(_) => Self::Ingest,
         }
     }
 }
@@ -261,6 +261,12 @@ impl Cx<'_> {
         self.turn.holds(crate::turn::slot_of(key))
     }
 
+    /// Whether this node is to hold the key: it waits for a former owner, or for its turn.
+    pub fn awaits(&self, key: &Key) -> bool {
+        let away = self.turn.away.as_ref();
+        away.is_some_and(|away| away.awaits(crate::turn::slot_of(key)))
+    }
+
     /// The start of this node in its cluster, once it is told.
     pub fn me(&self) -> Option<StartId> {
         self.turn.away.as_ref()?.me()
@@ -282,6 +288,16 @@ impl Cx<'_> {
     pub fn reference_of(&self, key: &Key) -> Option<Arc<str>> {
         let away = self.turn.away.as_ref()?;
         away.reference(crate::turn::slot_of(key))
+    }
+
+    /// Where MQTT clients reach this node, if it is one of several and says so.
+    pub fn own_reference(&self) -> Option<Arc<str>> {
+        self.turn.away.as_ref()?.own_reference()
+    }
+
+    /// Whether a node is a member of the view that this worker was told of last, and does not leave.
+    pub fn stays(&self, node: StartId) -> bool {
+        self.turn.away.as_ref().is_some_and(|away| away.stays(node))
     }
 
     /// Whether this node is one of several.

@@ -92,7 +92,7 @@ pub(crate) async fn login(
     // What cannot be a name costs no memory as one.
     let counted: String = username.to_lowercase().chars().take(64).collect();
     api.logins
-        .begin(&counted, address, api.now())
+        .begin(&counted, address, api.passed())
         .map_err(|seconds| {
             api.parts.metrics.logins_limited.inc();
             Problem::too_often(seconds)
@@ -168,7 +168,7 @@ pub(crate) async fn refresh(
     let invalid = || Problem::new(Code::Unauthenticated, "the refresh token is not valid");
     let given = RefreshToken::parse(&body.value.refresh_token).ok_or_else(invalid)?;
     api.per_user
-        .take(given.user, api.now())
+        .take(given.user, api.passed())
         .map_err(Problem::too_often)?;
     let next = given.next();
     let command = AccountCommand::Refresh {
@@ -223,7 +223,7 @@ pub(crate) async fn change_password(
         ));
     }
     api.logins
-        .begin(&name, address, api.now())
+        .begin(&name, address, api.passed())
         .map_err(Problem::too_often)?;
     let (password_version, good) = judge(&api, Some(user), current_password).await?;
     if !good {

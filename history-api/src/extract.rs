@@ -112,7 +112,9 @@ impl FromRequestParts<Api> for Credential {
         let AccountAnswer::Principal(principal) = api.account(user, command).await? else {
             return Err(unexpected());
         };
-        api.per_user.take(user, api.now()).map_err(Problem::too_often)?;
+        api.per_user
+            .take(user, api.passed())
+            .map_err(Problem::too_often)?;
         Ok(Self(principal, session))
     }
 }

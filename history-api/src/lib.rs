@@ -42,7 +42,7 @@ pub use limits::Rate;
 pub use metrics::Metrics;
 pub use mqtt::{MqttUpgrade, take_apart};
 pub use problem::{FieldError, Problem, ProblemBody};
-pub use search::SearchIndex;
+pub use search::{Place, Places, SearchIndex};
 pub use shares::{Share, Shares};
 pub use state::{ANSWER_TIMEOUT, Api, Parts, REQUESTS};
 pub use waiting::WAITING_BYTES;

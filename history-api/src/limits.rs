@@ -63,7 +63,8 @@ impl<K: Eq + Hash> Limiter<K> {
         }
     }
 
-    /// Takes one of the key's allowance. `Err`: none is left; in so many seconds there is one.
+    /// Takes one of the key's allowance. `Err`: none is left; in so many seconds there is one. `now_ms` is of a clock that only goes forward: one that
+    /// is set back would lock everybody out for as long.
     pub fn take(&self, key: K, now_ms: u64) -> Result<(), u64> {
         if self.rate.burst == 0 {
             return Ok(());
@@ -129,7 +130,7 @@ impl Default for LoginGuard {
 }
 
 impl LoginGuard {
-    /// An attempt begins. `Err`: not now; in so many seconds.
+    /// An attempt begins. `Err`: not now; in so many seconds. `now_ms` as for [`Limiter::take`].
     pub fn begin(&self, name: &str, address: IpAddr, now_ms: u64) -> Result<(), u64> {
         self.addresses.take(address.into(), now_ms)?;
         self.names

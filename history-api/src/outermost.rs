@@ -69,7 +69,7 @@ fn admitted(api: &Api, request: &Request, peer: IpAddr) -> Result<Held, Problem>
     let free = matches!(path, "/healthz" | "/readyz" | "/metrics") && *request.method() == Method::GET;
     if !free {
         api.per_address
-            .take(peer.into(), api.now())
+            .take(peer.into(), api.passed())
             .map_err(Problem::too_often)?;
     }
     let body = waiting::body(&api.waiting, peer, request.body()).map_err(|()| no_room(api))?;

@@ -1,24 +1,23 @@
-//! Search. The index says where; who may see what is asked of the conversations' homes, and the messages come from there
-//! too, never from the index.
+//! Search. Indexes say where, that of this node (`find`) and those of others (`nodes`); who may see what is asked of the
+//! conversations' homes, and the messages come from there too, never from an index.
+
+mod find;
+mod nodes;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Json as Answer;
 use axum::extract::State;
-use godwit_search::{
-    Error, Freshness, Hit, MAX_PAGE, MAX_SCOPE, Query as Words, Request, SNIPPET_CHARS, Scope, ScopeEntry,
-    snippet,
-};
-use godwit_wire::code::Code;
+use godwit_search::{Error, Hit, MAX_PAGE, MAX_SCOPE, Query as Words, SNIPPET_CHARS, check_cursor, snippet};
+use godwit_wire::code::{Code, Refusal};
 use godwit_wire::command::{
-    Answer as HomeAnswer, ConversationCommand, EntryBody, HistoryAt, LoggedEntry, Position,
+    Answer as HomeAnswer, ConversationCommand, EntryBody, Find, HistoryAt, LoggedEntry, Position,
 };
 use godwit_wire::ids::{ConversationId, UserId};
 use godwit_wire::json::{Message, Timestamp};
 use godwit_wire::proto::chat::message::Content;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::conversations::{each, info, mine, owned};
@@ -26,6 +25,9 @@ use crate::extract::{Caller, Path, Query, id};
 use crate::messages::{schema, visible};
 use crate::problem::Problem;
 use crate::state::{Api, unexpected};
+use find::Failed;
+pub use find::SearchIndex;
+pub use nodes::{Place, Places};
 
 /// How long one search may take.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -33,25 +35,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const LIST: u32 = 1_000;
 /// Results of a page if none are asked for.
 const PAGE_DEFAULT: usize = 20;
-/// Searches run at a time: each takes a core for its time, which messaging needs more.
-const AT_A_TIME: usize = 2;
-
-/// The index, and how many may use it at a time.
-#[derive(Clone)]
-pub struct SearchIndex {
-    index: godwit_search::Index,
-    turns: Arc<Semaphore>,
-}
-
-impl SearchIndex {
-    /// Searches go to this index.
-    pub fn new(index: godwit_search::Index) -> Self {
-        Self {
-            index,
-            turns: Arc::new(Semaphore::new(AT_A_TIME)),
-        }
-    }
-}
+/// How long the message of a hit may take to come from its home.
+const MESSAGE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Query of a search.
 #[derive(Deserialize, IntoParams)]
@@ -99,10 +84,13 @@ pub(crate) struct Results {
     /// `cursor` of the next page, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
-    /// What was stored up to then can be found; absent while the index is being made.
+    /// What was stored up to then can be found; absent while `partial`, and while nobody knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = "date-time")]
     indexed_up_to: Option<Timestamp>,
+    /// Something may be missing: an index is being completed, or a node did not answer in time. The same search finds it
+    /// later; a next page does not.
+    partial: bool,
 }
 
 /// Searches one conversation.
@@ -120,13 +108,7 @@ pub(crate) async fn in_conversation(
         // A member of a conversation in which nothing was said yet is told so; for all others it is not there.
         info(&api, conversation, caller.user()).await?;
     }
-    let scope = Scope {
-        conversations: vec![ScopeEntry {
-            conversation: conversation.0,
-            intervals,
-        }],
-    };
-    search(&api, caller.user(), asked, scope).await
+    search(&api, caller.user(), asked, vec![conversation]).await
 }
 
 /// Searches all conversations I am in.
@@ -146,28 +128,16 @@ pub(crate) async fn everywhere(
         }
     }
     ids.truncate(MAX_SCOPE);
-    let asked_for = ids.clone();
-    let found = each(ids, |id| {
-        let api = api.clone();
-        async move { visible(&api, id, by).await }
-    });
-    let mut conversations = Vec::new();
-    for (id, intervals) in asked_for.into_iter().zip(found.await) {
-        match intervals {
-            Ok(intervals) if intervals.is_empty() => {}
-            Ok(intervals) => conversations.push(ScopeEntry {
-                conversation: id.0,
-                intervals,
-            }),
-            Err(problem) if problem.code() == Code::NotFound => {}
-            Err(problem) => return Err(problem),
-        }
-    }
-    search(&api, by, asked, Scope { conversations }).await
+    search(&api, by, asked, ids).await
 }
 
-async fn search(api: &Api, by: UserId, asked: Asked, scope: Scope) -> Result<Answer<Results>, Problem> {
-    let Some(SearchIndex { index, turns }) = api.parts.search.clone() else {
+async fn search(
+    api: &Api,
+    by: UserId,
+    asked: Asked,
+    conversations: Vec<ConversationId>,
+) -> Result<Answer<Results>, Problem> {
+    let Some(index) = api.parts.search.clone() else {
         return Err(Problem::new(Code::Unavailable, "this node does not search"));
     };
     let limit = match asked.limit {
@@ -175,53 +145,46 @@ async fn search(api: &Api, by: UserId, asked: Asked, scope: Scope) -> Result<Ans
         Some(limit) if (1..=MAX_PAGE).contains(&limit) => limit,
         Some(_) => return Err(Problem::field("limit", "is 1 to 100")),
     };
-    let words = Arc::new(Words::parse(&asked.query).map_err(|error| problem(&error))?);
-    let sender = asked.sender.as_deref().map(id::<UserId>).transpose()?;
-    let (after_ms, before_ms) = (
-        time("after", asked.after.as_deref())?,
-        time("before", asked.before.as_deref())?,
-    );
-    let turn = tokio::time::timeout(DEADLINE, turns.acquire_owned())
-        .await
-        .map_err(|_| Problem::new(Code::Unavailable, "too many searches at a time"))?
-        .map_err(|_| unexpected())?;
-    let now = i64::try_from(api.now()).unwrap_or(i64::MAX);
-    let (query, cursor) = (words.clone(), asked.cursor);
-    let task = tokio::task::spawn_blocking(move || {
-        // Before the search: what is found is then at least that new.
-        let freshness = index.freshness(now);
-        let request = Request {
-            query: &query,
-            scope: &scope,
-            sender: sender.map(|user| user.0),
-            after_ms,
-            before_ms,
-            limit,
-            cursor: cursor.as_deref(),
-            deadline: Some(Instant::now() + DEADLINE),
-        };
-        let page = index.search(&request);
-        drop(turn);
-        page.map(|page| (page, freshness))
-    });
-    let (page, freshness) = task
-        .await
-        .map_err(|_| unexpected())?
-        .map_err(|error| problem(&error))?;
-    let entries = each(page.hits, |hit| {
+    let words = Words::parse(&asked.query).map_err(|error| problem(&error))?;
+    if let Some(cursor) = &asked.cursor {
+        check_cursor(cursor).map_err(|error| problem(&error))?;
+    }
+    let find = Find {
+        by,
+        conversations,
+        query: asked.query,
+        sender: asked.sender.as_deref().map(id::<UserId>).transpose()?,
+        after_ms: time("after", asked.after.as_deref())?,
+        before_ms: time("before", asked.before.as_deref())?,
+        // At most `MAX_PAGE`, which fits.
+        limit: limit as u32,
+        cursor: asked.cursor,
+    };
+    let all = index.everywhere(&api.parts.router, find, api.now()).await;
+    let all = all.map_err(|error| match error {
+        Failed::Index(error) => problem(&error),
+        Failed::Busy => Problem::new(Code::Unavailable, "too many searches at a time"),
+        Failed::Gone => unexpected(),
+    })?;
+    let mut partial = all.partial;
+    let entries = each(all.page.hits, |hit| {
         let api = api.clone();
         async move { entry(&api, by, hit).await }
     });
     let mut results = Vec::new();
     for entry in entries.await {
-        if let Some(found) = entry?.and_then(|entry| found(&entry, &words)) {
-            results.push(found);
+        match entry {
+            Ok(entry) => results.extend(entry.and_then(|entry| found(&entry, &words))),
+            Err(problem) if problem.code() == Code::Unavailable => partial = true,
+            Err(problem) => return Err(problem),
         }
     }
+    let indexed_up_to = all.indexed_up_to_ms.filter(|_| !partial);
     Ok(Answer(Results {
         results,
-        next: page.next,
-        indexed_up_to: up_to(&freshness),
+        next: all.page.next,
+        indexed_up_to: indexed_up_to.and_then(|ms| u64::try_from(ms).ok()).map(Timestamp),
+        partial,
     }))
 }
 
@@ -229,7 +192,9 @@ async fn search(api: &Api, by: UserId, asked: Asked, scope: Scope) -> Result<Ans
 async fn entry(api: &Api, by: UserId, hit: Hit) -> Result<Option<Arc<LoggedEntry>>, Problem> {
     let at = HistoryAt::Around(Position::Sequence(hit.sequence_number));
     let command = ConversationCommand::History { by, at, limit: 1 };
-    match api.conversation(ConversationId(hit.conversation), command).await {
+    let home = api.conversation(ConversationId(hit.conversation), command);
+    let answer = tokio::time::timeout(MESSAGE_PATIENCE, home).await;
+    match answer.unwrap_or_else(|_| Err(Refusal::unavailable().into())) {
         Ok(HomeAnswer::History(page)) => Ok(page
             .entries
             .into_iter()
@@ -253,13 +218,6 @@ fn found(entry: &LoggedEntry, words: &Words) -> Option<Found> {
         snippet: snippet.text,
         ranges: snippet.ranges,
     })
-}
-
-fn up_to(freshness: &Freshness) -> Option<Timestamp> {
-    freshness
-        .indexed_up_to_ms
-        .and_then(|ms| u64::try_from(ms).ok())
-        .map(Timestamp)
 }
 
 fn time(field: &'static str, text: Option<&str>) -> Result<Option<i64>, Problem> {

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use godwit_accounts::Tokens;
 use godwit_cluster::Router;
@@ -69,6 +69,7 @@ pub struct Inner {
     /// Unread bodies thrown away at a time.
     pub(crate) drains: Arc<Semaphore>,
     draining: AtomicBool,
+    began: Instant,
 }
 
 impl std::ops::Deref for Api {
@@ -93,6 +94,7 @@ impl Api {
             waiting: waiting::room(),
             drains: Arc::new(Semaphore::new(unread::AT_A_TIME)),
             draining: AtomicBool::new(false),
+            began: Instant::now(),
             parts,
         }))
     }
@@ -108,6 +110,11 @@ impl Api {
 
     pub(crate) fn now(&self) -> u64 {
         (self.parts.clock)()
+    }
+
+    /// Milliseconds since the start, whatever the machine's clock is set to: for what counts how often.
+    pub(crate) fn passed(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     async fn call(&self, key: Key, command: Command) -> Result<Answer, Problem> {

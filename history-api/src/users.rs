@@ -110,7 +110,7 @@ pub(crate) async fn register(
             let given = body.value.registration_token.as_deref().unwrap_or_default();
             // A guess is a failed login: it is counted.
             api.logins
-                .begin(REGISTRATION, address, api.now())
+                .begin(REGISTRATION, address, api.passed())
                 .map_err(Problem::too_often)?;
             if !tokens::equal(&wanted.0, given) {
                 return Err(Problem::new(
@@ -122,7 +122,7 @@ pub(crate) async fn register(
         }
     }
     api.registrations
-        .take(address.into(), api.now())
+        .take(address.into(), api.passed())
         .map_err(Problem::too_often)?;
     // The password is left out: a fast hash of it is kept nowhere. It is compared at a repeat.
     let said = (&body.value.username, &body.value.display_name, &body.value.email);

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use api::{Site, Someone, now};
 use godwit_history_api::{Config, Rate, Register, SearchIndex};
-use godwit_search::{Feed, FeedConfig, Index, IndexDoc, Source, SourceError, SourcePage, Tail};
+use godwit_search::{Feed, FeedConfig, Index, IndexDoc, Source, SourceError, SourcePage, Tail, Which};
+use godwit_wire::ids::{ConversationId, Key};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -19,19 +20,24 @@ use uuid::Uuid;
 struct Docs(Arc<Mutex<BTreeMap<(Uuid, u64), IndexDoc>>>);
 
 impl Source for Docs {
-    fn read(&self, conversation: Uuid, after: u64, limit: usize) -> Result<SourcePage, SourceError> {
+    fn read(&self, conversation: Uuid, after: u64, _: u64, limit: usize) -> Result<SourcePage, SourceError> {
         let all = self.0.lock().unwrap();
         let range = all.range((conversation, after + 1)..=(conversation, u64::MAX));
         let docs: Vec<IndexDoc> = range.take(limit).map(|(_, doc)| doc.clone()).collect();
         let read_up_to = docs.last().map_or(after, |doc| doc.sequence_number);
         Ok(SourcePage { docs, read_up_to })
     }
-    fn open_tails(&self, _: Option<Tail>, _: usize) -> Result<Vec<Tail>, SourceError> {
+    fn open_tails(&self, _: Which<'_>, _: Option<Tail>, _: usize) -> Result<Vec<Tail>, SourceError> {
         Ok(Vec::new())
     }
-    fn conversations(&self, _: Option<Tail>, _: usize) -> Result<Vec<Tail>, SourceError> {
+    fn conversations(&self, _: Which<'_>, _: Option<Tail>, _: usize) -> Result<Vec<Tail>, SourceError> {
         Ok(Vec::new())
     }
+}
+
+/// The shard of a conversation.
+fn shard(conversation: Uuid) -> u32 {
+    u32::from(Key::Conversation(ConversationId(conversation)).shard())
 }
 
 struct Searching {
@@ -43,12 +49,25 @@ struct Searching {
 
 impl Searching {
     fn open() -> Self {
+        Self::of(None)
+    }
+
+    /// Of a node that is one of several, with the index of these shards.
+    fn divided(shards: &[u32]) -> Self {
+        Self::of(Some(shards))
+    }
+
+    fn of(shards: Option<&[u32]>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let index = Index::open(folder.path().join("index")).unwrap();
+        if shards.is_some() {
+            index.divide(4096);
+        }
         let docs = Docs::default();
         let mut config = FeedConfig::new(|| now() as i64);
         config.commit_interval = Duration::from_millis(20);
         let feed = Feed::start(index.clone(), docs.clone(), config).unwrap();
+        feed.notifier().hold(shards.unwrap_or_default());
         let config = Config {
             registration: Register::Open,
             per_user: Rate::NONE,
@@ -75,7 +94,7 @@ impl Searching {
         let doc = IndexDoc {
             conversation: id("conversation_id"),
             sequence_number,
-            shard: 0,
+            shard: shard(id("conversation_id")),
             message_id: id("message_id"),
             sender: id("sender_id"),
             created_at_ms: now() as i64,
@@ -90,7 +109,7 @@ impl Searching {
             .as_ref()
             .unwrap()
             .notifier()
-            .notify(doc.conversation, 0, sequence_number);
+            .notify(doc.conversation, doc.shard, sequence_number);
         sent
     }
 
@@ -243,4 +262,90 @@ fn results_come_in_pages_and_wrong_questions_are_refused() {
         without.get("/api/v1/search?query=x", &alice.token).problem(503),
         "unavailable"
     );
+}
+
+#[test]
+fn that_something_matches_which_i_may_not_read_is_told_by_no_next_page() {
+    let searching = Searching::open();
+    let site = &searching.site;
+    let (alice, carol) = (site.someone("alice"), site.someone("carol"));
+    let made = site
+        .post("/api/v1/groups", &alice.token, json!({"name": "g"}))
+        .expect(201);
+    let group = made["conversation_id"].as_str().unwrap().to_owned();
+    // More than one page of what only alice may read, then one word for both, older ones in another conversation.
+    let ours = site.direct(&alice, &carol);
+    searching.say(&alice, &ours, "plan zero", None);
+    for n in 0..5 {
+        searching.say(&alice, &group, &format!("secret plan {n}"), None);
+    }
+    site.post(
+        &format!("/api/v1/groups/{group}/members"),
+        &alice.token,
+        json!({"user_id": carol.id}),
+    )
+    .expect(201);
+    searching.say(&alice, &group, "public plan", None);
+    assert_eq!(searching.find(&alice, "/api/v1/search?query=plan", 7).len(), 7);
+    let page = |path: &str| site.get(path, &carol.token).expect(200);
+    let first = page("/api/v1/search?query=plan&limit=1");
+    assert_eq!(first["results"][0]["message"]["content"], "public plan");
+    let next = first["next"].as_str().expect("one more may be read");
+    let second = page(&format!("/api/v1/search?query=plan&limit=1&cursor={next}"));
+    assert_eq!(second["results"][0]["message"]["content"], "plan zero");
+    assert!(second["next"].is_null(), "{second}");
+    let here = page(&format!(
+        "/api/v1/conversations/{group}/search?query=plan&limit=1"
+    ));
+    assert_eq!(here["results"].as_array().unwrap().len(), 1);
+    assert!(here["next"].is_null(), "{here}");
+    let nothing = page("/api/v1/search?query=secret");
+    assert_eq!(
+        (&nothing["results"], nothing["next"].is_null()),
+        (&json!([]), true)
+    );
+}
+
+#[test]
+fn an_answer_says_that_it_is_partial_where_the_index_is_not_whole() {
+    let searching = Searching::open();
+    let (alice, bob) = (searching.site.someone("alice"), searching.site.someone("bob"));
+    let ours = searching.site.direct(&alice, &bob);
+    searching.say(&alice, &ours, "the fox", None);
+    assert_eq!(searching.find(&alice, "/api/v1/search?query=fox", 1).len(), 1);
+    let whole = searching
+        .site
+        .get("/api/v1/search?query=fox", &alice.token)
+        .expect(200);
+    assert_eq!(
+        (&whole["partial"], whole["indexed_up_to"].is_string()),
+        (&json!(false), true)
+    );
+
+    // The index of all shards is elsewhere, or nowhere: nobody says where.
+    let searching = Searching::divided(&[]);
+    let (alice, bob) = (searching.site.someone("alice"), searching.site.someone("bob"));
+    let ours = searching.site.direct(&alice, &bob);
+    searching.say(&alice, &ours, "the fox", None);
+    for path in [
+        "/api/v1/search?query=fox".to_owned(),
+        format!("/api/v1/conversations/{ours}/search?query=fox"),
+    ] {
+        let partial = searching.site.get(&path, &alice.token).expect(200);
+        assert_eq!(partial["results"], json!([]));
+        assert_eq!(
+            (&partial["partial"], partial["indexed_up_to"].is_null()),
+            (&json!(true), true)
+        );
+    }
+    // Its shard comes.
+    let notifier = searching.feed.as_ref().unwrap().notifier();
+    notifier.hold(&[shard(ours.parse().unwrap())]);
+    searching.say(&alice, &ours, "another fox", None);
+    assert_eq!(searching.find(&alice, "/api/v1/search?query=fox", 2).len(), 2);
+    let whole = searching
+        .site
+        .get("/api/v1/search?query=fox", &alice.token)
+        .expect(200);
+    assert_eq!(whole["partial"], json!(false));
 }

@@ -124,6 +124,8 @@ pub(crate) struct Conversation {
     pub(crate) mark: u64,
     /// The search index has everything up to here, as far as it said.
     pub(crate) indexed: u64,
+    /// How far it was confirmed when the search index was told once more.
+    pub(crate) told_again: u64,
     pub(crate) unstored_watermarks: BTreeSet<UserId>,
     pub(crate) untold_watermarks: BTreeSet<UserId>,
     /// Steps under way that must find the state when they end.
@@ -155,6 +157,7 @@ impl Conversation {
             tail_maybe_listed: false,
             mark: 0,
             indexed: 0,
+            told_again: 0,
             unstored_watermarks: BTreeSet::new(),
             untold_watermarks: BTreeSet::new(),
             busy: 0,

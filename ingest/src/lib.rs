@@ -15,6 +15,7 @@ mod receipts;
 mod recover;
 mod role;
 mod rows;
+mod searching;
 mod send;
 mod tables;
 mod tail;
@@ -22,6 +23,8 @@ mod words;
 
 pub use metrics::Metrics;
 pub use role::{Config, Confirmed, Ingest};
+pub use rows::{fan_out_mark, fan_out_mark_of};
+pub use searching::{FINDS, Replies, Searching};
 pub use tables::{
     ALL_TABLES, CLIENT_IDS, CONVERSATION_LOG, CONVERSATION_ROWS, CONVERSATIONS, MESSAGE_IDS, OPEN_TAILS,
     message_place, tail_partition,

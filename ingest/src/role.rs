@@ -1,5 +1,6 @@
 //! The role: which step a command, a completion or an answer belongs to. The steps themselves are in the files beside.
 
+use std::any::Any;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use crate::conversation::{Conversation, Phase};
 use crate::create::Creation;
 use crate::metrics::Metrics;
 use crate::read::Reading;
+use crate::searching::{Finding, Searching};
 
 /// Told whenever more of a conversation is confirmed: `(conversation, shard, confirmed up to)`. Must not block.
 pub type Confirmed = Arc<dyn Fn(ConversationId, u16, u64) + Send + Sync>;
@@ -24,6 +26,8 @@ pub type Confirmed = Arc<dyn Fn(ConversationId, u16, u64) + Send + Sync>;
 pub struct Config {
     /// Where the search index hears of new entries; `None`: nothing is indexed, tails close without it.
     pub confirmed: Option<Confirmed>,
+    /// What other nodes ask of this node's search index; `None`: it is answered `unavailable`.
+    pub searching: Option<Searching>,
     /// How long a conversation stays in memory after its last use, milliseconds.
     pub idle_ms: u64,
     /// Most conversations in memory on a worker before the least used quiet ones are dropped early.
@@ -34,6 +38,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             confirmed: None,
+            searching: None,
             idle_ms: 10_000,
             loaded: 100_000,
         }
@@ -105,6 +110,8 @@ pub struct Ingest {
     pub(crate) refused_words: Vec<(ConversationId, u64, UserId)>,
     /// Conversations with watermarks to tell.
     pub(crate) untold: Vec<ConversationId>,
+    /// Other nodes' searches.
+    pub(crate) finding: Finding,
 }
 
 impl Ingest {
@@ -128,6 +135,7 @@ impl Ingest {
             refused: VecDeque::new(),
             refused_words: Vec::new(),
             untold: Vec::new(),
+            finding: Finding::default(),
         }
     }
 
@@ -145,7 +153,10 @@ impl Ingest {
 impl Role for Ingest {
     fn apply(&mut self, cx: &mut Cx<'_>, key: &Key, command: Command, reply: Reply) -> Flow {
         let (Key::Conversation(id), Command::Conversation(_)) = (key, &command) else {
-            cx.answer(reply, Answer::Refused(Refusal::not_found()));
+            match command {
+                Command::Search(command) => self.search(cx, *command, reply),
+                _ => cx.answer(reply, Answer::Refused(Refusal::not_found())),
+            }
             return Flow::Taken;
         };
         let Some(conversation) = self.conversations.get_mut(id) else {
@@ -260,6 +271,10 @@ impl Role for Ingest {
         self.give_up(&shards.iter().copied().collect());
     }
 
+    fn handed(&mut self, cx: &mut Cx<'_>, item: Box<dyn Any + Send>) {
+        self.searched(cx, item);
+    }
+
     fn shut_down(&mut self, cx: &mut Cx<'_>) {
         self.close_all(cx);
     }
@@ -311,6 +326,8 @@ impl Ingest {
                     conversation.indexed = conversation.indexed.max(up_to);
                     // It may have been dropped from memory while the index lagged.
                     conversation.tail_maybe_listed = true;
+                    let confirmed = conversation.confirmed;
+                    cx.answer(reply, Answer::Confirmed(confirmed));
                 }
             }
         }

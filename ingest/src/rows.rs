@@ -1,7 +1,7 @@
 //! A conversation's small rows: their protobuf forms and names. Fields are only ever added.
 
 use bytes::Bytes;
-use godwit_store::{Op, View};
+use godwit_store::{Op, Read, View};
 use godwit_wire::ids::{ConversationId, UserId};
 use prost::Message;
 
@@ -112,6 +112,20 @@ pub(crate) fn put(conversation: ConversationId, view: View, name: RowName, value
         view,
         value,
     }
+}
+
+/// Reads up to where a conversation was fanned out, and so confirmed, when that was stored last. Anybody may.
+pub fn fan_out_mark_of(conversation: ConversationId) -> Read {
+    Read::Row {
+        table: CONVERSATION_ROWS,
+        partition: conversation.to_bytes(),
+        name: RowName::Mark.encode(),
+    }
+}
+
+/// The position in a row that [`fan_out_mark_of`] gave; `None` if it cannot be read.
+pub fn fan_out_mark(value: &[u8]) -> Option<u64> {
+    MarkRow::decode(value).ok().map(|row| row.fanned_out)
 }
 
 #[cfg(test)]

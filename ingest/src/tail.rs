@@ -170,6 +170,14 @@ impl Ingest {
         if conversation.phase != Phase::Ready || conversation.damaged {
             return;
         }
+        let told = conversation.indexed.max(conversation.told_again);
+        if cx.is_clustered() && told < conversation.confirmed {
+            // The index may be at another node, and what it was told have got lost on the way.
+            conversation.told_again = conversation.confirmed;
+            if let Some(tell) = &self.config.confirmed {
+                tell(id, Key::Conversation(id).shard(), conversation.confirmed);
+            }
+        }
         let mut ops = Vec::new();
         if conversation.fanned_out() > conversation.mark {
             ops = mark(conversation, view);

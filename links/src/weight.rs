@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use godwit_wire::command::{
-    Answer, Command, ConversationCommand, LoggedEntry, Publish, TopicCommand, UserCommand,
+    Answer, Command, ConversationCommand, LoggedEntry, Publish, SearchCommand, SessionInfo, TopicCommand,
+    UserCommand,
 };
 use godwit_wire::peer::{PeerAnswer, PeerRequest};
 use godwit_wire::proto::chat::send_request::Content;
@@ -32,7 +33,10 @@ pub(crate) fn request(request: &PeerRequest, shared: &mut Shared) -> usize {
         Command::User(UserCommand::Share { publish, filter, .. }) => {
             filter.len() + once(publish, publish_bytes(publish), shared)
         }
-        Command::User(UserCommand::Receipt { .. } | UserCommand::CredentialEnded { .. }) => 0,
+        Command::User(UserCommand::Kick { client_id, .. }) => client_id.as_deref().map_or(0, str::len),
+        Command::User(
+            UserCommand::Receipt { .. } | UserCommand::CredentialEnded { .. } | UserCommand::Sessions,
+        ) => 0,
         Command::Conversation(ConversationCommand::Send(send)) => match &send.content {
             Content::Text(text) => text.len(),
             Content::Ciphertext(bytes) => bytes.len(),
@@ -61,11 +65,15 @@ pub(crate) fn request(request: &PeerRequest, shared: &mut Shared) -> usize {
             routes.iter().map(|route| SMALL + route.filter.len()).sum()
         }
         Command::Topic(TopicCommand::Interest { shards }) => 3 * shards.len(),
-        Command::Topic(TopicCommand::List { .. }) => SMALL,
+        Command::Topic(TopicCommand::List { .. } | TopicCommand::View { .. }) => SMALL,
         Command::Topic(TopicCommand::Prune { topic, keep, .. }) => topic.len() + 10 * keep.len(),
         Command::Topic(TopicCommand::Member { filter, .. } | TopicCommand::Retained { filter }) => {
             filter.len()
         }
+        Command::Search(command) => match &**command {
+            SearchCommand::Find(find) => 18 * find.conversations.len() + find.query.len(),
+            SearchCommand::Confirmed(tails) => 32 * tails.len(),
+        },
     };
     SMALL + content
 }
@@ -86,10 +94,18 @@ pub(crate) fn answer(answer: &PeerAnswer) -> usize {
         Answer::Status(watermarks) => 48 * watermarks.len(),
         Answer::Visible(intervals) => 24 * intervals.len(),
         Answer::Kept { gone } => 18 * gone.len(),
+        Answer::Sessions(sessions) => {
+            let filters =
+                |session: &SessionInfo| session.filters.iter().map(|one| 4 + one.len()).sum::<usize>();
+            let each = |session: &SessionInfo| 64 + session.client_id.len() + filters(session);
+            sessions.iter().map(each).sum()
+        }
+        Answer::Found(found) => 40 * found.hits.len(),
         Answer::Refused(_)
         | Answer::Done
         | Answer::Sent(_)
         | Answer::Away
+        | Answer::Confirmed(_)
         | Answer::Published { .. }
         | Answer::PublishRefused { .. } => 0,
     };

@@ -15,7 +15,7 @@ use std::{
 
 use godwit_search::{
     Feed, FeedConfig, Index, IndexDoc, Query, Request, Scope, ScopeEntry, Source, SourceError, SourcePage,
-    Tail,
+    Tail, Which,
 };
 use uuid::Uuid;
 
@@ -62,7 +62,7 @@ fn text(seed: u64) -> String {
 }
 
 impl Source for MadeUp {
-    fn read(&self, conversation: Uuid, after: u64, limit: usize) -> Result<SourcePage, SourceError> {
+    fn read(&self, conversation: Uuid, after: u64, _: u64, limit: usize) -> Result<SourcePage, SourceError> {
         let seed = conversation.as_u128() as u64;
         let last = self.head.load(SeqCst).min(after + limit as u64);
         let docs = (after + 1..=last)
@@ -85,11 +85,16 @@ impl Source for MadeUp {
         })
     }
 
-    fn open_tails(&self, _: Option<Tail>, _: usize) -> Result<Vec<Tail>, SourceError> {
+    fn open_tails(&self, _: Which<'_>, _: Option<Tail>, _: usize) -> Result<Vec<Tail>, SourceError> {
         Ok(Vec::new())
     }
 
-    fn conversations(&self, after: Option<Tail>, limit: usize) -> Result<Vec<Tail>, SourceError> {
+    fn conversations(
+        &self,
+        _: Which<'_>,
+        after: Option<Tail>,
+        limit: usize,
+    ) -> Result<Vec<Tail>, SourceError> {
         let from = after.map_or(0, |tail| u64::from(tail.shard) + 1);
         let confirmed_up_to = self.head.load(SeqCst);
         // The list's place is kept in `shard`, which nothing else here reads.

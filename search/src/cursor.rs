@@ -17,6 +17,14 @@ pub(crate) fn encode(key: &Key) -> String {
     )
 }
 
+/// Whether it is `next` of a page.
+///
+/// # Errors
+/// [`Error::BadCursor`].
+pub fn check_cursor(text: &str) -> Result<(), Error> {
+    decode(text).map(drop)
+}
+
 pub(crate) fn decode(text: &str) -> Result<Key, Error> {
     let plain = text.len() == LENGTH
         && text.starts_with(VERSION)

@@ -21,6 +21,7 @@ use crate::{
     error::Error,
     progress::Progress,
     schema::{Fields, SEQUENCE, schema},
+    shards::Standing,
     text::tokenizer,
 };
 
@@ -111,9 +112,28 @@ impl Index {
         Ok(())
     }
 
-    /// Whether everything that the store held when the index was made has been put into it once.
+    /// Whether everything that the store held when the index was made has been put into it once; of a divided one: whether all
+    /// its shards are whole.
     pub fn is_complete(&self) -> bool {
         self.inner.progress.is_complete()
+    }
+
+    /// Makes it the index of some of so many shards, of none at first: a node that is one of several. Which ones is said by
+    /// [`crate::Notifier::hold`] and [`crate::Notifier::let_go`]. Before a feed is started.
+    pub fn divide(&self, shards: u32) {
+        self.inner.progress.divide(shards);
+    }
+
+    /// How this index stands to a shard. One that is not divided has all of them, wholly when [`Index::is_complete`]. Ask
+    /// before a search: it finds then at least what that says.
+    pub fn standing(&self, shard: u32) -> Standing {
+        self.inner.progress.standing(shard)
+    }
+
+    /// How many shards it has, but not wholly; of an index that is not divided 0.
+    pub fn catching(&self) -> usize {
+        let shards = self.inner.progress.shards();
+        shards.map_or(0, |shards| shards.catching().len())
     }
 
     /// How many messages are in the index.
@@ -150,6 +170,15 @@ impl Index {
         guarded(|| {
             let live = self.live();
             max_sequence(&live.reader.searcher(), live.fields, conversation)
+        })
+    }
+
+    /// Whether there is anything of a shard, removed or not.
+    pub(crate) fn has_any_of(&self, shard: u32) -> Result<bool, Error> {
+        guarded(|| {
+            let live = self.live();
+            let term = Term::from_field_u64(live.fields.shard, u64::from(shard));
+            Ok(live.reader.searcher().doc_freq(&term)? > 0)
         })
     }
 

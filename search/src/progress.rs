@@ -3,12 +3,14 @@
 use std::{
     collections::HashMap,
     sync::{
-        Mutex, PoisonError, RwLock,
+        Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::SeqCst},
     },
 };
 
 use uuid::Uuid;
+
+use crate::shards::{Shards, Standing};
 
 /// Conversations whose exact mark is kept in memory (about 5 MB); others are looked up in the index.
 pub(crate) const MAX_MARKS: usize = 100_000;
@@ -56,6 +58,8 @@ pub(crate) struct Progress {
     pub(crate) counters: Counters,
     marks: RwLock<HashMap<Uuid, u64>>,
     state: Mutex<FeedState>,
+    /// On a node that is one of several.
+    shards: OnceLock<Shards>,
 }
 
 /// Counts since the index was opened.
@@ -78,6 +82,7 @@ impl Progress {
             counters: Counters::default(),
             marks: RwLock::default(),
             state: Mutex::default(),
+            shards: OnceLock::new(),
         }
     }
 
@@ -86,11 +91,34 @@ impl Progress {
         self.complete.store(false, SeqCst);
         self.watermark_ms.store(UNKNOWN, SeqCst);
         self.idle.store(false, SeqCst);
+        if let Some(shards) = self.shards() {
+            shards.restart();
+        }
         self.marks.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     pub(crate) fn is_complete(&self) -> bool {
-        self.complete.load(SeqCst)
+        match self.shards() {
+            Some(shards) => shards.catching().is_empty(),
+            None => self.complete.load(SeqCst),
+        }
+    }
+
+    /// From now on the index is to have the conversations of some shards, of none at first.
+    pub(crate) fn divide(&self, shards: u32) {
+        self.shards.get_or_init(|| Shards::new(shards));
+    }
+
+    pub(crate) fn shards(&self) -> Option<&Shards> {
+        self.shards.get()
+    }
+
+    pub(crate) fn standing(&self, shard: u32) -> Standing {
+        match self.shards() {
+            Some(shards) => shards.standing(shard),
+            None if self.is_complete() => Standing::Whole,
+            None => Standing::Catching,
+        }
     }
 
     pub(crate) fn set_complete(&self) {

@@ -72,7 +72,7 @@ pub struct Request<'a> {
     pub after_ms: Option<i64>,
     /// Only messages created before this time, ms since 1970.
     pub before_ms: Option<i64>,
-    /// Results wanted, 1 to [`MAX_PAGE`].
+    /// Results wanted, 1 to [`MAX_PAGE`], and one more for who wants to look at the first of the next page.
     pub limit: usize,
     /// `next` of the page before.
     pub cursor: Option<&'a str>,
@@ -122,6 +122,33 @@ pub(crate) struct Key {
     pub(crate) created_at_ms: i64,
     pub(crate) conversation: [u8; 16],
     pub(crate) sequence: u64,
+}
+
+/// One page of what several nodes found, each newest first and behind the same cursor, with whether it has older ones.
+pub fn merge(found: impl IntoIterator<Item = (Vec<Hit>, bool)>, limit: usize) -> Page {
+    let (mut hits, mut more) = (Vec::new(), false);
+    for (some, has_more) in found {
+        hits.extend(some);
+        more |= has_more;
+    }
+    hits.sort_unstable_by_key(|hit| Reverse(Key::of(hit)));
+    // Two nodes that both hold themselves for the owner found the same.
+    hits.dedup();
+    more |= hits.len() > limit;
+    hits.truncate(limit);
+    let last = hits.last().filter(|_| more);
+    let next = last.map(|hit| cursor::encode(&Key::of(hit)));
+    Page { hits, next }
+}
+
+impl Key {
+    fn of(hit: &Hit) -> Self {
+        Self {
+            created_at_ms: hit.created_at_ms,
+            conversation: hit.conversation.into_bytes(),
+            sequence: hit.sequence_number,
+        }
+    }
 }
 
 impl Index {
@@ -263,7 +290,7 @@ struct Newest {
 
 impl Newest {
     fn new(request: &Request<'_>, before: Option<Key>) -> Self {
-        let limit = request.limit.clamp(1, MAX_PAGE);
+        let limit = request.limit.clamp(1, MAX_PAGE + 1);
         let times = (request.after_ms.unwrap_or(i64::MIN), request.before_ms);
         Self {
             heap: BinaryHeap::with_capacity(limit + 2),

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     Feed, FeedConfig, Index, IndexDoc, Query, Request, Scope, ScopeEntry, Source, SourceError, SourcePage,
-    Tail,
+    Tail, UNKNOWN_END, Which,
 };
 
 pub(crate) fn conversation(n: u128) -> Uuid {
@@ -64,8 +64,11 @@ struct StoreState {
     /// This one conversation cannot be read.
     unreadable: Mutex<Option<Uuid>>,
     entries_read: AtomicUsize,
+    reports: AtomicUsize,
     conversations_listed: AtomicUsize,
     now_ms: AtomicI64,
+    /// Ends of logs that `open_tails` does not know.
+    ends_unknown: AtomicBool,
 }
 
 impl Store {
@@ -112,6 +115,23 @@ impl Store {
         *self.0.unreadable.lock().unwrap() = conversation_n.map(conversation);
     }
 
+    /// A conversation whose home has closed its tail: somebody else had indexed it.
+    pub(crate) fn close(&self, conversation_n: u128) {
+        let id = conversation(conversation_n);
+        let end = self.0.logs.lock().unwrap()[&id].len() as u64;
+        self.0.indexed.lock().unwrap().insert(id, end);
+    }
+
+    /// How often anything was reported as indexed.
+    pub(crate) fn reports(&self) -> usize {
+        self.0.reports.load(SeqCst)
+    }
+
+    /// From now on the list of open tails does not know where logs end.
+    pub(crate) fn forget_ends(&self) {
+        self.0.ends_unknown.store(true, SeqCst);
+    }
+
     pub(crate) fn entries_read(&self) -> usize {
         self.0.entries_read.load(SeqCst)
     }
@@ -140,21 +160,41 @@ impl Store {
     }
 
     pub(crate) fn feed_with(&self, index: &Index, notifications: usize) -> Feed {
+        Feed::start_with(index.clone(), self.clone(), self.config(), notifications).unwrap()
+    }
+
+    /// A feed that takes out what has been away for so long.
+    pub(crate) fn feed_keeping(&self, index: &Index, keep_away: Duration) -> Feed {
+        let config = FeedConfig {
+            keep_away,
+            ..self.config()
+        };
+        Feed::start(index.clone(), self.clone(), config).unwrap()
+    }
+
+    fn config(&self) -> FeedConfig {
         let (clock, reported) = (self.0.clone(), self.0.clone());
         let mut config = FeedConfig::new(move || clock.now_ms.load(SeqCst));
         config.commit_interval = Duration::from_millis(20);
         config.on_indexed = Box::new(move |indexed| {
             let mut all = reported.indexed.lock().unwrap();
+            reported.reports.fetch_add(indexed.len(), SeqCst);
             for one in indexed {
                 assert_eq!(one.shard, shard(one.conversation));
                 let up_to = all.entry(one.conversation).or_default();
                 *up_to = one.up_to.max(*up_to);
             }
         });
-        Feed::start_with(index.clone(), self.clone(), config, notifications).unwrap()
+        config
     }
 
-    fn list(&self, after: Option<Tail>, limit: usize, open_only: bool) -> Result<Vec<Tail>, SourceError> {
+    fn list(
+        &self,
+        which: Which<'_>,
+        after: Option<Tail>,
+        limit: usize,
+        open_only: bool,
+    ) -> Result<Vec<Tail>, SourceError> {
         if self.0.failing.load(SeqCst) {
             return Err(SourceError("the store is away".into()));
         }
@@ -166,6 +206,10 @@ impl Store {
             .unwrap()
             .iter()
             .filter(|(id, _)| after.is_none_or(|after| **id > after.conversation))
+            .filter(|(id, _)| match which {
+                Which::All => true,
+                Which::These(shards) => shards.contains(&shard(**id)),
+            })
             .map(|(id, log)| Tail {
                 conversation: *id,
                 shard: shard(*id),
@@ -175,6 +219,13 @@ impl Store {
                 !open_only || indexed.get(&tail.conversation).copied().unwrap_or(0) < tail.confirmed_up_to
             })
             .take(limit)
+            .map(|tail| match open_only && self.0.ends_unknown.load(SeqCst) {
+                true => Tail {
+                    confirmed_up_to: UNKNOWN_END,
+                    ..tail
+                },
+                false => tail,
+            })
             .collect();
         self.0.conversations_listed.fetch_add(tails.len(), SeqCst);
         Ok(tails)
@@ -182,13 +233,20 @@ impl Store {
 }
 
 impl Source for Store {
-    fn read(&self, conversation: Uuid, after: u64, limit: usize) -> Result<SourcePage, SourceError> {
+    fn read(
+        &self,
+        conversation: Uuid,
+        after: u64,
+        up_to: u64,
+        limit: usize,
+    ) -> Result<SourcePage, SourceError> {
         if self.0.failing.load(SeqCst) || *self.0.unreadable.lock().unwrap() == Some(conversation) {
             return Err(SourceError("the store is away".into()));
         }
         let logs = self.0.logs.lock().unwrap();
         let log = logs.get(&conversation).map_or(&[][..], Vec::as_slice);
-        let entries = log.iter().skip(after as usize).take(limit);
+        let known = usize::try_from(up_to).unwrap_or(usize::MAX).min(log.len());
+        let entries = log[..known].iter().skip(after as usize).take(limit);
         let count = entries.len();
         self.0.entries_read.fetch_add(count, SeqCst);
         Ok(SourcePage {
@@ -197,12 +255,22 @@ impl Source for Store {
         })
     }
 
-    fn open_tails(&self, after: Option<Tail>, limit: usize) -> Result<Vec<Tail>, SourceError> {
-        self.list(after, limit, true)
+    fn open_tails(
+        &self,
+        which: Which<'_>,
+        after: Option<Tail>,
+        limit: usize,
+    ) -> Result<Vec<Tail>, SourceError> {
+        self.list(which, after, limit, true)
     }
 
-    fn conversations(&self, after: Option<Tail>, limit: usize) -> Result<Vec<Tail>, SourceError> {
-        self.list(after, limit, false)
+    fn conversations(
+        &self,
+        which: Which<'_>,
+        after: Option<Tail>,
+        limit: usize,
+    ) -> Result<Vec<Tail>, SourceError> {
+        self.list(which, after, limit, false)
     }
 }
 

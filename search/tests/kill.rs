@@ -11,7 +11,7 @@ use std::{
 
 use godwit_search::{
     Feed, FeedConfig, Index, IndexDoc, Query, Request, Scope, ScopeEntry, Source, SourceError, SourcePage,
-    Tail,
+    Tail, Which,
 };
 use rand::Rng;
 use uuid::Uuid;
@@ -32,7 +32,7 @@ fn tail(n: u128) -> Tail {
 }
 
 impl Source for Fixed {
-    fn read(&self, conversation: Uuid, after: u64, limit: usize) -> Result<SourcePage, SourceError> {
+    fn read(&self, conversation: Uuid, after: u64, _: u64, limit: usize) -> Result<SourcePage, SourceError> {
         let read_up_to = EACH.min(after + limit as u64);
         let docs = (after + 1..=read_up_to)
             .map(|sequence_number| IndexDoc {
@@ -48,11 +48,21 @@ impl Source for Fixed {
         Ok(SourcePage { docs, read_up_to })
     }
 
-    fn open_tails(&self, after: Option<Tail>, limit: usize) -> Result<Vec<Tail>, SourceError> {
-        self.conversations(after, limit)
+    fn open_tails(
+        &self,
+        which: Which<'_>,
+        after: Option<Tail>,
+        limit: usize,
+    ) -> Result<Vec<Tail>, SourceError> {
+        self.conversations(which, after, limit)
     }
 
-    fn conversations(&self, after: Option<Tail>, limit: usize) -> Result<Vec<Tail>, SourceError> {
+    fn conversations(
+        &self,
+        _: Which<'_>,
+        after: Option<Tail>,
+        limit: usize,
+    ) -> Result<Vec<Tail>, SourceError> {
         let from = after.map_or(0, |tail| u128::from(tail.shard) + 1);
         Ok((from..CONVERSATIONS).take(limit).map(tail).collect())
     }

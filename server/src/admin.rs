@@ -24,6 +24,8 @@ pub(crate) struct Admin {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) folder: DataFolder,
     pub(crate) token: String,
+    /// The way to the homes.
+    pub(crate) router: godwit_cluster::Router,
     /// In a cluster.
     pub(crate) membership: Option<Membership>,
     /// One backup at a time: each holds back the store's loading and merging.
@@ -41,6 +43,10 @@ pub(crate) struct Backup {
 /// What is answered to what did not work: the part of a problem document (RFC 9457) that tells what happened.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Failure {
+    #[serde(default)]
+    title: String,
+    #[serde(default)]
+    status: u16,
     pub(crate) detail: String,
 }
 
@@ -50,6 +56,8 @@ pub(crate) fn failure(status: StatusCode, detail: impl Into<String>) -> Response
         status,
         problem,
         Json(Failure {
+            title: status.canonical_reason().unwrap_or_default().into(),
+            status: status.as_u16(),
             detail: detail.into(),
         }),
     )
@@ -59,18 +67,21 @@ pub(crate) fn failure(status: StatusCode, detail: impl Into<String>) -> Response
 /// The API's routes for operators, and backups; all that changes anything behind the token.
 pub(crate) fn routes(admin: Admin, api: Api, registry: Registry) -> Router {
     let cluster = crate::cluster::admin::routes(admin.membership.clone());
+    let sessions = crate::sessions::routes(&admin);
     let admin = Arc::new(admin);
     Router::new()
         .route("/backup", post(backup))
         .with_state(admin.clone())
         .merge(admin_router(api, Arc::new(registry)))
         .merge(cluster)
+        .merge(sessions)
         .layer(middleware::from_fn_with_state(admin, with_token))
 }
 
-/// Lets through who only reads, or knows the admin token.
+/// Lets through who only reads what is nobody's in particular, or knows the admin token.
 async fn with_token(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD)
+        && !request.uri().path().starts_with(crate::sessions::PATH);
     let given = request
         .headers()
         .get(header::AUTHORIZATION)

@@ -65,6 +65,9 @@ pub enum Verb {
     /// Shards of a cluster, as the running node at the configured admin listener sees them.
     #[command(subcommand)]
     Shard(ShardVerb),
+    /// Sessions of a user, asked of the running node at the configured admin listener: any node of a cluster.
+    #[command(subcommand)]
+    Session(SessionVerb),
     /// Says whether options, environment and file make a configuration.
     CheckConfig(Options),
 }
@@ -108,6 +111,36 @@ pub enum NodeVerb {
 pub enum ShardVerb {
     /// Lists them: a line each, with group, number, owner, and the view in which the node that is asked took it up.
     Ls(Options),
+}
+
+/// What is done about sessions.
+#[derive(Debug, Subcommand)]
+pub enum SessionVerb {
+    /// Lists those of a user: a line each.
+    Ls {
+        /// Name or id of the user.
+        user: String,
+        /// How to find a running node.
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Ends the connection of a client (MQTT 5: reason 0x98); its session stays, and it may come back.
+    Kick {
+        /// Name or id of the user.
+        user: String,
+        /// Client id.
+        #[arg(required_unless_present = "all")]
+        client: Option<String>,
+        /// All clients of the user.
+        #[arg(long, conflicts_with = "client")]
+        all: bool,
+        /// Ends the session too, with its subscriptions and what it is owed. Its client, if it comes back, begins anew.
+        #[arg(long)]
+        forget: bool,
+        /// How to find a running node.
+        #[command(flatten)]
+        options: Options,
+    },
 }
 
 /// How a data folder and its server are found, where `--admin` means something else.

@@ -1,6 +1,7 @@
 //! What each command does. They return an exit code; what went wrong is one line on standard error.
 
 mod operate;
+mod sessions;
 
 use std::io::{self, BufRead as _, Write as _};
 use std::net::SocketAddr;
@@ -14,9 +15,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::admin::{Backup, Failure};
-use crate::cli::{Cli, FAILED, NodeVerb, Options, Place, ShardVerb, USAGE, UserVerb, Verb};
+use crate::cli::{Cli, FAILED, NodeVerb, Options, Place, SessionVerb, ShardVerb, USAGE, UserVerb, Verb};
 use crate::config::{Config, ConfigError, Engine, Flags, Listen, Settings, unknown_variables};
-use crate::{DEADLINE, DataFolder, Listeners, Running, Shutdown, StartError, logs, serve, tls};
+use crate::sessions::Kick;
+use crate::{DataFolder, Listeners, Running, Shutdown, StartError, logs, serve, tls};
 
 /// Longest password line read.
 const PASSWORD_LINE: u64 = 4_096;
@@ -58,6 +60,21 @@ pub(crate) fn run(cli: Cli) -> u8 {
         Verb::Node(NodeVerb::Ls(options)) => operate::nodes(options),
         Verb::Node(NodeVerb::Drain { name, options }) => operate::drain(name, options),
         Verb::Shard(ShardVerb::Ls(options)) => operate::shards(options),
+        Verb::Session(SessionVerb::Ls { user, options }) => sessions::list(&user, options),
+        Verb::Session(SessionVerb::Kick {
+            user,
+            client,
+            all: _,
+            forget,
+            options,
+        }) => {
+            let kick = Kick {
+                user,
+                client_id: client,
+                forget,
+            };
+            sessions::kick(&kick, options)
+        }
     };
     match done {
         Ok(()) => 0,
@@ -106,9 +123,10 @@ fn run_server(options: Options) -> anyhow::Result<()> {
     router.on_failure(move || waiting.close());
     wait_for_end(&mut signals, &running, &options);
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals")?;
+    let deadline = running.deadline();
     std::thread::Builder::new()
         .name("godwit-deadline".into())
-        .spawn(move || watch_end(signals))?;
+        .spawn(move || watch_end(signals, deadline))?;
     running.stop();
     if router.has_failed() {
         bail!("a worker has failed, see the log; what was acknowledged is stored, start the server again");
@@ -128,10 +146,10 @@ fn wait_for_end(signals: &mut Signals, running: &Running, options: &Options) {
 }
 
 /// Ends the process at the deadline, or at once at a second signal. What was acknowledged is stored either way.
-fn watch_end(mut signals: Signals) {
+fn watch_end(mut signals: Signals, deadline: Duration) {
     let handle = signals.handle();
     let timer = std::thread::spawn(move || {
-        std::thread::sleep(DEADLINE);
+        std::thread::sleep(deadline);
         tracing::error!("the deadline of the shutdown has passed");
         handle.close();
     });
@@ -268,6 +286,23 @@ fn ask_admin<A: DeserializeOwned>(config: &Config, path: &str, time: Duration) -
         return Ok(None);
     };
     let asked = agent(time).get(format!("http://{address}{path}")).call();
+    answered(asked, address, config).map(Some)
+}
+
+/// The same of what only who administers may read.
+fn ask_admin_in_private<A: DeserializeOwned>(
+    config: &Config,
+    path: &str,
+    time: Duration,
+) -> anyhow::Result<Option<A>> {
+    let Some(address) = reached(config) else {
+        return Ok(None);
+    };
+    let token = DataFolder::at(&config.data_dir).admin_token()?;
+    let asked = agent(time)
+        .get(format!("http://{address}{path}"))
+        .header("Authorization", format!("Bearer {token}"))
+        .call();
     answered(asked, address, config).map(Some)
 }
 

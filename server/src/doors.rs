@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use godwit_broker::{Proxies, TlsSettings};
+use godwit_cluster::Router;
 use godwit_history_api::{Api, Shares};
 use prometheus_client::registry::Registry;
 use tokio::runtime::Runtime;
@@ -84,6 +85,7 @@ impl Doors {
         &mut self,
         node: &Node,
         api: &Api,
+        router: &Router,
         registry: Registry,
         listener: Option<TcpListener>,
     ) -> Result<(), StartError> {
@@ -91,6 +93,7 @@ impl Doors {
             store: node.store.clone(),
             folder: node.folder.clone(),
             token: node.admin_token.clone(),
+            router: router.clone(),
             membership: self.membership.clone(),
             backups: tokio::sync::Mutex::new(()),
         };

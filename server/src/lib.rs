@@ -23,6 +23,7 @@ mod planted;
 mod reload;
 mod search;
 mod serve;
+mod sessions;
 mod shutdown;
 mod source;
 mod tls;

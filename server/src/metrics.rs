@@ -213,6 +213,12 @@ impl Collector for OfSearch {
         )?;
         gauge(
             to,
+            "godwit_search_catching_shards",
+            "Shards whose index is being completed: searches in them are partial",
+            self.index.catching() as f64,
+        )?;
+        gauge(
+            to,
             "godwit_search_pending",
             "Conversations waiting to be indexed",
             status.pending as f64,

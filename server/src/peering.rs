@@ -1,18 +1,20 @@
 //! A node's workers among others: tells them what they hold, and carries what they ask of other nodes over the links of
 //! the node's present start. What the links do is `godwit-links`, who owns what is `godwit_cluster::own`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::TcpListener;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
-use godwit_cluster::own::{About, Homes, Standing};
+use godwit_cluster::own::{About, Holdings, Homes, Standing};
 use godwit_cluster::{Clustered, Peers, Pipe, Router, WorkersHomes};
 use godwit_history_api::connect::{Reached, Whereabouts};
 use godwit_links::{Auth, Channel, Links, Local, Settings, Tls};
 use godwit_store::View;
 use godwit_store::coordination::{Asked, StartId};
 use godwit_wire::account::Secret;
+use godwit_wire::command::{Command, TopicCommand};
+use godwit_wire::ids::Key;
 use godwit_wire::peer::{PeerAnswer, PeerRequest};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -22,6 +24,7 @@ use tokio::task::AbortHandle;
 use crate::StartError;
 use crate::cluster::{Membership, boot_ms};
 use crate::config::{Cluster, Hidden, PeerTrust};
+use crate::search::IndexShards;
 
 /// A client's connection that is passed on.
 struct ClientPipe(Channel);
@@ -44,11 +47,12 @@ impl Pipe for ClientPipe {
     }
 }
 
-/// What the links bring goes to the workers.
-struct ToWorkers(Router);
+/// What the links bring goes to the workers, and to whoever finds out about views.
+struct ToWorkers(Router, Arc<Holdings>);
 
 impl Local for ToWorkers {
     fn asked(&self, from: StartId, requests: &mut VecDeque<PeerRequest>) {
+        self.hear_of_views(requests);
         self.0.peer_asks(from, requests);
     }
 
@@ -60,8 +64,30 @@ impl Local for ToWorkers {
         self.0.look();
     }
 
-    fn channel(&self, _: StartId, about: bytes::Bytes, channel: Channel) {
-        godwit_broker::spliced(&self.0, &about, Box::new(ClientPipe(channel)));
+    fn channel(&self, from: StartId, about: bytes::Bytes, channel: Channel) {
+        godwit_broker::spliced(&self.0, from, &about, Box::new(ClientPipe(channel)));
+    }
+}
+
+impl ToWorkers {
+    /// A request by a later view says that there is one; and those that only say so end here.
+    fn hear_of_views(&self, requests: &mut VecDeque<PeerRequest>) {
+        let Self(_, holdings) = self;
+        let latest = requests.iter().map(|request| request.view).max().unwrap_or(0);
+        if latest > holdings.current() {
+            holdings.hint(latest);
+        }
+        let word = |request: &PeerRequest| match request.command {
+            Command::Topic(TopicCommand::View { confirmed }) => Some(confirmed),
+            _ => None,
+        };
+        if requests.iter().all(|request| word(request).is_none()) {
+            return;
+        }
+        if requests.iter().any(|request| word(request) == Some(true)) {
+            holdings.look();
+        }
+        requests.retain(|request| word(request).is_none());
     }
 }
 
@@ -88,6 +114,21 @@ impl Peering {
         let present = self.present();
         let about = present.others.get(&node)?;
         (!about.mqtt.is_empty()).then(|| about.mqtt.as_str().into())
+    }
+}
+
+impl Peering {
+    /// Tells the others that this start stands in a view, or has let go of what it takes. Who is not reached finds out by itself.
+    fn tell(&self, view: View, confirmed: bool, others: impl Iterator<Item = StartId>) {
+        for node in others {
+            let request = PeerRequest {
+                id: 0,
+                view,
+                key: Key::Node(node),
+                command: Command::Topic(TopicCommand::View { confirmed }),
+            };
+            self.send(node, &mut VecDeque::from([request]));
+        }
     }
 }
 
@@ -174,7 +215,13 @@ impl Maker {
         }))
     }
 
-    fn make(&self, runtime: &Handle, start: StartId, router: &Router) -> Result<Links, StartError> {
+    fn make(
+        &self,
+        runtime: &Handle,
+        start: StartId,
+        router: &Router,
+        holdings: &Arc<Holdings>,
+    ) -> Result<Links, StartError> {
         let settings = Settings {
             listen: self.listener.try_clone()?,
             cluster: self.cluster.clone(),
@@ -182,7 +229,7 @@ impl Maker {
             node: self.node.clone(),
             auth: Some(self.auth()?),
         };
-        let local = Arc::new(ToWorkers(router.clone()));
+        let local = Arc::new(ToWorkers(router.clone(), holdings.clone()));
         Links::start(runtime, settings, local, self.metrics.clone())
             .map_err(|error| StartError::Tls(error.to_string()))
     }
@@ -191,13 +238,20 @@ impl Maker {
 /// What lives on the node's shards: its workers.
 pub(crate) struct ClusterHomes {
     workers: WorkersHomes,
+    peering: Arc<Peering>,
+    /// As it was told last.
+    standing: Mutex<Option<Arc<Standing>>>,
+    index: IndexShards,
     membership: OnceLock<Membership>,
 }
 
 impl ClusterHomes {
-    pub(crate) fn new(router: &Router) -> Self {
+    pub(crate) fn new(router: &Router, peering: Arc<Peering>, index: IndexShards) -> Self {
         Self {
             workers: WorkersHomes::new(router.clone()),
+            peering,
+            standing: Mutex::default(),
+            index,
             membership: OnceLock::new(),
         }
     }
@@ -206,6 +260,10 @@ impl ClusterHomes {
     pub(crate) fn joined(&self, membership: Membership) {
         // Once: a node joins once, its starts are the driver's.
         let _ = self.membership.set(membership);
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<Arc<Standing>>> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn start(&self) -> StartId {
@@ -221,17 +279,40 @@ impl ClusterHomes {
 
 impl Homes for ClusterHomes {
     fn let_go(&self, view: View, slots: Vec<u16>) -> Asked<'_, ()> {
+        self.index.let_go(&slots);
         self.workers.let_go(view, slots)
     }
 
     fn take_up(&self, view: View, slots: Vec<u16>) {
+        self.index.take_up(&slots);
         self.workers.take_up(view, slots);
     }
 
     fn moved(&self, standing: Arc<Standing>) {
-        self.workers.begin(self.start());
-        self.workers.moved(standing);
+        let start = self.start();
+        self.workers.begin(start);
+        self.workers.moved(standing.clone());
+        let before = self.last().replace(standing.clone());
+        if before.is_none_or(|before| before.number != standing.number) {
+            let others = others(&standing, start);
+            self.peering.tell(standing.number, false, others.into_iter());
+        }
     }
+
+    fn confirmed(&self, view: View) {
+        let standing = self.last().clone();
+        if let Some(standing) = standing {
+            let others = others(&standing, self.start());
+            self.peering
+                .tell(view.min(standing.number), true, others.into_iter());
+        }
+    }
+}
+
+/// All nodes that a view names, but this one.
+fn others(standing: &Standing, me: StartId) -> BTreeSet<StartId> {
+    let all = standing.body.all_seats().map(|seat| seat.start);
+    all.filter(|start| *start != me).collect()
 }
 
 /// Which node holds a key, by this node's view and what the others say about themselves.
@@ -251,7 +332,7 @@ pub(crate) fn whereabouts(membership: Membership) -> Whereabouts {
 }
 
 /// How workers reach the cluster.
-pub(crate) fn of_workers(holdings: &Arc<godwit_cluster::own::Holdings>, peering: &Arc<Peering>) -> Clustered {
+pub(crate) fn of_workers(holdings: &Arc<Holdings>, peering: &Arc<Peering>) -> Clustered {
     Clustered {
         holdings: holdings.clone(),
         clock: boot_ms,
@@ -268,7 +349,7 @@ pub(crate) fn keep(
     router: Router,
 ) -> AbortHandle {
     let (mut start, mut peers) = (membership.start(), membership.peers());
-    let handle = runtime.clone();
+    let (handle, holdings) = (runtime.clone(), membership.holdings().clone());
     let task = runtime.spawn(async move {
         let mut of = None;
         loop {
@@ -283,7 +364,7 @@ pub(crate) fn keep(
                 if let Some(old) = old {
                     old.stop();
                 }
-                match maker.make(&handle, now, &router) {
+                match maker.make(&handle, now, &router, &holdings) {
                     Ok(links) => {
                         of = Some(now);
                         let mut present = peering.present.write().unwrap_or_else(PoisonError::into_inner);

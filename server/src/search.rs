@@ -1,9 +1,13 @@
-//! The search index at work: its feed, fed by what conversations confirm, and what it reports back to them.
+//! The search index at work: its feed, fed by what conversations confirm, and what it reports back to them. What is different
+//! among several nodes is in `nodes`.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+mod nodes;
+
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use godwit_cluster::Router;
+use godwit_history_api::SearchIndex;
 use godwit_ingest::Confirmed;
 use godwit_search::{Feed, FeedConfig, Indexed, Notifier};
 use godwit_wire::command::{Command, ConversationCommand};
@@ -13,7 +17,9 @@ use prometheus_client::metrics::counter::Counter;
 use crate::StartError;
 use crate::metrics::OfSearch;
 use crate::node::{Node, unix_ms};
-use crate::source::StoreSource;
+use crate::source::{Ends, Homes, StoreSource};
+use nodes::Elsewhere;
+pub(crate) use nodes::IndexShards;
 
 /// A report of the search feed that finds a worker's inbox full is tried again this often, so long apart. One that is
 /// lost costs a look at that conversation at the next start.
@@ -24,38 +30,55 @@ const REPORT_PAUSE: Duration = Duration::from_millis(5);
 pub(crate) struct Search {
     feed: Arc<Mutex<Option<Feed>>>,
     notifier: Notifier,
-    router: Arc<OnceLock<Router>>,
+    homes: Homes,
+    /// What the API asks.
+    api: SearchIndex,
+    /// What is confirmed here and indexed by other nodes; unused on a node that is alone.
+    elsewhere: Elsewhere,
 }
 
 impl Search {
     /// Starts the feed; it reports nothing before [`Self::report_to`].
     pub(crate) fn start(node: &Node, unreadable: Counter) -> Result<Self, StartError> {
-        let router = Arc::new(OnceLock::new());
+        let homes = Homes::default();
         let mut config = FeedConfig::new(|| i64::try_from(unix_ms()).unwrap_or(i64::MAX));
-        let reports_to = router.clone();
+        let reports_to = homes.clone();
         config.on_indexed = Box::new(move |indexed| {
-            if let Some(router) = reports_to.get() {
+            if let Some((router, _)) = reports_to.reached() {
                 report(router, indexed);
             }
         });
-        let source = StoreSource::new(node.store.clone(), unreadable, node.cluster.is_none());
+        let ends = node.cluster.as_ref().map(|_| -> Box<dyn Ends> {
+            node.index.divide(u32::from(Key::SHARDS));
+            Box::new(homes.clone())
+        });
+        let source = StoreSource::new(node.store.clone(), unreadable, ends);
         let feed = Feed::start(node.index.clone(), source, config)?;
         let notifier = feed.notifier();
         Ok(Self {
             feed: Arc::new(Mutex::new(Some(feed))),
             notifier,
-            router,
+            homes,
+            api: SearchIndex::new(node.index.clone()),
+            elsewhere: Elsewhere::default(),
         })
     }
 
-    /// Where the feed reports to, from now on.
-    pub(crate) fn report_to(&self, router: &Router) {
-        // Set once: the workers start once.
-        let _ = self.router.set(router.clone());
+    /// Where the feed reports to and asks, from now on.
+    pub(crate) fn report_to(&self, router: &Router, runtime: &tokio::runtime::Handle) {
+        self.homes.are_reached(router, runtime);
+    }
+
+    /// What the API asks.
+    pub(crate) fn api(&self) -> SearchIndex {
+        self.api.clone()
     }
 
     /// What ingest calls when more of a conversation is confirmed.
-    pub(crate) fn confirmed(&self) -> Confirmed {
+    pub(crate) fn confirmed(&self, node: &Node) -> Confirmed {
+        if node.settings.cluster.is_some() {
+            return self.confirmed_anywhere(node.index.clone());
+        }
         let notifier = self.notifier.clone();
         Arc::new(move |conversation, shard, up_to| notifier.notify(conversation.0, u32::from(shard), up_to))
     }

@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use godwit_accounts::Accounts;
+use godwit_broker::NetMetrics;
 use godwit_cluster::{Clustered, MakeRoles, Role, Router, Workers};
 use godwit_history_api::connect::Whereabouts;
-use godwit_history_api::{Api, Rate, Register, SearchIndex};
+use godwit_history_api::{Api, Rate, Register};
 use godwit_ingest::Ingest;
 use godwit_store::Store;
 use godwit_wire::account::Secret;
@@ -16,15 +18,18 @@ use prometheus_client::registry::Registry;
 use tokio::task::AbortHandle;
 
 use crate::cluster::Driver;
-use crate::config::{Config, Registration};
+use crate::config::{Config, Engine, Registration};
 use crate::doors::Doors;
 use crate::metrics::{OfCluster, OfProcess, OfStore};
 use crate::node::{Addresses, Listeners, Node, unix_ms};
 use crate::peering::{self, ClusterHomes, Maker, Peering};
 use crate::search::Search;
-use crate::shutdown::Shutdown;
+use crate::shutdown::{DEADLINE, Shutdown};
 use crate::tls::Certificates;
 use crate::{StartError, mqtt, open_files};
+
+/// Between two looks whether the last clients have gone.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A node at work. Dropping it ends the node.
 pub struct Running {
@@ -46,6 +51,15 @@ impl Running {
     /// The way to its homes.
     pub fn router(&self) -> &Router {
         &self.router
+    }
+
+    /// How long its end may take: then the process may end as it is.
+    pub fn deadline(&self) -> Duration {
+        let drain = match self.options.store {
+            Engine::Cql => self.options.drain_time(),
+            Engine::Embedded => Duration::ZERO,
+        };
+        drain + DEADLINE
     }
 
     /// Waits until the shutdown that somebody began is through.
@@ -103,21 +117,28 @@ pub fn serve(
     };
     let (addresses, metrics) = (listeners.addresses(), Metrics::default());
     let search = Search::start(&node, metrics.unreadable.clone())?;
-    let mut doors = Doors::new(shutdown.clone(), connections.http)?;
+    let closing = Shutdown::default();
+    let mut doors = Doors::new(closing.clone(), connections.http)?;
     let opened = node.cluster.take();
     let peering = opened.as_ref().map(|_| Arc::new(Peering::default()));
     let clustered = opened.as_ref().zip(peering.as_ref());
     let clustered = clustered.map(|(opened, peering)| peering::of_workers(&opened.holdings, peering));
     let workers = start_workers(&node, &metrics, &search, connections.mqtt, clustered)?;
+    search.report_to(workers.router(), doors.runtime.handle());
     let mut membership = None;
     let listening = opened.zip(peering).zip(listeners.peer.take());
     if let (Some(((opened, peering), listener)), Some(options)) = (listening, &node.settings.cluster) {
         let (maker, homes) = (
             Maker::new(options, listener, opened.peer_key.clone(), metrics.links.clone()),
-            Arc::new(ClusterHomes::new(workers.router())),
+            Arc::new(ClusterHomes::new(
+                workers.router(),
+                peering.clone(),
+                search.shards(),
+            )),
         );
         let (member, driver) = opened.join(homes.clone())?;
         homes.joined(member.clone());
+        search.join(&member, workers.router(), doors.runtime.handle());
         let links = peering::keep(
             doors.runtime.handle(),
             peering,
@@ -128,14 +149,16 @@ pub fn serve(
         doors.membership = Some(member);
         membership = Some((driver, links));
     }
-    search.report_to(workers.router());
     let whereabouts = match &doors.membership {
         Some(membership) => peering::whereabouts(membership.clone()),
         None => godwit_history_api::connect::alone(addresses.reached()),
     };
-    let api = start_api(&node, &metrics, workers.router(), whereabouts);
+    let api = start_api(&node, &metrics, workers.router(), whereabouts, &search);
     let store = node.store.clone();
     let mut parts = Parts {
+        drain_time: node.settings.options.drain_time(),
+        closing,
+        net: metrics.broker.net.clone(),
         api,
         doors,
         workers,
@@ -145,7 +168,6 @@ pub fn serve(
     };
     warn_of_doors(&node, &addresses);
     if let Err(error) = parts.open_doors(&node, &metrics, listeners) {
-        shutdown.begin();
         parts.end();
         return Err(error);
     }
@@ -168,6 +190,12 @@ pub fn serve(
 
 /// What runs, and ends in this order.
 struct Parts {
+    /// How long giving up its shards may take.
+    drain_time: Duration,
+    /// The doors of HTTP close.
+    closing: Shutdown,
+    /// Who is still to go elsewhere.
+    net: NetMetrics,
     api: Api,
     doors: Doors,
     workers: Workers,
@@ -185,7 +213,7 @@ impl Parts {
             registry.register_collector(Box::new(OfCluster(membership.clone())));
         }
         self.doors
-            .open_admin(node, &self.api, registry, listeners.admin)?;
+            .open_admin(node, &self.api, self.workers.router(), registry, listeners.admin)?;
         self.doors
             .open_http(node, &self.api, listeners.http, listeners.https)?;
         mqtt::open(self.workers.router(), node, listeners.mqtt, listeners.mqtts)
@@ -193,15 +221,58 @@ impl Parts {
 
     fn run(self, shutdown: &Shutdown) {
         self.doors.runtime.block_on(shutdown.begun());
+        // Load balancers look elsewhere from the first moment.
+        self.api.drain();
+        self.leave();
         self.end();
+    }
+
+    /// In a cluster: gives the shards up before anything is closed, while its doors are open, so that others serve their users
+    /// meanwhile. What is not done in time is left to the end, which loses nothing either.
+    fn leave(&self) {
+        let Some(membership) = &self.doors.membership else {
+            return;
+        };
+        if self.drain_time.is_zero() || !membership.has_heirs() {
+            return;
+        }
+        let began = Instant::now();
+        tracing::info!("gives its shards up before it ends");
+        membership.drain();
+        let mut left = membership.left();
+        let (net, router) = (&self.net, self.workers.router());
+        let gone = async {
+            // Its sender gone is the same.
+            let _ = left.wait_for(|left| *left).await;
+            // Who comes now is better off elsewhere.
+            mqtt::close(router);
+            while net.going() > 0 {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let in_time = self
+            .doors
+            .runtime
+            .block_on(async { tokio::time::timeout(self.drain_time, gone).await });
+        let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        match in_time {
+            Ok(()) => tracing::info!(took_ms, "its shards are others'"),
+            Err(_) => tracing::warn!(
+                took_ms,
+                clients = net.going(),
+                left = *membership.left().borrow(),
+                "not all moved within drain_seconds: it ends all the same"
+            ),
+        }
     }
 
     /// The shutdown. Deadlines: HTTP 1.5 s, workers 8 s (their own, as a rule milliseconds), the rest is disk work.
     fn end(mut self) {
         tracing::info!("shutting down");
-        // Load balancers look elsewhere; doors let nobody in, requests under way are answered.
+        // Doors let nobody in, requests under way are answered.
         self.api.drain();
         mqtt::close(self.workers.router());
+        self.closing.begin();
         self.doors.closed();
         // MQTT clients are told and their connections closed; what was lazy is stored.
         self.workers.stop();
@@ -225,7 +296,8 @@ fn start_workers(
     clustered: Option<Clustered>,
 ) -> Result<Workers, StartError> {
     let ingest = godwit_ingest::Config {
-        confirmed: Some(search.confirmed()),
+        confirmed: Some(search.confirmed(node)),
+        searching: Some(search.searching()),
         ..godwit_ingest::Config::default()
     };
     let accounts = godwit_accounts::Config {
@@ -252,7 +324,13 @@ fn start_workers(
     })
 }
 
-fn start_api(node: &Node, metrics: &Metrics, router: &Router, whereabouts: Whereabouts) -> Api {
+fn start_api(
+    node: &Node,
+    metrics: &Metrics,
+    router: &Router,
+    whereabouts: Whereabouts,
+    search: &Search,
+) -> Api {
     let settings = &node.settings;
     let token = settings
         .registration_token
@@ -268,7 +346,7 @@ fn start_api(node: &Node, metrics: &Metrics, router: &Router, whereabouts: Where
         router: router.clone(),
         store: node.store.clone(),
         tokens: node.tokens.clone(),
-        search: Some(SearchIndex::new(node.index.clone())),
+        search: Some(search.api()),
         config: godwit_history_api::Config {
             registration,
             origins: settings.options.cors_origins.clone(),

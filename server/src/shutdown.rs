@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// How long the whole shutdown may take; then the process ends as it is, which loses nothing acknowledged.
+/// How long the whole shutdown may take, beside `drain_seconds` on a node of a cluster; then the process ends as it is, which loses
+/// nothing acknowledged.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 /// How long HTTP requests under way may take.
 pub(crate) const HTTP_GRACE: Duration = Duration::from_millis(1_500);

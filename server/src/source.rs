@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use godwit_ingest::{CONVERSATION_LOG, CONVERSATIONS, OPEN_TAILS, tail_partition};
-use godwit_search::{IndexDoc, Source, SourceError, SourcePage, Tail};
+use godwit_ingest::{
+    CONVERSATION_LOG, CONVERSATIONS, OPEN_TAILS, fan_out_mark, fan_out_mark_of, tail_partition,
+};
+use godwit_search::{IndexDoc, Source, SourceError, SourcePage, Tail, UNKNOWN_END, Which};
 use godwit_store::{LogId, LogRow, Read, ReadAnswer, Scope, Store, StoreError, Table};
 use godwit_wire::command::{EntryBody, LoggedEntry};
 use godwit_wire::ids::{ConversationId, Key};
@@ -13,68 +15,139 @@ use godwit_wire::proto::chat;
 use prometheus_client::metrics::counter::Counter;
 use uuid::Uuid;
 
+pub(crate) use homes::{Ends, Homes};
+
+mod homes;
+
 /// Bytes of one read of a log: bounds the memory of the feed, whatever the messages' sizes.
 const READ_BYTES: u32 = 4 << 20;
 /// Shards whose lists are read at a time.
-const SHARDS_A_READ: u16 = 256;
+const SHARDS_A_READ: usize = 256;
+/// Marks of conversations read at a time.
+const MARKS_A_READ: usize = 64;
 
 /// The store as the search index sees it.
 pub(crate) struct StoreSource {
     store: Arc<dyn Store>,
     unreadable: Counter,
-    /// Whether the lists of conversations are this node's to read: where a log ends is told by a take-up, which only the
-    /// log's owner may do. A node of a cluster hears of conversations from their homes.
-    lists: bool,
+    /// In a cluster: who knows where logs end. Alone the store does.
+    ends: Option<Box<dyn Ends>>,
+}
+
+/// One of the lists of conversations, which are sets by shard.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum List {
+    OpenTails,
+    All,
+}
+
+impl List {
+    fn table(self) -> Table {
+        match self {
+            Self::OpenTails => OPEN_TAILS,
+            Self::All => CONVERSATIONS,
+        }
+    }
 }
 
 impl StoreSource {
-    /// `unreadable` counts stored entries that cannot be read; they are left out of the index.
-    pub(crate) fn new(store: Arc<dyn Store>, unreadable: Counter, lists: bool) -> Self {
+    /// `unreadable` counts stored entries that cannot be read; they are left out of the index. `ends`: of a node that is one of
+    /// several.
+    pub(crate) fn new(store: Arc<dyn Store>, unreadable: Counter, ends: Option<Box<dyn Ends>>) -> Self {
         Self {
             store,
             unreadable,
-            lists,
+            ends,
         }
     }
 
-    /// A page of one of the lists of conversations, which are sets by shard.
-    fn list(&self, table: Table, after: Option<Tail>, limit: usize) -> Result<Vec<Tail>, SourceError> {
-        if !self.lists {
-            return Ok(Vec::new());
-        }
+    /// A page of one of the lists.
+    fn list(
+        &self,
+        list: List,
+        which: Which<'_>,
+        after: Option<Tail>,
+        limit: usize,
+    ) -> Result<Vec<Tail>, SourceError> {
+        let all: Vec<u32>;
+        let shards = match which {
+            Which::These(shards) => shards,
+            Which::All => {
+                all = (0..u32::from(Key::SHARDS)).collect();
+                &all
+            }
+        };
+        let mut at = after.map_or(0, |tail| shards.partition_point(|shard| *shard < tail.shard));
+        // The shard in which the last page ended is read alone, unless it is none of these any more.
+        let mut above = after
+            .filter(|tail| shards.get(at) == Some(&tail.shard))
+            .map(|tail| Bytes::copy_from_slice(tail.conversation.as_bytes()));
         let mut found: Vec<(u16, Uuid)> = Vec::new();
-        let mut shard = after.map_or(0, |tail| u16::try_from(tail.shard).unwrap_or(Key::SHARDS));
-        let mut above = after.map(|tail| Bytes::copy_from_slice(tail.conversation.as_bytes()));
-        while shard < Key::SHARDS && found.len() < limit {
-            // The shard in which the last page ended is read alone.
-            let shards = match above {
-                Some(_) => shard..shard + 1,
-                None => shard..(shard + SHARDS_A_READ).min(Key::SHARDS),
-            };
+        while at < shards.len() && found.len() < limit {
+            let count = if above.is_some() { 1 } else { SHARDS_A_READ };
+            let some: Vec<u16> = shards[at..shards.len().min(at + count)]
+                .iter()
+                .filter_map(|shard| u16::try_from(*shard).ok())
+                .collect();
             let room = u32::try_from(limit - found.len()).unwrap_or(u32::MAX);
-            let reads: Vec<Read> = shards
-                .clone()
+            let reads: Vec<Read> = some
+                .iter()
                 .map(|shard| Read::Set {
-                    table,
-                    partition: tail_partition(shard),
+                    table: list.table(),
+                    partition: tail_partition(*shard),
                     after: above.clone(),
                     up_to: None,
                     limit: room,
                 })
                 .collect();
-            for (shard, answer) in shards.clone().zip(self.store.read_now(&reads).map_err(failed)?) {
+            for (shard, answer) in some.iter().zip(self.store.read_now(&reads).map_err(failed)?) {
                 let ReadAnswer::Set { elements, .. } = answer else {
                     return Err(SourceError("a set was asked for and something else came".into()));
                 };
                 let ids = elements
                     .iter()
                     .filter_map(|(element, _)| Uuid::from_slice(element).ok());
-                found.extend(ids.map(|id| (shard, id)));
+                found.extend(ids.map(|id| (*shard, id)));
             }
-            (shard, above) = (shards.end, None);
+            (at, above) = (at + count, None);
         }
         found.truncate(limit);
-        self.with_ends(&found)
+        match &self.ends {
+            None => self.with_ends(&found),
+            Some(ends) => {
+                let ids: Vec<Uuid> = found.iter().map(|(_, id)| *id).collect();
+                let up_to = match list {
+                    List::OpenTails => ends.of(&ids)?,
+                    List::All => self.marks(&ids)?,
+                };
+                let tails = found.iter().zip(up_to);
+                Ok(tails
+                    .map(|((shard, id), up_to)| tail(*shard, *id, up_to))
+                    .collect())
+            }
+        }
+    }
+
+    /// How far conversations were confirmed when their homes said so last. What came since has them in the list of open tails.
+    fn marks(&self, conversations: &[Uuid]) -> Result<Vec<u64>, SourceError> {
+        let mut marks = Vec::with_capacity(conversations.len());
+        for some in conversations.chunks(MARKS_A_READ) {
+            let reads: Vec<Read> = some
+                .iter()
+                .map(|id| fan_out_mark_of(ConversationId(*id)))
+                .collect();
+            for (id, answer) in some.iter().zip(self.store.read_now(&reads).map_err(failed)?) {
+                let ReadAnswer::Row(row) = answer else {
+                    return Err(SourceError("a row was asked for and something else came".into()));
+                };
+                let mark = row.map_or(Some(0), |row| fan_out_mark(&row));
+                if mark.is_none() {
+                    tracing::error!(conversation = %id, "how far it was confirmed cannot be read: its home is asked");
+                }
+                marks.push(mark.unwrap_or(UNKNOWN_END));
+            }
+        }
+        Ok(marks)
     }
 
     /// How far each log is confirmed. A row that is stored with all before it is confirmed on this engine.
@@ -95,11 +168,7 @@ impl StoreSource {
                 ));
             };
             let confirmed_up_to = rows.last().map_or(head.confirmed, |row| row.seq);
-            Ok(Tail {
-                conversation: *id,
-                shard: u32::from(*shard),
-                confirmed_up_to,
-            })
+            Ok(tail(*shard, *id, confirmed_up_to))
         });
         tails.collect()
     }
@@ -129,6 +198,14 @@ impl StoreSource {
     }
 }
 
+fn tail(shard: u16, conversation: Uuid, confirmed_up_to: u64) -> Tail {
+    Tail {
+        conversation,
+        shard: u32::from(shard),
+        confirmed_up_to,
+    }
+}
+
 fn log(conversation: Uuid) -> LogId {
     LogId {
         table: CONVERSATION_LOG,
@@ -150,11 +227,33 @@ fn text(content: chat::message::Content) -> Option<String> {
 }
 
 impl Source for StoreSource {
-    fn read(&self, conversation: Uuid, after: u64, limit: usize) -> Result<SourcePage, SourceError> {
+    fn read(
+        &self,
+        conversation: Uuid,
+        after: u64,
+        up_to: u64,
+        limit: usize,
+    ) -> Result<SourcePage, SourceError> {
+        let up_to = match &self.ends {
+            // What is stored with all before it is confirmed on this engine.
+            None => u64::MAX,
+            Some(ends) if up_to == UNKNOWN_END => match ends.of(&[conversation])?.first() {
+                Some(&end) if end != UNKNOWN_END => end,
+                _ => return Err(SourceError("a conversation's home does not answer".into())),
+            },
+            // A row above may be of a former owner, and never count.
+            Some(_) => up_to,
+        };
+        if up_to <= after {
+            return Ok(SourcePage {
+                docs: Vec::new(),
+                read_up_to: after,
+            });
+        }
         let read = Read::Log {
             log: log(conversation),
             after,
-            up_to: u64::MAX,
+            up_to,
             max_rows: u32::try_from(limit).unwrap_or(u32::MAX),
             max_bytes: READ_BYTES,
         };
@@ -170,12 +269,22 @@ impl Source for StoreSource {
         Ok(SourcePage { docs, read_up_to })
     }
 
-    fn open_tails(&self, after: Option<Tail>, limit: usize) -> Result<Vec<Tail>, SourceError> {
-        self.list(OPEN_TAILS, after, limit)
+    fn open_tails(
+        &self,
+        which: Which<'_>,
+        after: Option<Tail>,
+        limit: usize,
+    ) -> Result<Vec<Tail>, SourceError> {
+        self.list(List::OpenTails, which, after, limit)
     }
 
-    fn conversations(&self, after: Option<Tail>, limit: usize) -> Result<Vec<Tail>, SourceError> {
-        self.list(CONVERSATIONS, after, limit)
+    fn conversations(
+        &self,
+        which: Which<'_>,
+        after: Option<Tail>,
+        limit: usize,
+    ) -> Result<Vec<Tail>, SourceError> {
+        self.list(List::All, which, after, limit)
     }
 }
 
@@ -228,7 +337,7 @@ mod tests {
         let store: Arc<dyn Store> =
             Arc::new(Embedded::open(&temp.path().join("s"), Options::default()).unwrap());
         let unreadable = Counter::default();
-        let source = StoreSource::new(store.clone(), unreadable.clone(), true);
+        let source = StoreSource::new(store.clone(), unreadable.clone(), None);
         Fixture {
             _temp: temp,
             client: Client::new(store, 0),
@@ -282,7 +391,7 @@ mod tests {
                 Bytes::from_static(b"\xff\xff damaged"),
             ],
         );
-        let page = fixture.source.read(id, 0, 100).unwrap();
+        let page = fixture.source.read(id, 0, 6, 100).unwrap();
         let texts: Vec<_> = page
             .docs
             .iter()
@@ -290,9 +399,9 @@ mod tests {
             .collect();
         assert_eq!(texts, [(2, "hello"), (3, "a cat")]);
         assert_eq!((page.read_up_to, fixture.unreadable.get()), (6, 1));
-        let page = fixture.source.read(id, 2, 1).unwrap();
+        let page = fixture.source.read(id, 2, 6, 1).unwrap();
         assert_eq!((page.docs.len(), page.read_up_to), (1, 3));
-        let page = fixture.source.read(id, 6, 10).unwrap();
+        let page = fixture.source.read(id, 6, 6, 10).unwrap();
         assert_eq!((page.docs.len(), page.read_up_to), (0, 6));
     }
 
@@ -306,7 +415,10 @@ mod tests {
         for limit in [1, 3, 50, 256] {
             let mut all = Vec::new();
             loop {
-                let page = fixture.source.conversations(all.last().copied(), limit).unwrap();
+                let page = fixture
+                    .source
+                    .conversations(Which::All, all.last().copied(), limit)
+                    .unwrap();
                 assert!(page.len() <= limit);
                 if page.is_empty() {
                     break;
@@ -319,6 +431,6 @@ mod tests {
             let first = all.iter().find(|tail| tail.conversation == ids[0]).unwrap();
             assert_eq!(first.confirmed_up_to, 2);
         }
-        assert_eq!(fixture.source.open_tails(None, 256).unwrap().len(), 7);
+        assert_eq!(fixture.source.open_tails(Which::All, None, 256).unwrap().len(), 7);
     }
 }

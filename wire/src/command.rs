@@ -10,6 +10,8 @@ use crate::code::Refusal;
 use crate::ids::{ConversationId, MessageId, SessionId, UserId};
 use crate::proto::chat;
 
+pub use crate::search_command::{Find, Found, FoundAt, SearchCommand};
+pub use crate::session_info::{LISTED_FILTERS, LiveInfo, SessionInfo};
 pub use crate::topic_command::{Route, TopicCommand};
 
 /// What a home is asked to do. The variant says which role of the key's worker takes it.
@@ -23,6 +25,8 @@ pub enum Command {
     Conversation(ConversationCommand),
     /// For a [`Key::Topic`](crate::ids::Key::Topic), `Wildcards` or `WildcardCopy`.
     Topic(TopicCommand),
+    /// For a [`Key::Node`](crate::ids::Key::Node): its search index.
+    Search(Box<SearchCommand>),
 }
 
 /// What a home answers. Which variant goes with which command is said at the command.
@@ -50,6 +54,8 @@ pub enum Answer {
         /// No entry will ever be wanted by these: their routes may be removed. For `Offer`: empty or anything.
         gone: Vec<SessionId>,
     },
+    /// Of [`UserCommand::Sessions`] and `Kick`, by client id.
+    Sessions(Vec<SessionInfo>),
     /// Of [`UserCommand::Share`]: the member's client is not connected, another one is to be asked.
     Away,
     /// Of [`TopicCommand::Publish`] and `Share`.
@@ -68,6 +74,10 @@ pub enum Answer {
     },
     /// Of [`TopicCommand::Subscribe`] and `Retained`: the retained messages asked for.
     Retained(Vec<Arc<Publish>>),
+    /// Of [`ConversationCommand::Indexed`]: how far it is confirmed.
+    Confirmed(u64),
+    /// Of [`SearchCommand::Find`].
+    Found(Box<Found>),
 }
 
 impl From<Refusal> for Answer {
@@ -180,7 +190,7 @@ pub enum ConversationCommand {
         /// Or no longer.
         blocked: bool,
     },
-    /// The search index has committed everything up to here. No answer.
+    /// The search index has committed everything up to here. Answer, where one is waited for: `Confirmed`.
     Indexed {
         /// Position.
         up_to: u64,
@@ -376,6 +386,16 @@ pub enum UserCommand {
     CredentialEnded {
         /// Which ([`Principal::credential`](crate::account::Principal)).
         credential: uuid::Uuid,
+    },
+    /// An operator asks for the user's sessions. Answer: `Sessions`.
+    Sessions,
+    /// An operator ends connections of the user (0x98). Answer: `Sessions`, those that it was about as they were before; their end is
+    /// durable as that of any other.
+    Kick {
+        /// Whose; `None`: all of the user's.
+        client_id: Option<Box<str>>,
+        /// The sessions end too, with what they are owed.
+        forget: bool,
     },
 }
 

@@ -11,6 +11,8 @@ pub mod ids;
 pub mod json;
 pub mod limits;
 pub mod peer;
+mod search_command;
+mod session_info;
 pub mod topic;
 mod topic_command;
 

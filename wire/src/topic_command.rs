@@ -92,6 +92,12 @@ pub enum TopicCommand {
         /// They were all given.
         whole: bool,
     },
+    /// The sender stands in the view of this request, or, with `confirmed`, has let go of all that it takes. To a node, whose homes do
+    /// not see it. No answer.
+    View {
+        /// It is stored that it has.
+        confirmed: bool,
+    },
 }
 
 /// A subscription as its topic's home knows it.

@@ -194,6 +194,15 @@ fn user_commands() -> Vec<UserCommand> {
         UserCommand::CredentialEnded {
             credential: Uuid::from_u128(5),
         },
+        UserCommand::Sessions,
+        UserCommand::Kick {
+            client_id: Some("phone".into()),
+            forget: true,
+        },
+        UserCommand::Kick {
+            client_id: None,
+            forget: false,
+        },
     ]
 }
 
@@ -226,6 +235,7 @@ fn topic_commands() -> Vec<TopicCommand> {
         TopicCommand::Interest {
             shards: [0, 7, 4_095].into(),
         },
+        TopicCommand::View { confirmed: true },
         TopicCommand::List {
             node: Uuid::from_u128(7),
         },
@@ -378,6 +388,32 @@ fn answers() -> Vec<Answer> {
             gone: vec![session(1)],
         },
         Answer::Away,
+        Answer::Sessions(vec![
+            SessionInfo {
+                client_id: "phone".into(),
+                live: Some(LiveInfo {
+                    since: 1_000,
+                    is_v5: true,
+                    via: Some(Uuid::from_u128(9)),
+                }),
+                disconnected_at: 0,
+                expiry: 60,
+                filters: vec!["a/#".into(), "me/inbox".into()],
+                subscriptions: 2,
+                owed: 3,
+                owed_bytes: 4,
+            },
+            SessionInfo {
+                client_id: "".into(),
+                live: None,
+                disconnected_at: 2_000,
+                expiry: u32::MAX,
+                filters: Vec::new(),
+                subscriptions: 0,
+                owed: 0,
+                owed_bytes: 0,
+            },
+        ]),
         Answer::Published {
             matched: true,
             routes: 3,
@@ -387,6 +423,18 @@ fn answers() -> Vec<Answer> {
             routes: 4,
         },
         Answer::Retained(vec![publish("a")]),
+        Answer::Confirmed(7),
+        Answer::Found(Box::new(Found {
+            hits: vec![FoundAt {
+                conversation: conversation(1),
+                sequence_number: 2,
+                created_at_ms: -3,
+            }],
+            more: true,
+            partial: true,
+            indexed_up_to_ms: Some(4),
+        })),
+        Answer::Found(Box::default()),
     ];
     all.extend(
         account_answers()
@@ -484,6 +532,30 @@ fn requests() -> Vec<(Key, Command)> {
             _ => Key::Node(Uuid::from_u128(9)),
         };
         all.push((key, Command::Topic(command)));
+    }
+    let find = Find {
+        by: user(1),
+        conversations: vec![self::conversation(2), self::conversation(3)],
+        query: "a \"b c\"".into(),
+        sender: Some(user(4)),
+        after_ms: Some(-5),
+        before_ms: Some(i64::MAX),
+        limit: 20,
+        cursor: Some("1".into()),
+    };
+    let plain = Find {
+        sender: None,
+        after_ms: None,
+        before_ms: None,
+        cursor: None,
+        ..find.clone()
+    };
+    for command in [
+        SearchCommand::Find(find),
+        SearchCommand::Find(plain),
+        SearchCommand::Confirmed(vec![(self::conversation(2), 9)]),
+    ] {
+        all.push((Key::Node(Uuid::from_u128(9)), Command::Search(Box::new(command))));
     }
     all
 }

@@ -2,6 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use godwit_store::coordination::StartId;
+use godwit_wire::ids::UserId;
+
 use crate::packet::{Incoming, Outgoing, Version};
 use crate::wire_trait::{ConnId, Sent, Wire};
 
@@ -54,6 +57,10 @@ impl Wire for Lines {
         line.unwritten
     }
 
+    fn moved(&mut self, conn: ConnId, _: UserId, _: bool) {
+        self.close(conn, None);
+    }
+
     fn pause(&mut self, conn: ConnId, paused: bool) {
         if let Some(line) = self.0.get_mut(&conn) {
             line.paused = paused;
@@ -66,6 +73,10 @@ impl Wire for Lines {
 
     fn version(&self, conn: ConnId) -> Version {
         self.0.get(&conn).map_or(Version::V5, |line| line.version)
+    }
+
+    fn came_by(&self, _: ConnId) -> Option<StartId> {
+        None
     }
 
     fn pubacks_unwritten(&self, conn: ConnId) -> u32 {

@@ -29,6 +29,8 @@ pub(super) enum Stage {
     Waiting,
     /// Its home is on another node; its bytes go there.
     Relay,
+    /// Its home has gone to another node; nothing is read of it until it is told so.
+    Orphan,
     /// Everything was said; what it still sends is thrown away, so that what was said arrives.
     Closing,
 }
@@ -220,7 +222,7 @@ impl Conn {
     pub(super) fn held(&self) -> bool {
         let is_held = matches!(
             self.stage,
-            Stage::Judging | Stage::Waiting | Stage::Relay | Stage::Closing
+            Stage::Judging | Stage::Waiting | Stage::Relay | Stage::Orphan | Stage::Closing
         );
         self.paused || is_held
     }

@@ -13,15 +13,46 @@ use super::proxy::{Announcing, Proxies};
 use super::tls::{self, TlsSettings};
 use super::transport::{TlsStream, Transport};
 use super::websocket::{Stream, WebSocketStream};
-use super::{
-    GREETING_BYTES, LISTENER_TOKENS, Listener, Net, NewConnection, NewTransport, TICKS, TIMER_ACCEPT,
-};
+use super::{GREETING_BYTES, LISTENER_TOKENS, Net, TICKS, TIMER_ACCEPT};
 use crate::part::Part;
 
 /// Accepts a turn and listener.
 const ACCEPTS: usize = 256;
 /// Pause of accepting when descriptors are used up: long enough to cost nothing, short beside a client's patience.
 const ACCEPT_PAUSE_MS: u64 = 100;
+
+/// A listening socket, handed to every worker.
+pub struct Listener {
+    /// Where clients come to.
+    pub socket: std::net::TcpListener,
+    /// With TLS.
+    pub tls: Option<Arc<TlsSettings>>,
+    /// Every connection comes from one of these balancers and begins with a header of the PROXY protocol.
+    pub proxies: Option<Proxies>,
+}
+
+/// Handed to a worker: the listeners are closed, the connections stay.
+pub struct StopListening;
+
+/// What a new connection runs over.
+pub enum NewTransport {
+    /// TCP.
+    Tcp(std::net::TcpStream),
+    /// TLS, with the session's state so far.
+    Tls(std::net::TcpStream, Box<rustls::ServerConnection>),
+    /// A WebSocket after its upgrade, over TCP or TLS.
+    WebSocket(std::net::TcpStream, Option<Box<rustls::ServerConnection>>),
+}
+
+/// A connection made elsewhere (an upgraded WebSocket), handed to any worker.
+pub struct NewConnection {
+    /// What it runs over.
+    pub transport: NewTransport,
+    /// The other side.
+    pub peer: SocketAddr,
+    /// Bytes of it that were read already, after decryption.
+    pub already_read: Vec<u8>,
+}
 
 /// A listener of this worker.
 pub(super) struct Open {

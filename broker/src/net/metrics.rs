@@ -25,6 +25,7 @@ pub struct NetMetrics {
     pub(super) paused: Counter,
     pub(super) renewals: Counter,
     pub(super) renewals_too_many: Counter,
+    pub(super) going: Gauge,
     pub(super) spliced_here: Gauge,
     pub(super) spliced_home: Gauge,
     pub(super) spliced_bytes_in: Counter,
@@ -64,6 +65,11 @@ impl NetMetrics {
                 counter.inc_by(by);
             }
         }
+    }
+
+    /// Connections that are still to be told to come by another node, and those that are passed on to one.
+    pub fn going(&self) -> i64 {
+        self.going.get() + self.spliced_here.get()
     }
 
     /// A connection ended before it was one.
@@ -109,6 +115,11 @@ impl NetMetrics {
             "godwit_mqtt_spliced_home",
             "Connections now of users at home here that came to another node",
             &self.spliced_home,
+        );
+        gauge(
+            "godwit_mqtt_going",
+            "Connections now that are to be told to come by another node",
+            &self.going,
         );
         let mut family = |name, help, family: &Family<Reason, Counter>| {
             registry.register(name, help, family.clone());

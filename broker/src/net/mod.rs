@@ -1,5 +1,5 @@
 //! Sockets of one worker: who is connected, and the calls of the loop. Accepting is in `listen`, the time before CONNACK
-//! in `door`, bytes to packets in `reading`, packets to bytes in `writing`, time in `deadlines`, TCP, TLS and WebSocket in
+//! in `door`, who has to go elsewhere in `going`, bytes to packets in `reading`, packets to bytes in `writing`, time in `deadlines`, TCP, TLS and WebSocket in
 //! `transport`, connections whose home is on another node in `relay` and `spliced`. Packets go up as [`Event`]s; homes speak back through [`Wire`].
 
 mod addresses;
@@ -9,6 +9,7 @@ mod conn;
 mod deadlines;
 mod door;
 mod frame_head;
+mod going;
 mod listen;
 mod metrics;
 mod pace;
@@ -32,7 +33,6 @@ pub(crate) mod fuzzed {
 }
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use godwit_cluster::Cx;
@@ -45,6 +45,8 @@ use crate::wire_trait::{Closed, ConnId};
 use addresses::Place;
 pub use addresses::{AddressLimits, Addresses, TOLD};
 use conn::{Conn, Stage};
+use going::{Going, TIMER_GOING};
+pub use listen::{Listener, NewConnection, NewTransport, StopListening};
 pub use metrics::NetMetrics;
 use metrics::Tally;
 use pace::{Arriving, Later};
@@ -122,39 +124,6 @@ impl Default for NetConfig {
     }
 }
 
-/// A listening socket, handed to every worker.
-pub struct Listener {
-    /// Where clients come to.
-    pub socket: std::net::TcpListener,
-    /// With TLS.
-    pub tls: Option<Arc<TlsSettings>>,
-    /// Every connection comes from one of these balancers and begins with a header of the PROXY protocol.
-    pub proxies: Option<Proxies>,
-}
-
-/// Handed to a worker: the listeners are closed, the connections stay.
-pub struct StopListening;
-
-/// What a new connection runs over.
-pub enum NewTransport {
-    /// TCP.
-    Tcp(std::net::TcpStream),
-    /// TLS, with the session's state so far.
-    Tls(std::net::TcpStream, Box<rustls::ServerConnection>),
-    /// A WebSocket after its upgrade, over TCP or TLS.
-    WebSocket(std::net::TcpStream, Option<Box<rustls::ServerConnection>>),
-}
-
-/// A connection made elsewhere (an upgraded WebSocket), handed to any worker.
-pub struct NewConnection {
-    /// What it runs over.
-    pub transport: NewTransport,
-    /// The other side.
-    pub peer: SocketAddr,
-    /// Bytes of it that were read already, after decryption.
-    pub already_read: Vec<u8>,
-}
-
 /// What comes up from a connection.
 pub(crate) enum Event {
     /// A packet of a connection that a home has.
@@ -199,6 +168,8 @@ pub(crate) struct Net {
     arriving: Arriving,
     /// Wait for their user's home; those that are gone meanwhile are void.
     wanting: VecDeque<ConnId>,
+    /// Are to be told that they have to go elsewhere.
+    going: Going,
     /// Pipes to other nodes that are ready, once there is one.
     pipes_ready: Option<Arc<Ready>>,
     /// Tick → connections whose deadline may be then.
@@ -234,6 +205,7 @@ impl Net {
             later: Later::default(),
             arriving: Arriving::default(),
             wanting: VecDeque::new(),
+            going: Going::default(),
             pipes_ready: None,
             wheel: BTreeMap::new(),
             now: 0,
@@ -412,6 +384,7 @@ impl Net {
             }
         }
         self.go_on_later_ones(cx, up);
+        self.send_some_away(cx, up);
         while let Some(id) = self.dirty.pop() {
             self.flush(cx, id, up);
         }
@@ -432,6 +405,7 @@ impl Net {
             }
             TIMER_ACCEPT => self.accept_again(cx),
             TIMER_VERIFY => self.verify_some(cx, up),
+            TIMER_GOING => self.send_next_away(cx, up),
             // The end of this turn reads them.
             TIMER_AGAIN => self.again_timer = false,
             _ => {}

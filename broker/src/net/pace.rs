@@ -1,10 +1,10 @@
 //! What many connections need at once — their ends, their deadlines — a part a turn, so that the others are served in
 //! between; and which connections are between their CONNECT and their home.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use godwit_cluster::Cx;
-use godwit_wire::ids::UserId;
+use godwit_wire::ids::{Key, UserId};
 
 use super::conn::Arrival;
 use super::{Net, Up};
@@ -51,6 +51,13 @@ impl Arriving {
         let from = self.0.range((user, first)..);
         from.take_while(|(of, _)| *of == user)
             .map(|(_, id)| *id)
+            .collect()
+    }
+
+    /// Those of users in these shards.
+    pub(super) fn of_shards(&self, shards: &HashSet<u16>) -> Vec<(UserId, ConnId)> {
+        let all = self.0.iter().copied();
+        all.filter(|(user, _)| shards.contains(&Key::User(*user).shard()))
             .collect()
     }
 

@@ -31,9 +31,10 @@ enum Got {
 impl Net {
     /// Reads what is there, as far as the connection may be read now.
     pub(super) fn read(&mut self, cx: &mut Cx<'_>, id: ConnId, up: &mut Up<'_>) {
-        if self.peek(id).is_some_and(|conn| conn.stage == Stage::Relay) {
-            self.pump(id, up);
-            return;
+        match self.peek(id).map(|conn| conn.stage) {
+            Some(Stage::Relay) => return self.pump(id, up),
+            Some(Stage::Orphan) => return self.orphan_speaks(id),
+            _ => {}
         }
         if !self.is_announced(cx, id) {
             return;

@@ -76,10 +76,20 @@ impl Net {
     pub(super) fn elsewhere(&mut self, cx: &mut Cx<'_>, id: ConnId, mut arrival: Box<Arrival>) {
         let Some(conn) = self.get(id) else { return };
         if let Transport::Spliced(_) = conn.transport {
-            // The node where it came looks again who holds it.
-            self.drop_silently(id, "moved");
+            if cx.awaits(&Key::User(arrival.user)) && self.wanting.len() < WAITING {
+                self.keep_arrival(id, arrival);
+                self.want_home(id);
+            } else {
+                // The node where it came looks again who holds it.
+                self.drop_silently(id, "moved");
+            }
             return;
         }
+        if let Some(reference) = self.is_to_follow(cx, id, arrival.user) {
+            self.refuse_elsewhere(id, Some(reference));
+            return;
+        }
+        let Some(conn) = self.get(id) else { return };
         let Some(raw) = arrival.raw.as_deref() else {
             self.refuse_elsewhere(id, cx.reference_of(&Key::User(arrival.user)));
             return;
@@ -124,7 +134,7 @@ impl Net {
     }
 
     /// Tries again those whose home was nobody's, or out of reach.
-    pub(super) fn look_for_homes(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn look_for_homes(&mut self, cx: &mut Cx<'_>) {
         for _ in 0..self.wanting.len().min(TRIES_A_TICK) {
             let Some(id) = self.wanting.pop_front() else {
                 return;

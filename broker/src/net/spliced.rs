@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use godwit_cluster::{Cx, Pipe, RoleId, Router};
+use godwit_store::coordination::StartId;
 use godwit_wire::ids::{Key, UserId};
 use godwit_wire::proto::peer::{Certificate, Splice};
 use prometheus_client::metrics::gauge::Gauge;
@@ -48,6 +49,8 @@ pub(super) struct Told {
 /// The transport.
 pub(crate) struct Spliced {
     pub(super) pipe: Box<dyn Pipe>,
+    /// The node where the client came.
+    pub(super) from: StartId,
     pub(super) certified: Option<Certified>,
     /// Until its CONNECT has come.
     pub(super) told: Option<Told>,
@@ -73,6 +76,7 @@ impl Write for Spliced {
 /// A connection on its way to its user's worker.
 struct NewSpliced {
     pipe: Box<dyn Pipe>,
+    from: StartId,
     certified: Option<Certified>,
     told: Told,
 }
@@ -80,8 +84,8 @@ struct NewSpliced {
 /// Some pipes of a worker are ready.
 struct PipesReady;
 
-/// Takes a connection that another node passes on, `about` as that node told it. One that cannot be taken is closed.
-pub fn spliced(router: &Router, about: &[u8], pipe: Box<dyn Pipe>) {
+/// Takes a connection that the node `from` passes on, `about` as that node told it. One that cannot be taken is closed.
+pub fn spliced(router: &Router, from: StartId, about: &[u8], pipe: Box<dyn Pipe>) {
     let Some((told, certified)) = read_about(about) else {
         tracing::warn!("a connection of another node came with something that this one does not know");
         return;
@@ -89,6 +93,7 @@ pub fn spliced(router: &Router, about: &[u8], pipe: Box<dyn Pipe>) {
     let worker = router.worker_of(&Key::User(told.user));
     let new = NewSpliced {
         pipe,
+        from,
         certified,
         told,
     };
@@ -234,11 +239,13 @@ impl Net {
     fn came_by_pipe(&mut self, cx: &mut Cx<'_>, new: NewSpliced) {
         let NewSpliced {
             pipe,
+            from,
             certified,
             told,
         } = new;
         let spliced = Spliced {
             pipe,
+            from,
             certified,
             told: Some(told),
             _counted: Counted::of(&self.metrics.spliced_home),

@@ -3,8 +3,11 @@
 use std::io::{self, Write as _};
 
 use godwit_cluster::Cx;
+use godwit_store::coordination::StartId;
+use godwit_wire::ids::UserId;
 
 use super::conn::{Conn, Stage};
+use super::transport::Transport;
 use super::{
     Event, KEPT_MOST, LINGER_SECONDS, Net, ROOM, SLOW_SECONDS, SPARE_BUFFERS, SPARE_BYTES, TICKS, Up,
 };
@@ -121,6 +124,11 @@ impl Net {
         last: Option<&Outgoing>,
         up: &mut Up<'_>,
     ) {
+        // Who goes by itself before it is told where to leaves like those that are.
+        let reason = match reason {
+            CloseReason::Gone if self.going.has(id) => CloseReason::Moved,
+            other => other,
+        };
         let Some(conn) = self.get(id) else { return };
         let owned = std::mem::take(&mut conn.owned);
         // Who has vanished or takes nothing: what the operating system holds for it would stay for minutes.
@@ -196,6 +204,8 @@ impl Net {
     /// Ends every connection; clients of MQTT 5 are told.
     pub(crate) fn shut_down(&mut self, cx: &mut Cx<'_>, up: &mut Up<'_>) {
         self.stop_reading();
+        // Where they are to go is better than that this node ends.
+        self.send_away(cx, usize::MAX, up);
         let last = match &self.config.server_reference {
             Some(server) => Outgoing::Elsewhere(server.clone()),
             None => Outgoing::Disconnect(reason::SHUTTING_DOWN, Vec::new()),
@@ -222,6 +232,7 @@ fn name(reason: CloseReason) -> &'static str {
         CloseReason::CredentialEnded => "credential_ended",
         CloseReason::Revoked => "revoked",
         CloseReason::Shutdown => "shutdown",
+        CloseReason::Moved => "moved",
     }
 }
 
@@ -273,6 +284,10 @@ impl Wire for Net {
         self.finish(id, last.as_ref())
     }
 
+    fn moved(&mut self, id: ConnId, user: UserId, waits: bool) {
+        self.home_moved(id, user, waits);
+    }
+
     fn pause(&mut self, id: ConnId, paused: bool) {
         if let Some(conn) = self.get(id) {
             let before = std::mem::replace(&mut conn.paused, paused);
@@ -308,6 +323,13 @@ impl Wire for Net {
 
     fn version(&self, id: ConnId) -> Version {
         self.peek(id).map_or(Version::V5, |conn| conn.version)
+    }
+
+    fn came_by(&self, id: ConnId) -> Option<StartId> {
+        match &self.peek(id)?.transport {
+            Transport::Spliced(spliced) => Some(spliced.from),
+            _ => None,
+        }
     }
 
     fn pubacks_unwritten(&self, id: ConnId) -> u32 {

@@ -261,8 +261,8 @@ impl Topics {
             }
             TopicCommand::List { node } => self.list(cx, node, reply),
             TopicCommand::Copy { node, routes, whole } => self.copied(cx, node, (&routes, whole), reply),
-            // The first is taken above, the other is the users' to answer.
-            TopicCommand::Announce { .. } | TopicCommand::Interest { .. } => {
+            // The first is taken above, the second is the users' to answer, the third is for the node.
+            TopicCommand::Announce { .. } | TopicCommand::Interest { .. } | TopicCommand::View { .. } => {
                 cx.answer(reply, Refusal::not_found().into());
             }
         }

@@ -127,6 +127,8 @@ impl Home {
             conn,
             version: connect.version,
             principal: principal.clone(),
+            // 32 bits last until 2106.
+            since: (now / 1_000) as u32,
             number,
             window: connect.receive_maximum.clamp(1, RECEIVE_MAXIMUM),
             ready: false,

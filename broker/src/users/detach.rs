@@ -31,6 +31,8 @@ pub(crate) enum Leave {
     },
     /// The process ends: the will waits whether the client returns.
     Shutdown,
+    /// It was told to come by another node: the will waits for a while whether it does.
+    Moved,
 }
 
 /// Not authorized: its credential was revoked.
@@ -41,6 +43,7 @@ impl Home {
     pub(crate) fn closed(&mut self, env: &mut Env<'_, '_>, conn: ConnId, closed: Closed) {
         let leave = match closed.reason {
             CloseReason::Shutdown => Leave::Shutdown,
+            CloseReason::Moved => Leave::Moved,
             CloseReason::Revoked => Leave::Revoked,
             _ => Leave::Abruptly,
         };

@@ -3,6 +3,7 @@
 //! a call is for; what a home does is in the files named after it.
 
 mod acks;
+mod administer;
 mod answer;
 mod attach;
 mod config;
@@ -312,6 +313,10 @@ impl Users {
                 home.credential_ended(env, credential);
                 env.cx.answer(reply, Answer::Done);
             }
+            UserCommand::Sessions => home.tell_sessions(env, reply),
+            UserCommand::Kick { client_id, forget } => {
+                home.kick(env, client_id.as_deref(), forget, reply);
+            }
         });
         Flow::Taken
     }
@@ -385,7 +390,7 @@ impl Users {
         self.tick(cx);
     }
 
-    /// The worker no longer owns these shards: everything about them is dropped, nobody is told anything.
+    /// The worker no longer owns these shards: everything about them is dropped, nobody is told anything but where to come to.
     pub(crate) fn given_up(&mut self, wire: &mut dyn Wire, lost: &HashSet<u16>) {
         self.common.due.given_up(lost);
         self.common.tickets.forget(lost);
@@ -396,7 +401,8 @@ impl Users {
                 self.common.metrics.homes.dec();
                 for live in home.sessions.iter().filter_map(|session| session.live.as_deref()) {
                     conns.remove(&live.conn);
-                    wire.close(live.conn, None);
+                    self.common.metrics.live.dec();
+                    wire.moved(live.conn, *user, live.waits());
                 }
             }
             stays

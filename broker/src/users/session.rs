@@ -60,6 +60,8 @@ pub(crate) struct Live {
     pub(crate) conn: ConnId,
     pub(crate) version: Version,
     pub(crate) principal: Principal,
+    /// Since when, seconds since 1970.
+    pub(crate) since: u32,
     /// The connection's number: names its will, and its publishes for retries.
     pub(crate) number: u64,
     /// What the client takes unacknowledged, at most our own receive maximum.
@@ -95,6 +97,11 @@ pub(crate) struct Live {
 }
 
 impl Live {
+    /// Whether its client waits for an answer.
+    pub(crate) fn waits(&self) -> bool {
+        !(self.ready && self.inbound.is_empty() && self.requests.is_empty()) || self.parked.is_some()
+    }
+
     /// Whether the mailbox may speak to this connection: it has its CONNACK, and its credential's scopes have the chat,
     /// whoever subscribed (SCOPE). What it may not have stays owed.
     pub(crate) fn takes_mail(&self) -> bool {

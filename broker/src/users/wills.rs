@@ -140,6 +140,10 @@ impl Home {
         let delay = self.will(session, number).map_or(0, |will| will.row.delay);
         match leave {
             Leave::Shutdown => {}
+            Leave::Moved => {
+                let at = env.unix_ms() + env.common.config.return_ms;
+                self.move_will(env, session, number, 0, at);
+            }
             Leave::Normally => self.end_will(env, session, number),
             Leave::Revoked => {
                 env.metrics().refused.inc();
@@ -224,18 +228,18 @@ impl Home {
             self.fire_will(env, session, number);
         } else {
             let at = env.unix_ms() + u64::from(seconds) * 1_000;
-            self.move_will(env, session, number, at);
+            self.move_will(env, session, number, at, at);
         }
     }
 
-    /// It is due at `at`.
-    fn move_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64, at: u64) {
+    /// It is due at `due_at`, or at the end of its delay once it is found (0) that the client did not return by `at`.
+    fn move_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64, due_at: u64, at: u64) {
         let (user, view) = (env.user, env.view());
         let Some(will) = self.will(session, number) else {
             return;
         };
         let before = look(env, session, number, will.row.look_at);
-        will.row.due_at = at;
+        will.row.due_at = due_at;
         will.row.look_at = at;
         let next = look(env, session, number, at);
         let mut ops = vec![Name::Will(session, number).put(user, view, &*will.row)];
@@ -382,7 +386,7 @@ impl Home {
         if matches!(answer, Answer::Refused(refusal) if refusal.code.retryable()) {
             let at = env.unix_ms() + (AGAIN_MS << will.row.failed.min(AGAIN_DOUBLED));
             will.row.failed = will.row.failed.saturating_add(1);
-            self.move_will(env, session, number, at);
+            self.move_will(env, session, number, at, at);
         } else {
             self.end_will(env, session, number);
         }

@@ -40,6 +40,12 @@ pub trait Homes: Send + Sync {
 
     /// Members or owners are others now.
     fn moved(&self, standing: Arc<Standing>);
+
+    /// It is stored that this start acts by `view`, or a later one, and has let go of all that it takes: others may be told, so
+    /// that they need not find out.
+    fn confirmed(&self, view: View) {
+        let _ = view;
+    }
 }
 
 /// What a driver needs to know.
@@ -113,6 +119,7 @@ async fn run(
 ) -> Why {
     let mut calls = Calls::default();
     let mut drained = false;
+    let mut told: View = 0;
     member.handle(clock.now(), Event::Tick);
     loop {
         while let Some(action) = member.next_action() {
@@ -150,6 +157,10 @@ async fn run(
             .await
         };
         drained |= matches!(event, Event::Drain);
+        if matches!(event, Event::Wrote(true)) && calls.confirms > told {
+            told = calls.confirms;
+            homes.confirmed(told);
+        }
         member.handle(clock.now(), event);
     }
 }
@@ -161,6 +172,8 @@ type Shown = Option<(View, Nonce)>;
 #[derive(Default)]
 struct Calls<'a> {
     write: Option<Asked<'a, bool>>,
+    /// The view that it confirms.
+    confirms: View,
     starts: Option<Asked<'a, Option<Vec<StartRow>>>>,
     shown: Option<Asked<'a, Option<Shown>>>,
     view: Option<Asked<'a, Option<Option<StoredView>>>>,
@@ -176,6 +189,7 @@ impl<'a> Calls<'a> {
         match request {
             Action::WriteStart(mut row) => {
                 row.stamp = coordination.stamp() + STAMPS_AHEAD_MICROS;
+                self.confirms = row.confirmed;
                 self.write = Some(Box::pin(
                     async move { coordination.write_start(row).await.is_ok() },
                 ));

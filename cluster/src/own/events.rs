@@ -34,7 +34,8 @@ pub enum Event {
     Changed(Changed),
     /// Everything of [`Action::LetGo`] is let go: nobody answers for it any more.
     LetGo(View),
-    /// A peer or a confirming read named this view.
+    /// A peer or a confirming read named this view; or, where it is not a later one, a peer has let go of something. It only hastens
+    /// what would be read anyway.
     Hint(View),
     /// The node is to be taken out: it gives up its shards, then leaves.
     Drain,

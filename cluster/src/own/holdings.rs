@@ -68,7 +68,12 @@ impl Holdings {
         self.hinted.load(Ordering::SeqCst)
     }
 
-    /// Waits for a hint at a later view.
+    /// A peer has let go of what a view takes: who waits for that reads the rows at once.
+    pub fn look(&self) {
+        self.hint.notify_one();
+    }
+
+    /// Waits for a hint at a later view, or at rows worth a look.
     pub async fn until_hinted(&self) {
         self.hint.notified().await;
     }

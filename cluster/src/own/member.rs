@@ -80,6 +80,8 @@ pub struct Member {
     pub(super) stored: Option<(u64, Millis)>,
     next_look: Millis,
     reading_starts: Option<Millis>,
+    /// They are worth another look as soon as they are read.
+    look_again: bool,
     reading_view: Option<Millis>,
     /// A failed read of the view is not repeated at once.
     no_read_before: Millis,
@@ -123,6 +125,7 @@ impl Member {
             stored: None,
             next_look: now,
             reading_starts: None,
+            look_again: false,
             reading_view: None,
             no_read_before: now,
             view_begun: now,
@@ -167,7 +170,7 @@ impl Member {
                 };
             }
             Event::LetGo(view) => self.has_let_go(view),
-            Event::Hint(view) => self.want_read |= self.number() < view,
+            Event::Hint(view) => self.hinted(view),
             Event::Drain => self.draining = true,
         }
         self.work();
@@ -236,6 +239,15 @@ impl Member {
         self.change_if_due();
     }
 
+    fn hinted(&mut self, view: View) {
+        self.want_read |= self.number() < view;
+        if self.waiting > 0 {
+            self.next_look = self.now;
+            // What is being read may be older than what the hint is about.
+            self.look_again |= self.reading_starts.is_some();
+        }
+    }
+
     /// Something is under way that is not to wait for the slow round.
     fn hurried(&self) -> bool {
         let unsettled = self
@@ -252,6 +264,9 @@ impl Member {
 
     fn starts(&mut self, rows: Option<Vec<StartRow>>) {
         let begun = self.reading_starts.take();
+        if std::mem::take(&mut self.look_again) {
+            self.next_look = self.now;
+        }
         let (Some(begun), Some(rows)) = (begun, rows) else {
             return;
         };

@@ -19,6 +19,7 @@ pub(super) struct Control {
     stop: AtomicBool,
     commit_first: AtomicBool,
     rebuild: AtomicBool,
+    moved: AtomicBool,
     removals: Mutex<Vec<(Removal, Done)>>,
 }
 
@@ -57,6 +58,16 @@ impl Control {
         self.rebuild.swap(false, SeqCst)
     }
 
+    /// Shards came or went.
+    pub(super) fn shards_moved(&self) {
+        self.moved.store(true, SeqCst);
+        self.wake();
+    }
+
+    pub(super) fn take_moved(&self) -> bool {
+        self.moved.swap(false, SeqCst)
+    }
+
     pub(super) fn push_removal(&self, removal: Removal, done: Done) -> Result<(), Removal> {
         {
             let mut waiting = self.removals.lock().unwrap_or_else(PoisonError::into_inner);
@@ -78,6 +89,7 @@ impl Control {
     pub(super) fn asked(&self) -> bool {
         self.stop.load(SeqCst)
             || self.rebuild.load(SeqCst)
+            || self.moved.load(SeqCst)
             || !self
                 .removals
                 .lock()
@@ -95,6 +107,11 @@ impl Done {
         if let Some(call) = self.0.take() {
             call(true);
         }
+    }
+
+    /// Nobody waits for it.
+    pub(super) fn nobody() -> Self {
+        Self(None)
     }
 
     fn forget(mut self) {

@@ -2,9 +2,12 @@
 //! the store, and its limits; the thread's loop is in `worker`, its list of work in `work`.
 
 mod control;
+#[cfg(test)]
+mod divided_tests;
 mod recovery;
 #[cfg(test)]
 mod tests;
+mod walk;
 mod work;
 mod worker;
 
@@ -32,36 +35,70 @@ pub(crate) const MAX_NOTIFICATIONS: usize = 65_536;
 /// Time between two commits; with the time of a commit and of a read this finds a message well within 2 s.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How long what is indexed of a shard stays after the shard has gone: a node that is restarted, or drained for a while, has
+/// little to read when it is back. What it takes of the disk in the meantime is bounded by what the cluster has.
+const KEEP_AWAY: Duration = Duration::from_secs(30 * 60);
+
+/// Where the end of a log is not known: whoever reads it finds out.
+pub const UNKNOWN_END: u64 = u64::MAX;
+
 /// Niceness of the feed's threads: under full load of all cores they get about a tenth of what a messaging thread gets.
 const NICE: i32 = 10;
 
 /// What the feed reads from the store. Called on the feed's thread only; may block.
 ///
 /// 1. `read` MUST give entries in ascending sequence, none at or below `after`, only confirmed ones, and MUST see
-///    every position that was notified before the call.
+///    every position that was notified before the call. Up to `up_to` the caller knows that they are; it may give more.
 /// 2. Entries without text for the index (membership, encrypted, redacted) are left out of `docs` but counted in
 ///    `read_up_to`.
 /// 3. A conversation stays in `open_tails` until [`FeedConfig::on_indexed`] has named its last confirmed position.
 /// 4. Both lists MUST come in one stable order, in which `after` is the last one of the page before; an empty page is
 ///    the end. Neither may need a scan of all messages.
+/// 5. A conversation that has a confirmed position above what `conversations` says MUST be in `open_tails`.
 pub trait Source: Send + 'static {
-    /// At most `limit` entries of `conversation` above the sequence number `after`.
+    /// At most `limit` entries of `conversation` above the sequence number `after`. `up_to`: known to be confirmed, or
+    /// [`UNKNOWN_END`].
     ///
     /// # Errors
     /// When the store does not answer; the feed tries again with a growing pause.
-    fn read(&self, conversation: Uuid, after: u64, limit: usize) -> Result<SourcePage, SourceError>;
+    fn read(
+        &self,
+        conversation: Uuid,
+        after: u64,
+        up_to: u64,
+        limit: usize,
+    ) -> Result<SourcePage, SourceError>;
 
     /// Conversations that may hold entries which are not indexed.
     ///
     /// # Errors
     /// As `read`.
-    fn open_tails(&self, after: Option<Tail>, limit: usize) -> Result<Vec<Tail>, SourceError>;
+    fn open_tails(
+        &self,
+        which: Which<'_>,
+        after: Option<Tail>,
+        limit: usize,
+    ) -> Result<Vec<Tail>, SourceError>;
 
-    /// All conversations of this node; read only when the index is built anew.
+    /// All conversations; read only when the index is built anew, or shards have come.
     ///
     /// # Errors
     /// As `read`.
-    fn conversations(&self, after: Option<Tail>, limit: usize) -> Result<Vec<Tail>, SourceError>;
+    fn conversations(
+        &self,
+        which: Which<'_>,
+        after: Option<Tail>,
+        limit: usize,
+    ) -> Result<Vec<Tail>, SourceError>;
+}
+
+/// Of which shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which<'a> {
+    /// Of all: the node is alone.
+    All,
+    /// Of these, in ascending order.
+    These(&'a [u32]),
 }
 
 /// What one read gave.
@@ -80,7 +117,7 @@ pub struct Tail {
     pub conversation: Uuid,
     /// Its shard.
     pub shard: u32,
-    /// Its highest confirmed sequence number.
+    /// Its highest confirmed sequence number, or [`UNKNOWN_END`].
     pub confirmed_up_to: u64,
 }
 
@@ -106,7 +143,10 @@ pub struct FeedConfig {
     pub nice: i32,
     /// Milliseconds since 1970 UTC.
     pub clock: Box<dyn Fn() -> i64 + Send + Sync>,
-    /// Called on the feed's thread after each commit with what it made durable; must not block for long.
+    /// How long what is indexed of a shard that has gone stays.
+    pub keep_away: Duration,
+    /// Called on the feed's thread after each commit with what it made durable, but for what was only looked through because
+    /// its shard came; must not block for long.
     pub on_indexed: OnIndexed,
 }
 
@@ -117,6 +157,7 @@ impl FeedConfig {
             commit_interval: COMMIT_INTERVAL,
             nice: NICE,
             clock: Box::new(clock),
+            keep_away: KEEP_AWAY,
             on_indexed: Box::new(|_| {}),
         }
     }
@@ -264,6 +305,23 @@ impl Notifier {
         }
         if progress.idle.swap(false, SeqCst) {
             self.control.wake();
+        }
+    }
+
+    /// These shards are this node's from now on: what was stored of their conversations is indexed in the background, what is
+    /// confirmed from now on is to be notified. Of an index that is not divided: nothing.
+    pub fn hold(&self, shards: &[u32]) {
+        if let Some(held) = self.index.progress().shards() {
+            shards.iter().for_each(|shard| held.hold(*shard));
+            self.control.shards_moved();
+        }
+    }
+
+    /// These shards are another node's from now on.
+    pub fn let_go(&self, shards: &[u32]) {
+        if let Some(held) = self.index.progress().shards() {
+            shards.iter().for_each(|shard| held.let_go(*shard));
+            self.control.shards_moved();
         }
     }
 }

@@ -8,8 +8,9 @@ use std::{
 
 use super::{
     Source,
+    walk::{Walk, What},
     work::UNKNOWN,
-    worker::{Step, Walk, Worker},
+    worker::{Step, Worker},
 };
 use crate::{error::Error, index::CommitNote, progress::FeedState};
 
@@ -80,11 +81,17 @@ impl<S: Source> Worker<S> {
         self.index.rebuild().inspect_err(|_| self.control.ask_rebuild())?;
         self.complete = false;
         self.note = CommitNote::default();
-        self.walk = Some(Walk {
-            all: true,
-            after: None,
-            since_ms: UNKNOWN,
-        });
+        if self.index.progress().shards().is_some() {
+            self.walk = None;
+            self.division.begin_again();
+        } else {
+            self.walk = Some(Walk {
+                what: What::All,
+                shards: None,
+                after: None,
+                since_ms: UNKNOWN,
+            });
+        }
         self.index.progress().set_state(FeedState::Rebuilding);
         Ok(())
     }

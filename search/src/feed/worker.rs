@@ -10,15 +10,17 @@ use std::{
 };
 
 use super::{
-    FeedConfig, Source, Tail,
+    FeedConfig, Indexed, Source, Tail,
     control::{Control, Done},
     recovery::FIRST_BACKOFF,
-    work::{UNKNOWN, WorkList},
+    walk::{Division, Walk, What},
+    work::{Came, UNKNOWN, WorkList},
 };
 use crate::{
     error::{Error, SourceError},
     index::{CommitNote, Index},
     progress::FeedState,
+    shards::Standing,
     writer::{Removal, Writer},
 };
 
@@ -30,9 +32,6 @@ const READS_PER_CYCLE: usize = 256;
 
 /// Conversations that may fail to be read before the cycle gives the store a rest.
 const MAX_FAILED_READS: usize = 8;
-
-/// Conversations of a walk taken at a time.
-const WALK_PAGE: usize = 256;
 
 /// Messages after which a commit does not wait for its time: bounds what a crash makes us read again.
 const MAX_UNCOMMITTED: usize = 20_000;
@@ -48,13 +47,15 @@ const IDLE_TICK: Duration = Duration::from_secs(1);
 
 pub(super) struct Worker<S> {
     pub(super) index: Index,
-    source: S,
-    config: FeedConfig,
+    pub(super) source: S,
+    pub(super) config: FeedConfig,
     signals: Receiver<Tail>,
     pub(super) control: Arc<Control>,
     pub(super) writer: Option<Writer>,
     pub(super) work: WorkList,
     pub(super) walk: Option<Walk>,
+    /// Of an index that has some shards only.
+    pub(super) division: Division,
     /// Every conversation was visited.
     pub(super) complete: bool,
     /// What is committed about the index as a whole.
@@ -66,13 +67,6 @@ pub(super) struct Worker<S> {
     drained_ms: i64,
     pub(super) backoff: Duration,
     pub(super) source_backoff: Duration,
-}
-
-/// A walk over a list of the store.
-pub(super) struct Walk {
-    pub(super) all: bool,
-    pub(super) after: Option<Tail>,
-    pub(super) since_ms: i64,
 }
 
 /// What the reads of a cycle gave.
@@ -101,12 +95,15 @@ impl<S: Source> Worker<S> {
         let progress = index.progress();
         let complete = progress.is_complete();
         let note = index.note().unwrap_or_default();
-        let walk = Some(Walk {
-            all: !complete,
+        let divided = progress.shards().is_some();
+        // Of a divided index what comes is walked over when it comes.
+        let walk = (!divided).then(|| Walk {
+            what: if complete { What::Tails } else { What::All },
+            shards: None,
             after: None,
             since_ms: progress.watermark().unwrap_or(UNKNOWN),
         });
-        progress.set_state(if complete {
+        progress.set_state(if complete || divided {
             FeedState::CatchingUp
         } else {
             FeedState::Rebuilding
@@ -120,7 +117,8 @@ impl<S: Source> Worker<S> {
             writer: None,
             work: WorkList::default(),
             walk,
-            complete,
+            division: Division::default(),
+            complete: complete && !divided,
             note,
             removals: Vec::new(),
             uncommitted: 0,
@@ -156,6 +154,7 @@ impl<S: Source> Worker<S> {
             self.rebuild()?;
         }
         self.removals.extend(self.control.take_removals());
+        self.look_at_shards()?;
         self.drain();
         let walked = self.walk_on();
         let read = self.read_some()?;
@@ -165,7 +164,7 @@ impl<S: Source> Worker<S> {
             .counters
             .pending
             .store(self.work.pending() as u64, SeqCst);
-        let wanted = self.work.touched() > 0 || !self.removals.is_empty() || self.finished_walk();
+        let wanted = self.wants_commit();
         let now = Instant::now();
         if wanted
             && (now >= self.next_commit
@@ -178,9 +177,9 @@ impl<S: Source> Worker<S> {
             return Ok(self.source_failed(&error.into(), read.any));
         }
         self.source_backoff = FIRST_BACKOFF;
-        Ok(if self.work.pending() > 0 || self.walk.is_some() {
+        Ok(if self.work.pending() > 0 || self.walks() {
             Step::Go
-        } else if self.work.touched() > 0 || !self.removals.is_empty() || self.finished_walk() {
+        } else if self.wants_commit() {
             Step::Wait(GATHER.min(self.next_commit.saturating_duration_since(now)))
         } else {
             self.settle();
@@ -195,50 +194,11 @@ impl<S: Source> Worker<S> {
         let mut lost = self.index.progress().overflowed.swap(false, SeqCst);
         // What arrives while draining is left for the next time, so that a flood cannot keep the thread here.
         for tail in self.signals.try_iter().take(super::MAX_NOTIFICATIONS) {
-            lost |= !self.work.add(tail, since_ms, false);
+            lost |= is_here(&self.index, tail) && !self.work.add(tail, since_ms, Came::Told);
         }
         if lost {
             self.walk_again(since_ms);
         }
-    }
-
-    /// Reads the open tails once more from the start; a walk over everything includes them.
-    fn walk_again(&mut self, since_ms: i64) {
-        let (all, since_ms) = match &self.walk {
-            Some(walk) => (walk.all, walk.since_ms.min(since_ms)),
-            None => (false, since_ms),
-        };
-        self.walk = Some(Walk {
-            all,
-            after: None,
-            since_ms,
-        });
-    }
-
-    fn walk_on(&mut self) -> Result<(), SourceError> {
-        let Some(walk) = &mut self.walk else { return Ok(()) };
-        if self.work.walked_pending() >= WALK_PAGE {
-            return Ok(());
-        }
-        let page = if walk.all {
-            self.source.conversations(walk.after, WALK_PAGE)?
-        } else {
-            self.source.open_tails(walk.after, WALK_PAGE)?
-        };
-        let Some(last) = page.last() else {
-            self.complete |= walk.all;
-            self.walk = None;
-            return Ok(());
-        };
-        let (after, since_ms) = (*last, walk.since_ms);
-        for tail in page {
-            if !self.work.add(tail, since_ms, true) {
-                // No room: this page is listed again once there is.
-                return Ok(());
-            }
-        }
-        walk.after = Some(after);
-        Ok(())
     }
 
     /// Reads and adds. A conversation that cannot be read waits again and does not hold up the others.
@@ -258,7 +218,10 @@ impl<S: Source> Worker<S> {
                 self.work.read(tail, mark, true);
                 continue;
             }
-            let page = match self.source.read(tail.conversation, mark, READ_PAGE) {
+            let page = match self
+                .source
+                .read(tail.conversation, mark, tail.confirmed_up_to, READ_PAGE)
+            {
                 Ok(page) => page,
                 Err(error) => {
                     unread.push(tail.conversation);
@@ -287,28 +250,24 @@ impl<S: Source> Worker<S> {
         Ok(reads)
     }
 
-    /// Whether the walk that completes the index has ended, with all that it found, and no commit says so yet.
-    fn finished_walk(&self) -> bool {
-        self.complete && !self.index.is_complete() && self.work.walked_pending() == 0
-    }
-
     /// Everything confirmed before this time is in the index once the next commit is through.
     fn watermark(&self) -> i64 {
         let walk = self.walk.as_ref().map(|walk| walk.since_ms);
-        [self.work.oldest_pending(), walk]
+        // What was found because its shard came holds nothing up: that shard is not whole.
+        [self.work.oldest_pending(), walk, self.division.again]
             .into_iter()
             .flatten()
-            .min()
-            .unwrap_or(self.drained_ms)
+            .fold(self.drained_ms, i64::min)
     }
 
     pub(super) fn commit(&mut self) -> Result<(), Error> {
         let started = Instant::now();
         let watermark = self.watermark();
         let finished_walk = self.finished_walk();
+        self.keep_what_came();
         let progress = self.index.progress();
         let note = CommitNote {
-            complete: progress.is_complete() || finished_walk,
+            complete: progress.shards().is_none() && (progress.is_complete() || finished_walk),
             watermark_ms: (watermark != UNKNOWN)
                 .then_some(watermark)
                 .max(progress.watermark()),
@@ -334,7 +293,9 @@ impl<S: Source> Worker<S> {
         }
         self.uncommitted = 0;
         let indexed = self.work.committed();
-        progress.publish(indexed.iter().map(|one| (one.conversation, one.up_to)));
+        progress.publish(indexed.iter().map(|(one, _)| (one.conversation, one.up_to)));
+        self.become_whole();
+        let progress = self.index.progress();
         for (removal, done) in self.removals.drain(..) {
             // Only now, when nothing uncommitted needs its mark any more.
             let gone = match removal {
@@ -348,8 +309,12 @@ impl<S: Source> Worker<S> {
             }
             done.tell();
         }
-        if !indexed.is_empty() {
-            (self.config.on_indexed)(&indexed);
+        let asked: Vec<Indexed> = indexed
+            .into_iter()
+            .filter_map(|(one, asked)| asked.then_some(one))
+            .collect();
+        if !asked.is_empty() {
+            (self.config.on_indexed)(&asked);
         }
         self.backoff = FIRST_BACKOFF;
         self.show_state();
@@ -374,9 +339,10 @@ impl<S: Source> Worker<S> {
 
     fn show_state(&self) {
         let progress = self.index.progress();
-        progress.set_state(if !progress.is_complete() {
+        let (complete, divided) = (progress.is_complete(), progress.shards().is_some());
+        progress.set_state(if !complete && !divided {
             FeedState::Rebuilding
-        } else if self.walk.is_some() || self.work.walked_pending() > 0 {
+        } else if !complete || self.walks() || self.work.walked_pending() > 0 {
             FeedState::CatchingUp
         } else {
             FeedState::Following
@@ -391,7 +357,7 @@ impl<S: Source> Worker<S> {
         let waiting = match self.signals.try_recv() {
             Ok(tail) => {
                 progress.idle.store(false, SeqCst);
-                if !self.work.add(tail, self.drained_ms, false) {
+                if is_here(&self.index, tail) && !self.work.add(tail, self.drained_ms, Came::Told) {
                     progress.overflowed.store(true, SeqCst);
                 }
                 true
@@ -403,6 +369,12 @@ impl<S: Source> Worker<S> {
         }
         progress.idle.store(false, SeqCst);
     }
+}
+
+/// Whether a conversation's shard is this index's.
+pub(super) fn is_here(index: &Index, tail: Tail) -> bool {
+    let shards = index.progress().shards();
+    shards.is_none_or(|shards| shards.standing(tail.shard) != Standing::Away)
 }
 
 fn open_writer<'a>(writer: &'a mut Option<Writer>, index: &Index) -> Result<&'a mut Writer, Error> {

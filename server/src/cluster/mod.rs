@@ -193,6 +193,10 @@ impl Homes for Told {
         self.standing.send_replace(Some(standing.clone()));
         self.homes.moved(standing);
     }
+
+    fn confirmed(&self, view: View) {
+        self.homes.confirmed(view);
+    }
 }
 
 struct Inner {
@@ -244,6 +248,13 @@ impl Membership {
     /// Asks it to give up its shards and leave; `left` says when it has.
     pub fn drain(&self) {
         self.0.drain.send_replace(true);
+    }
+
+    /// Whether another member stays that could take something over.
+    pub fn has_heirs(&self) -> bool {
+        let (standing, own) = (self.0.standing.borrow(), *self.0.start.borrow());
+        let mut seats = standing.iter().flat_map(|standing| &standing.body.seats);
+        seats.any(|seat| Some(seat.start) != own && !seat.leaving)
     }
 
     /// Whether it has left, or was stopped.

@@ -27,7 +27,7 @@ impl Config {
             retained_bytes_per_user max_keep_alive max_qos server_reference store_cache_mb
             store cql_nodes cql_keyspace cql_datacenter cql_replication cql_user cql_password cluster node_name
             peer peer_advertise peer_key peer_tls_cert peer_tls_key peer_tls_ca roles advertise_mqtt
-            advertise_http signing_key_file log log_format acl
+            advertise_http drain_seconds signing_key_file log log_format acl
         )
     }
 }

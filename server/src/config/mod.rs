@@ -6,17 +6,17 @@
 
 mod changes;
 mod cluster;
+mod load;
 mod settings;
 mod types;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use confique::Config as _;
-use confique::toml::FormatOptions;
 use godwit_accounts::Direct;
 use godwit_accounts::acl::Rule;
 
 pub use cluster::{Cluster, Copies, Engine, NodeRole, PeerTrust};
+pub use load::unknown_variables;
 pub use settings::{ClientTls, Settings, Tls};
 pub use types::{ClientAuth, Hidden, Listen, LogFormat, Network, Registration, Switch, TlsFiles};
 
@@ -228,7 +228,7 @@ pub struct Config {
     pub store_cache_mb: u32,
 
     /// Where everything is kept: "embedded" (in data_dir, one node) or "cql" (in ScyllaDB or Apache Cassandra, as many nodes as
-    /// you like; `godwit schema` first). The options from here to advertise_http are for "cql".
+    /// you like; `godwit schema` first). The options from here to drain_seconds are for "cql".
     #[config(env = "GODWIT_STORE", default = "embedded")]
     #[config(layer_attr(arg(long, value_name = "ENGINE")))]
     pub store: Engine,
@@ -321,6 +321,13 @@ pub struct Config {
     #[config(layer_attr(arg(long, value_name = "HOST:PORT")))]
     pub advertise_http: Option<String>,
 
+    /// Seconds that a node of a cluster takes at most, when it is asked to end (SIGTERM), to give its shards to the others and send its
+    /// clients there before it ends; 0 to 600. 0: it ends at once, and its users wait until the others find it dead. Without
+    /// other nodes it does not count.
+    #[config(env = "GODWIT_DRAIN_SECONDS", default = 10)]
+    #[config(layer_attr(arg(long, value_name = "SECONDS")))]
+    pub drain_seconds: u32,
+
     /// File with the key that signs access tokens, alike on all nodes of a cluster. Without it: signing.key in data_dir, or with
     /// store = "cql" one that the first node makes and keeps in the store.
     #[config(env = "GODWIT_SIGNING_KEY_FILE")]
@@ -353,87 +360,6 @@ pub struct Config {
 
 /// Flags, the layer that counts first.
 pub type Flags = <Config as confique::Config>::Layer;
-
-impl Config {
-    /// Flags before the environment before `file` before the defaults.
-    ///
-    /// # Errors
-    /// One line that says which option is wrong, and where.
-    pub fn load(flags: Flags, file: Option<&Path>) -> Result<Self, ConfigError> {
-        let mut builder = Self::builder().preloaded(flags).env();
-        if let Some(file) = file {
-            if !file.is_file() {
-                return Err(ConfigError(format!(
-                    "there is no configuration file {}",
-                    file.display()
-                )));
-            }
-            builder = builder.file(file);
-        }
-        builder
-            .load()
-            .map_err(|error| ConfigError(one_line(&format!("{error:#}"))))
-    }
-
-    /// The defaults on this data folder.
-    ///
-    /// # Errors
-    /// None as long as the defaults are complete, which a test holds.
-    pub fn on(data_dir: &Path) -> Result<Self, ConfigError> {
-        let none = <Flags as confique::Layer>::empty();
-        let builder = Self::builder().preloaded(Flags {
-            data_dir: Some(data_dir.into()),
-            ..none
-        });
-        builder
-            .load()
-            .map_err(|error| ConfigError(one_line(&format!("{error:#}"))))
-    }
-
-    /// The text of godwit.example.toml.
-    pub fn example() -> String {
-        confique::toml::template::<Self>(FormatOptions::default())
-    }
-}
-
-/// Names of variables that this program reads besides the options'.
-const OTHER_VARIABLES: &[&str] = &[
-    "GODWIT_CONFIG",
-    #[cfg(feature = "planted-bugs")]
-    crate::planted::VARIABLE,
-];
-
-/// Variables of the environment that look like options and are none: probably misspelt.
-pub fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
-    let known: Vec<&str> = Config::META
-        .fields
-        .iter()
-        .filter_map(|field| match field.kind {
-            confique::meta::FieldKind::Leaf { env, .. } => env,
-            confique::meta::FieldKind::Nested { .. } => None,
-        })
-        .chain(OTHER_VARIABLES.iter().copied())
-        .collect();
-    names
-        .filter(|name| name.starts_with("GODWIT_") && !known.contains(&name.as_str()))
-        .collect()
-}
-
-/// Errors of parsers point into the text over several lines. What is left is the sentence and the option's name; not
-/// its value, which may be a secret.
-fn one_line(text: &str) -> String {
-    let (mut told, mut option) = (Vec::new(), None);
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        match line.split_once('|') {
-            Some((number, source)) if number.trim().chars().all(|digit| digit.is_ascii_digit()) => {
-                option = option.or(source.split_once('=').map(|(name, _)| name.trim().to_owned()));
-            }
-            _ => told.push(line),
-        }
-    }
-    let sentence = told.join(": ").replace(":: ", ": ");
-    option.map_or(sentence.clone(), |option| format!("{option}: {sentence}"))
-}
 
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,7 @@ const REFERENCE_BYTES: RangeInclusive<usize> = 1..=1_024;
 const CACHE_MB: RangeInclusive<u32> = 8..=65_536;
 const TOKEN_CHARS: RangeInclusive<usize> = 8..=256;
 const CONNECT_SECONDS: RangeInclusive<u32> = 1..=60;
+const DRAIN_SECONDS: RangeInclusive<u32> = 0..=600;
 /// What it allows is counted in microseconds.
 const CONNECTS: RangeInclusive<u32> = 0..=1_000_000;
 /// Shortest prefix of a network of balancers: the widest private networks are 10.0.0.0/8 and fc00::/7. Whoever is in it may
@@ -103,6 +104,7 @@ impl Settings {
             None => Acl::default(),
         };
         in_range("connect_seconds", options.connect_seconds, &CONNECT_SECONDS)?;
+        in_range("drain_seconds", options.drain_seconds, &DRAIN_SECONDS)?;
         if (options.proxy_protocol == Switch::On) == options.proxy_from.is_empty() {
             return Err(ConfigError(
                 "proxy_protocol = \"on\" and proxy_from need each other".into(),
@@ -335,7 +337,7 @@ mod tests {
     #[test]
     fn options_that_contradict_each_other_or_leave_their_range_are_refused_by_name() {
         type Change = (&'static str, fn(&mut Config));
-        let changes: [Change; 23] = [
+        let changes: [Change; 24] = [
             ("tls_key", |c| c.tls_cert = Some("x".into())),
             ("tls_client_ca", |c| c.tls_client_auth = ClientAuth::Required),
             ("tls_client_auth", |c| c.tls_client_ca = Some("x".into())),
@@ -343,6 +345,7 @@ mod tests {
             ("proxy_from", |c| c.proxy_protocol = Switch::On),
             ("proxy_protocol", |c| c.proxy_from = vec!["::1".parse().unwrap()]),
             ("connect_seconds", |c| c.connect_seconds = 0),
+            ("drain_seconds", |c| c.drain_seconds = 601),
             ("connects_per_address", |c| c.connects_per_address = 1_000_001),
             ("0.0.0.0/0", |c| believes(c, "0.0.0.0/0")),
             ("0.0.0.0/0", |c| believes(c, "::ffff:0:0/96")),

@@ -1,5 +1,7 @@
 //! How options are read: the example, what counts before what, what is said of errors.
 
+use std::path::Path;
+
 use super::*;
 
 fn none() -> Flags {

@@ -2,6 +2,7 @@
 //! the nodes in turn), feeds its script, sends again what was not acknowledged. What is sent and got is the script's.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,8 +65,8 @@ pub struct Who {
     pub token: String,
     /// Client id.
     pub client: String,
-    /// MQTT ports of the nodes on 127.0.0.1.
-    pub ports: Arc<[u16]>,
+    /// Where the nodes listen for MQTT.
+    pub nodes: Arc<[SocketAddr]>,
     /// While it is set, the client leaves its connection without a word every second or so, and comes back at any node.
     pub roams: Arc<AtomicBool>,
 }
@@ -74,29 +75,28 @@ pub struct Who {
 pub enum Came {
     /// Connected; whether the session was there.
     In(Box<Wire>, bool),
-    /// Told to go to this port.
-    Elsewhere(u16),
+    /// Told to go there.
+    Elsewhere(SocketAddr),
     /// Anything else.
     No(String),
 }
 
-/// The port in the first of the servers that a Server Reference names.
-fn port_of(reference: Option<&ByteString>) -> Option<u16> {
-    let first = reference?.split(' ').next()?;
-    first.rsplit_once(':')?.1.parse().ok()
+/// The first of the servers that a Server Reference names.
+fn server_of(reference: Option<&ByteString>) -> Option<SocketAddr> {
+    reference?.split(' ').next()?.parse().ok()
 }
 
 /// Connects once.
-pub async fn connect(who: &Who, port: u16) -> Came {
-    match tokio::time::timeout(CONNECT, connect_now(who, port)).await {
+pub async fn connect(who: &Who, to: SocketAddr) -> Came {
+    match tokio::time::timeout(CONNECT, connect_now(who, to)).await {
         Ok(Ok(came)) => came,
         Ok(Err(error)) => Came::No(format!("{error:#}")),
-        Err(_) => Came::No(format!("port {port} gives no CONNACK")),
+        Err(_) => Came::No(format!("{to} gives no CONNACK")),
     }
 }
 
-async fn connect_now(who: &Who, port: u16) -> Result<Came> {
-    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+async fn connect_now(who: &Who, to: SocketAddr) -> Result<Came> {
+    let stream = TcpStream::connect(to).await?;
     stream.set_nodelay(true)?;
     let mut wire = Framed::new(stream, Codec::new(PACKET_BYTES, 0));
     let connect = Connect {
@@ -113,9 +113,9 @@ async fn connect_now(who: &Who, port: u16) -> Result<Came> {
     let Packet::ConnectAck(ack) = packet else {
         bail!("no CONNACK but {packet:?}");
     };
-    match (ack.reason_code, port_of(ack.server_reference.as_ref())) {
+    match (ack.reason_code, server_of(ack.server_reference.as_ref())) {
         (ConnectAckReason::Success, _) => Ok(Came::In(Box::new(wire), ack.session_present)),
-        (_, Some(port)) => Ok(Came::Elsewhere(port)),
+        (_, Some(server)) => Ok(Came::Elsewhere(server)),
         (reason, None) => Ok(Came::No(format!("CONNACK {reason:?} {:?}", ack.reason_string))),
     }
 }
@@ -182,7 +182,9 @@ struct State {
     last_packet: u16,
     known: bool,
     subscribed: bool,
-    elsewhere: Option<u16>,
+    elsewhere: Option<SocketAddr>,
+    /// The number of the node that it is connected to, or was last.
+    at: usize,
 }
 
 /// Why a connection ended.
@@ -214,15 +216,24 @@ impl<S: Script> Session<S> {
     /// Runs until the task is aborted.
     pub async fn run(mut self) {
         let trace = std::env::var_os("GODWIT_E2E_TRACE").is_some();
-        let mut at = self.random.random_range(0..self.who.ports.len());
+        let count = self.who.nodes.len();
+        self.state.at = self.random.random_range(0..count);
         loop {
-            let port = self.state.elsewhere.take().unwrap_or(self.who.ports[at]);
-            let why = match connect(&self.who, port).await {
+            let to = self
+                .state
+                .elsewhere
+                .take()
+                .unwrap_or(self.who.nodes[self.state.at]);
+            let why = match connect(&self.who, to).await {
                 Came::In(wire, resumed) => {
                     self.shared.recorder.write(&Line::Connect {
                         t: now(),
                         session: &self.name,
                     });
+                    // Back to where it was, unless that does not take it.
+                    if let Some(known) = self.who.nodes.iter().position(|known| *known == to) {
+                        self.state.at = known;
+                    }
                     let ended = self.connected(*wire, resumed).await;
                     self.shared.told_no("closed");
                     if ended != NO_ANSWERS {
@@ -231,19 +242,15 @@ impl<S: Script> Session<S> {
                         // QoS 1 says of them), and are counted apart as after a kill.
                         self.shared.recorder.write(&Line::Kill { t: now() });
                     }
-                    // Back to where it was, unless that does not take it.
-                    if let Some(known) = self.who.ports.iter().position(|known| *known == port) {
-                        at = known;
-                    }
                     ended
                 }
-                Came::Elsewhere(port) => {
+                Came::Elsewhere(server) => {
                     self.shared.told_no("use another server");
-                    self.state.elsewhere = Some(port);
+                    self.state.elsewhere = Some(server);
                     "sent elsewhere".to_owned()
                 }
                 Came::No(why) => {
-                    at = (at + 1) % self.who.ports.len();
+                    self.state.at = (self.state.at + 1) % count;
                     self.shared.told_no(if why.starts_with("CONNACK") {
                         &why
                     } else {
@@ -253,7 +260,7 @@ impl<S: Script> Session<S> {
                 }
             };
             if trace {
-                eprintln!("{} {} at {port}: {why}", now(), self.name);
+                eprintln!("{} {} at {to}: {why}", now(), self.name);
             }
             let pause = self.random.random_range(5..RECONNECT_MS);
             tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -304,8 +311,8 @@ impl<S: Script> Session<S> {
                         return Ok(NO_ANSWERS.to_owned());
                     }
                     if self.who.roams.load(Ordering::Relaxed) && self.random.random_ratio(1, ROAM_ONE_IN) {
-                        let to = self.random.random_range(0..self.who.ports.len());
-                        self.state.elsewhere = Some(self.who.ports[to]);
+                        let to = self.random.random_range(0..self.who.nodes.len());
+                        self.state.elsewhere = Some(self.who.nodes[to]);
                         self.shared.told_no(ROAMS);
                         return Ok(ROAMS.to_owned());
                     }
@@ -332,7 +339,7 @@ impl<S: Script> Session<S> {
                     other => return Ok(format!("SUBACK {other:?}")),
                 },
                 Packet::Disconnect(gone) => {
-                    self.state.elsewhere = port_of(gone.server_reference.as_ref());
+                    self.state.elsewhere = server_of(gone.server_reference.as_ref());
                     return Ok(format!("DISCONNECT {:?}", gone.reason_code));
                 }
                 _ => {}
@@ -407,7 +414,7 @@ impl<S: Script> Session<S> {
         };
         match ack.reason_code {
             PublishAckReason::Success | PublishAckReason::NoMatchingSubscribers => {
-                self.served.now();
+                self.served.now(self.state.at);
                 let told = Told {
                     message_id: property("message_id"),
                     sequence: property("seq").and_then(|text| text.parse().ok()),

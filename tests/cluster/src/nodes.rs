@@ -1,6 +1,7 @@
 //! Nodes of one cluster as processes of this machine, on a keyspace of their own in a real Cassandra: started, killed, stopped and let go on,
 //! drained, asked for the view. Whatever happens to the test, they end with it.
 
+use std::net::{SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -13,8 +14,13 @@ use godwit_e2e::node::{Node, Ports};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::around::{Around, Surroundings};
+use crate::owners::Said;
+
 /// A view must be formed within this.
 const FORMED: Duration = Duration::from_secs(120);
+/// How often the schema is tried.
+const SCHEMA_ATTEMPTS: u32 = 4;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long a node may take to answer its admin listener.
@@ -25,96 +31,98 @@ const ANSWER: Duration = Duration::from_secs(3);
 pub struct Nodes {
     binary: PathBuf,
     folder: PathBuf,
+    // Declared, so dropped, before what they run in.
     all: Vec<Node>,
+    /// What stands around them.
+    pub around: Surroundings,
 }
 
-/// Options of `godwit` that say where the store is.
-fn store_options(cassandra: &Cluster, keyspace: &str) -> Vec<String> {
+fn make_schema(binary: &Path, cassandra: &Cluster, keyspace: &str) -> Result<()> {
     let points: Vec<String> = cassandra
         .contact_points()
         .iter()
         .map(ToString::to_string)
         .collect();
-    let mut words = vec!["--store".to_owned(), "cql".to_owned()];
-    for (name, value) in [
-        ("--cql-nodes", points.join(",")),
-        ("--cql-keyspace", keyspace.to_owned()),
-    ] {
-        words.extend([name.to_owned(), value]);
+    let mut attempts = 0;
+    loop {
+        let made = Command::new(binary)
+            .args(["schema", "--store", "cql", "--cql-keyspace", keyspace])
+            .args(["--cql-nodes", &points.join(",")])
+            .args(["--cql-replication", &points.len().min(3).to_string()])
+            .output()?;
+        attempts += 1;
+        if made.status.success() {
+            return Ok(());
+        }
+        // A store on a busy machine may take longer for a table than it is waited for; what there is stays.
+        if attempts == SCHEMA_ATTEMPTS {
+            bail!("godwit schema: {}", String::from_utf8_lossy(&made.stderr));
+        }
     }
-    words
+}
+
+/// Ports that no node has yet.
+fn ports(node: &Node, taken: &mut Vec<u16>) -> bool {
+    let ports = node.ports();
+    let ports = [ports.mqtt, ports.http, ports.admin];
+    let free = ports.iter().all(|port| !taken.contains(port));
+    if free {
+        taken.extend(ports);
+    }
+    free
 }
 
 impl Nodes {
-    /// Makes the schema, and nodes that are not started yet, called n0, n1, …; their data and logs go to the folder.
+    /// Makes the schema, and nodes that are not started yet, called n0, n1, …; their data and logs go to the folder. `more`: options for `serve`.
     ///
     /// # Errors
-    /// When the schema cannot be made, or no ports are free.
-    pub fn new(folder: &Path, cassandra: &Cluster, keyspace: &str, count: usize) -> Result<Self> {
-        Self::with(folder, cassandra, keyspace, count, &[])
-    }
-
-    /// As [`Nodes::new`], with more options for `serve`.
-    ///
-    /// # Errors
-    /// As [`Nodes::new`].
-    pub fn with(
+    /// When the schema or what is to be around them cannot be made, or no ports are free.
+    pub fn new(
         folder: &Path,
         cassandra: &Cluster,
         keyspace: &str,
         count: usize,
+        around: Around,
         more: &[&str],
     ) -> Result<Self> {
         let binary = Program::Godwit.path()?;
-        let store = store_options(cassandra, keyspace);
-        let copies = cassandra.contact_points().len().min(3).to_string();
-        let made = Command::new(&binary)
-            .arg("schema")
-            .args(&store[2..])
-            .args(["--store", "cql", "--cql-replication", &copies])
-            .output()?;
-        if !made.status.success() {
-            bail!("godwit schema: {}", String::from_utf8_lossy(&made.stderr));
-        }
+        make_schema(&binary, cassandra, keyspace)?;
+        let mut around = Surroundings::new(folder, cassandra, count, around)?;
         let mut all = Vec::new();
         let mut taken = Vec::new();
         for number in 0..count {
-            let peer = loop {
-                let port = Ports::free()?.mqtt;
-                if !taken.contains(&port) {
-                    break port;
-                }
-            };
+            let (host, command) = (around.host(number), around.command(number));
             let node = loop {
                 let data = folder.join(format!("n{number}"));
                 let node = Node::new(&binary, &data, &folder.join(format!("n{number}.log")))?;
-                let ports = node.ports();
-                let ports = [ports.mqtt, ports.http, ports.admin];
-                if ports.iter().all(|port| *port != peer && !taken.contains(port)) {
-                    taken.extend(ports);
-                    break node;
+                if ports(&node, &mut taken) {
+                    break node.at(host.into(), &command);
                 }
             };
-            taken.push(peer);
-            let (name, peer) = (format!("n{number}"), format!("127.0.0.1:{peer}"));
-            let store: Vec<&str> = store.iter().map(String::as_str).collect();
-            let node = node
-                .arguments(&store)
-                .arguments(&[
-                    "--node-name",
-                    &name,
-                    "--peer",
-                    &peer,
-                    "--registrations-per-second",
-                    "0",
-                ])
+            let peer = loop {
+                let port = Ports::free()?.mqtt;
+                if !taken.contains(&port) {
+                    break SocketAddrV4::new(host, port);
+                }
+            };
+            taken.push(peer.port());
+            let mut node = node
+                .arguments(&["--store", "cql", "--cql-keyspace", keyspace])
+                .arguments(&["--cql-nodes", &around.store(number)])
+                .arguments(&["--node-name", &format!("n{number}"), "--peer", &peer.to_string()])
+                .arguments(&["--peer-advertise", &around.reached(peer)?.to_string()])
+                .arguments(&["--registrations-per-second", "0", "--registration", "open"])
                 .arguments(more);
+            for (name, value) in around.environment(number) {
+                node = node.environment(name, &value);
+            }
             all.push(node);
         }
         Ok(Self {
             binary,
             folder: folder.to_path_buf(),
             all,
+            around,
         })
     }
 
@@ -123,9 +131,16 @@ impl Nodes {
         self.all.len()
     }
 
-    /// Their MQTT ports.
-    pub fn mqtt(&self) -> Arc<[u16]> {
-        self.all.iter().map(|node| node.ports().mqtt).collect()
+    /// Where they listen for MQTT.
+    pub fn mqtt(&self) -> Arc<[SocketAddr]> {
+        self.all.iter().map(Node::mqtt).collect()
+    }
+
+    /// Those that run.
+    pub fn running(&self) -> Vec<usize> {
+        (0..self.all.len())
+            .filter(|&one| self.all[one].pid().is_some())
+            .collect()
     }
 
     /// Where a node serves HTTP.
@@ -157,6 +172,24 @@ impl Nodes {
         }
         self.wait_formed()?;
         Ok(began.elapsed())
+    }
+
+    /// As [`Nodes::start_all`], and what ends at its start because the store gave no answer is started again, as by whatever looks after it; says how
+    /// often that was.
+    ///
+    /// # Errors
+    /// As [`Nodes::start_all`], after so many times.
+    pub fn start_all_again(&mut self, times: u32) -> Result<u32> {
+        let mut again = 0;
+        loop {
+            match self.start_all() {
+                Ok(_) => return Ok(again),
+                Err(error) if again < times && format!("{error:#}").contains("the store does not answer") => {
+                    again += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// kill -9.
@@ -202,7 +235,7 @@ impl Nodes {
     /// # Errors
     /// When the command fails.
     pub fn drain(&self, number: usize, over: usize) -> Result<()> {
-        let admin = format!("127.0.0.1:{}", self.all[over].ports().admin);
+        let admin = self.all[over].admin().to_string();
         let done = Command::new(&self.binary)
             .args(["node", "drain", &format!("n{number}"), "--admin", &admin])
             .arg("--data-dir")
@@ -219,13 +252,22 @@ impl Nodes {
 
     /// What a node's `GET /nodes` says; `None` if it gives no answer.
     pub fn view(&self, number: usize) -> Option<Value> {
+        serde_json::from_str(&self.told(number, "nodes")?).ok()
+    }
+
+    /// Which shards a node has taken up; `None` if it gives no answer, or is in no view.
+    pub fn shards(&self, number: usize) -> Option<Said> {
+        serde_json::from_str(&self.told(number, "shards")?).ok()
+    }
+
+    fn told(&self, number: usize, what: &str) -> Option<String> {
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .timeout_global(Some(ANSWER))
             .build()
             .into();
-        let url = format!("http://127.0.0.1:{}/nodes", self.all[number].ports().admin);
-        let text = agent.get(&url).call().ok()?.body_mut().read_to_string().ok()?;
-        serde_json::from_str(&text).ok()
+        let url = format!("http://{}/{what}", self.all[number].admin());
+        let mut answer = agent.get(&url).call().ok()?;
+        answer.body_mut().read_to_string().ok()
     }
 
     /// Waits until exactly the running nodes are members of one view, each holds what is its own, and nothing is to be settled.
@@ -233,9 +275,7 @@ impl Nodes {
     /// # Errors
     /// When that is not so in time: what each says, and the ends of the logs.
     pub fn wait_formed(&mut self) -> Result<()> {
-        let running: Vec<usize> = (0..self.all.len())
-            .filter(|&one| self.all[one].pid().is_some())
-            .collect();
+        let running = self.running();
         self.wait_members(&running)
     }
 

@@ -11,7 +11,9 @@ use godwit_e2e::record::{Line, hash, now};
 use godwit_e2e::rest::Api;
 use godwit_e2e::world;
 
-use crate::rig::{Outcome, Rig, Size};
+use crate::around::Around;
+use crate::outcome::Outcome;
+use crate::rig::{Rig, Size};
 
 /// Senders at a time.
 const AT_ONCE: usize = 8;
@@ -23,7 +25,7 @@ const ATTEMPTS: u32 = 8;
 /// # Errors
 /// When a send is not acknowledged, or as [`Rig`].
 pub fn owed(folder: &Path, cassandra: &Cluster, seed: u64, size: Size, each: usize) -> Result<Outcome> {
-    let mut rig = Rig::new(folder, cassandra, seed, size)?;
+    let mut rig = Rig::new(folder, cassandra, seed, size, Around::default())?;
     let work: Vec<(usize, usize)> = rig
         .world
         .conversations
@@ -53,7 +55,7 @@ pub fn owed(folder: &Path, cassandra: &Cluster, seed: u64, size: Size, each: usi
         }
         Ok(())
     })?;
-    rig.mark("kill -9 of all nodes".to_owned());
+    rig.mark("kill -9 of all nodes".to_owned(), Duration::MAX);
     for node in 0..rig.nodes.count() {
         rig.nodes.kill(node)?;
     }

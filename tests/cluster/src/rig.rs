@@ -11,22 +11,27 @@ use godwit_cassandra::Cluster;
 use godwit_e2e::binaries::Program;
 use godwit_e2e::chat::{Chat, Seen};
 use godwit_e2e::history::{self, Histories};
-use godwit_e2e::judge::{Verdict, judge};
+use godwit_e2e::judge::judge;
 use godwit_e2e::mqtt::Version;
 use godwit_e2e::record::{Line, Recorder, now};
 use godwit_e2e::rest::Api;
 use godwit_e2e::shared::Shared;
-use godwit_e2e::world::{Encoding, World};
+use godwit_e2e::world::{User, World};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use serde::Serialize;
 use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 
-use crate::client::{Came, Session, Who, connect, subscribe_once};
+use crate::around::Around;
+use crate::client::Session;
+use crate::first::{encoding_of, inbox, make_cursors, who};
 use crate::nodes::Nodes;
+use crate::outcome::{Mark, Outcome};
+use crate::owners::Owners;
 use crate::served::{Served, Without, without};
 
+/// Every client is served again within this, or the run is over.
+pub const SERVED: Duration = Duration::from_secs(60);
 /// How long sends that are not acknowledged may be retried after the end of sending.
 const SETTLE: Duration = Duration::from_secs(60);
 /// How long the drain may take in all.
@@ -35,8 +40,6 @@ const DRAIN: Duration = Duration::from_secs(90);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// So long nothing arrives before sessions that have everything are called drained: something too much may come.
 const QUIET: Duration = Duration::from_secs(2);
-/// For all first connections.
-const FIRST: Duration = Duration::from_secs(60);
 
 /// How large a run is.
 #[derive(Debug, Clone, Copy)]
@@ -47,67 +50,6 @@ pub struct Size {
     pub users: usize,
     /// Sends in flight of each.
     pub window: usize,
-}
-
-/// A fault that was done.
-#[derive(Debug, Clone, Serialize)]
-pub struct Mark {
-    /// What, and to whom.
-    pub what: String,
-    /// When it began, on the records' clock.
-    #[serde(skip)]
-    pub t: u64,
-    /// What clients felt of it.
-    pub felt: Without,
-}
-
-/// What came of a run.
-#[derive(Debug, Serialize)]
-pub struct Outcome {
-    /// Of the run.
-    pub seed: u64,
-    /// Sends acknowledged.
-    pub acknowledged: u64,
-    /// Arrivals.
-    pub delivered: u64,
-    /// Messages in all histories.
-    pub messages: u64,
-    /// Messages delivered to a session that had got them.
-    pub duplicates: u64,
-    /// Of sending, seconds.
-    pub seconds: f64,
-    /// The faults.
-    pub marks: Vec<Mark>,
-    /// How often clients were told no, by code.
-    pub told_no: std::collections::BTreeMap<String, u64>,
-    /// What no client should ever see.
-    pub problems: Vec<String>,
-    /// The checker's.
-    pub verdict: Verdict,
-    /// How long sessions took to get what they were owed, ms.
-    pub drain_ms: u64,
-}
-
-impl Outcome {
-    /// What makes the test fail: a broken rule, or clients without service for longer than this (99 in 100 of the affected).
-    pub fn faults(&self, limit: Duration) -> Vec<String> {
-        let mut faults = self.problems.clone();
-        if self.verdict.exit != 0 {
-            faults.push(format!(
-                "the checker says {} {:?}\n{}",
-                self.verdict.exit, self.verdict.broken, self.verdict.examples
-            ));
-        }
-        for mark in &self.marks {
-            if u128::from(mark.felt.p99_ms) > limit.as_millis() {
-                faults.push(format!(
-                    "{}: without service for {} ms, more than {limit:?}",
-                    mark.what, mark.felt.p99_ms
-                ));
-            }
-        }
-        faults
-    }
 }
 
 struct Client {
@@ -136,6 +78,12 @@ pub struct Rig {
     clients: Vec<Client>,
     tasks: Vec<AbortHandle>,
     marks: Vec<Mark>,
+    owners: Owners,
+    notes: Vec<String>,
+    /// Whether no time makes the run fail.
+    pub is_lenient: bool,
+    /// What faults may take longer than their limits, since another one is under way.
+    pub allowance: Duration,
     began: Option<Instant>,
     sent_for: f64,
 }
@@ -145,12 +93,12 @@ impl Rig {
     ///
     /// # Errors
     /// When something of that does not work.
-    pub fn new(folder: &Path, cassandra: &Cluster, seed: u64, size: Size) -> Result<Self> {
+    pub fn new(folder: &Path, cassandra: &Cluster, seed: u64, size: Size, around: Around) -> Result<Self> {
         Program::Checker.path()?;
         std::fs::create_dir_all(folder.join("records"))?;
         let mut random = StdRng::seed_from_u64(seed);
         let keyspace = format!("f{:x}_{:x}", std::process::id(), rand::rng().random::<u32>());
-        let mut nodes = Nodes::new(folder, cassandra, &keyspace, size.nodes)?;
+        let mut nodes = Nodes::new(folder, cassandra, &keyspace, size.nodes, around, &[])?;
         let formed = nodes.start_all()?;
         eprintln!("{} nodes in one view after {formed:?}", size.nodes);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -160,8 +108,7 @@ impl Rig {
             .build()?;
         let apis: Vec<Api> = (0..size.nodes).map(|one| Api::new(&nodes.http(one))).collect();
         let mut world = World::of_users(&apis[0], size.users)?;
-        let ports = nodes.mqtt();
-        runtime.block_on(make_cursors(&world, &ports))?;
+        runtime.block_on(make_cursors(&world, &nodes.mqtt()))?;
         world.make_conversations(apis.last().context("no node")?, &mut random)?;
         Ok(Self {
             shared: Arc::new(Shared::new(Recorder::create(&folder.join("records"))?)),
@@ -176,6 +123,10 @@ impl Rig {
             clients: Vec::new(),
             tasks: Vec::new(),
             marks: Vec::new(),
+            owners: Owners::default(),
+            notes: Vec::new(),
+            is_lenient: false,
+            allowance: Duration::ZERO,
             began: None,
             sent_for: 0.0,
         })
@@ -226,8 +177,9 @@ impl Rig {
         self.start_clients(self.size.window);
     }
 
-    /// A fault begins now: written down, for the checker as well (connections may be cut, and sends without an id be in flight).
-    pub fn mark(&mut self, what: String) {
+    /// A fault begins now: written down, for the checker as well (connections may be cut, and sends without an id be in flight). `limit`: so long 99
+    /// in 100 of the affected clients may be without service, until the next one.
+    pub fn mark(&mut self, what: String, limit: Duration) {
         let t = now();
         eprintln!(
             "{:8.1} s: {what}, {} acknowledged",
@@ -239,7 +191,89 @@ impl Rig {
             what,
             t,
             felt: Without::default(),
+            limit: if self.is_lenient {
+                Duration::MAX
+            } else {
+                limit.saturating_add(self.allowance)
+            },
+            back_ms: None,
+            back_limit: Duration::MAX,
         });
+    }
+
+    /// When the last fault began, on the records' clock.
+    pub fn marked(&self) -> u64 {
+        self.marks.last().map_or(0, |mark| mark.t)
+    }
+
+    /// Waits until every client was served since the last mark; more than this for that makes the run fail.
+    ///
+    /// # Errors
+    /// When somebody is not served for a minute, or a node ended by itself.
+    pub fn wait_back(&mut self, limit: Duration) -> Result<()> {
+        self.wait_back_since(self.marked(), limit)
+    }
+
+    /// As [`Rig::wait_back`], and what was served before this moment, on the records' clock, does not count.
+    ///
+    /// # Errors
+    /// As [`Rig::wait_back`].
+    pub fn wait_back_since(&mut self, from: u64, limit: Duration) -> Result<()> {
+        self.wait_served_since(from, SERVED)?;
+        let back = Duration::from_nanos(now().saturating_sub(self.marked()));
+        eprintln!("{:8.1} s: all are served, {back:?} after that", self.elapsed());
+        if let Some(mark) = self.marks.last_mut() {
+            mark.back_ms = Some(back.as_millis() as u64);
+            mark.back_limit = if self.is_lenient { Duration::MAX } else { limit };
+        }
+        Ok(())
+    }
+
+    /// Since the last mark.
+    pub fn since_mark(&self) -> Duration {
+        Duration::from_nanos(now().saturating_sub(self.marked()))
+    }
+
+    /// What was measured, for the report.
+    pub fn note(&mut self, what: String) {
+        eprintln!("{:8.1} s: {what}", self.elapsed());
+        self.notes.push(what);
+    }
+
+    /// The number of the view that the first running node acts in.
+    pub fn view_number(&self) -> Option<u64> {
+        let node = *self.nodes.running().first()?;
+        self.nodes.view(node)?["view"].as_u64()
+    }
+
+    /// Asks every running node which shards it has taken up, and remembers it all.
+    pub fn look_at_owners(&mut self) {
+        for node in self.nodes.running() {
+            if let Some(said) = self.nodes.shards(node) {
+                self.owners.heard(&format!("n{node}"), said);
+            }
+        }
+    }
+
+    /// Every user's home, as a node says; `None`: it is just moving.
+    ///
+    /// # Errors
+    /// When the node gives no answer.
+    pub fn homes(&self, told_by: usize) -> Result<Vec<Option<usize>>> {
+        let (api, nodes) = (Api::new(&self.nodes.http(told_by)), self.nodes.mqtt());
+        let home = |user: &User| {
+            let (_, said) = api.get_patiently("/connect", &user.token)?;
+            let home = said["mqtt"].as_str().unwrap_or_default();
+            Ok(nodes.iter().position(|node| node.to_string() == home))
+        };
+        self.world.users.iter().map(home).collect()
+    }
+
+    /// Users who were told on a connection to this node, between two moments, that a send is stored; and how often.
+    pub fn told_by(&self, node: usize, from: u64, until: u64) -> Vec<(usize, usize)> {
+        let told = |client: &Client| (client.user, client.served.through(node, from, until));
+        let all = self.clients.iter().map(told);
+        all.filter(|(_, count)| *count > 0).collect()
     }
 
     /// Seconds since clients were started.
@@ -262,7 +296,11 @@ impl Rig {
     /// # Errors
     /// When somebody is not served in that time, or a node ended by itself.
     pub fn wait_all_served(&mut self, patience: Duration) -> Result<Duration> {
-        let (began, from) = (Instant::now(), now());
+        self.wait_served_since(now(), patience)
+    }
+
+    fn wait_served_since(&mut self, from: u64, patience: Duration) -> Result<Duration> {
+        let began = Instant::now();
         loop {
             let unserved: Vec<&str> = self
                 .clients
@@ -313,6 +351,12 @@ impl Rig {
         }
         self.runtime.shutdown_timeout(Duration::from_secs(5));
         self.shared.recorder.flush()?;
+        let (looks_at_owners, double) = self.owners.verdict();
+        for what in double {
+            self.shared.problem(what);
+        }
+        let around = &self.nodes.around;
+        let claims = Some(around.claims.counts()).filter(|counts| counts.seen + counts.unreadable > 0);
         let verdict = judge(&self.folder.join("records"), 1)?;
         for at in 0..self.marks.len() {
             let until = self.marks.get(at + 1).map_or(end, |next| next.t);
@@ -330,6 +374,9 @@ impl Rig {
             duplicates,
             seconds: self.sent_for,
             marks: self.marks,
+            claims,
+            looks_at_owners,
+            notes: self.notes,
             told_no: self.shared.failures(),
             problems: self.shared.problems(),
             verdict,
@@ -365,63 +412,4 @@ impl Rig {
         }
         had_all.unwrap_or_else(|| began.elapsed())
     }
-}
-
-fn encoding_of(user: usize) -> Encoding {
-    if user.is_multiple_of(3) {
-        Encoding::Json
-    } else {
-        Encoding::Plain
-    }
-}
-
-fn inbox(user: usize) -> String {
-    format!("me/inbox{}", encoding_of(user).suffix())
-}
-
-fn who(world: &World, user: usize, ports: &Arc<[u16]>) -> Who {
-    let of = &world.users[user];
-    Who {
-        user: of.name.clone(),
-        token: of.token.clone(),
-        client: "phone".to_owned(),
-        ports: Arc::clone(ports),
-        roams: Arc::default(),
-    }
-}
-
-/// Every session subscribes once before there is any conversation: its cursor then owes it everything.
-async fn make_cursors(world: &World, ports: &Arc<[u16]>) -> Result<()> {
-    let mut all = tokio::task::JoinSet::new();
-    for user in 0..world.users.len() {
-        let (who, filter) = (who(world, user, ports), inbox(user));
-        all.spawn(async move {
-            let until = Instant::now() + FIRST;
-            let mut at = user % who.ports.len();
-            let mut port = who.ports[at];
-            loop {
-                let why = match connect(&who, port).await {
-                    Came::In(mut wire, _) => match subscribe_once(&mut wire, &filter).await {
-                        Ok(()) => return Ok(()),
-                        Err(error) => format!("{error:#}"),
-                    },
-                    Came::Elsewhere(other) => {
-                        port = other;
-                        continue;
-                    }
-                    Came::No(why) => why,
-                };
-                if Instant::now() > until {
-                    bail!("{} cannot subscribe to {filter}: {why}", who.user);
-                }
-                at = (at + 1) % who.ports.len();
-                port = who.ports[at];
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        });
-    }
-    while let Some(done) = all.join_next().await {
-        done??;
-    }
-    Ok(())
 }

@@ -1,4 +1,4 @@
-//! When clients were served, and from it how long a fault left them without service. No clients and no verdict here.
+//! When clients were served and through which node, and from it how long a fault left them without service. No clients and no verdict here.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -8,26 +8,35 @@ use serde::Serialize;
 /// A pause between two acknowledgements above which a client counts as affected: far above what a loaded machine needs for one send.
 const AFFECTED_NS: u64 = 1_000_000_000;
 
-/// The times of one client's acknowledged sends, on the records' clock.
+/// One client's acknowledged sends: when, on the records' clock, and the number of the node that it was connected to.
 #[derive(Debug, Default)]
-pub struct Served(Mutex<Vec<u64>>);
+pub struct Served(Mutex<Vec<(u64, usize)>>);
 
 impl Served {
-    /// A send was acknowledged.
-    pub fn now(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(now());
+    /// A send was acknowledged on a connection to this node.
+    pub fn now(&self, node: usize) {
+        let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        times.push((now(), node));
+    }
+
+    /// How many were acknowledged on connections to a node between two moments.
+    pub fn through(&self, node: usize, from: u64, until: u64) -> usize {
+        let times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let inside = |(t, through): &&(u64, usize)| *through == node && (from..until).contains(t);
+        times.iter().filter(inside).count()
     }
 
     /// Whether a send was acknowledged since then.
     pub fn since(&self, from: u64) -> bool {
         let times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        times.last().is_some_and(|last| *last >= from)
+        times.last().is_some_and(|(last, _)| *last >= from)
     }
 
     /// The longest time without an acknowledgement that has a part between two moments: also before the first and after the last one.
     fn longest(&self, from: u64, until: u64) -> u64 {
         let times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let ends = times.iter().copied().filter(|t| *t < until).chain([until]);
+        let ends = times.iter().map(|(t, _)| *t);
+        let ends = ends.filter(|t| *t < until).chain([until]);
         let mut before = from;
         let mut longest = 0;
         for end in ends {
@@ -80,7 +89,7 @@ mod tests {
 
     fn served(seconds: &[u64]) -> Served {
         Served(Mutex::new(
-            seconds.iter().map(|second| second * 1_000_000_000).collect(),
+            seconds.iter().map(|second| (second * 1_000_000_000, 0)).collect(),
         ))
     }
 
@@ -95,6 +104,15 @@ mod tests {
         let felt = without(clients.iter(), 10 * second, 20 * second);
         assert_eq!((felt.clients, felt.affected), (3, 2));
         assert_eq!((felt.p50_ms, felt.p99_ms, felt.max_ms), (7_000, 12_000, 12_000));
+    }
+
+    #[test]
+    fn acknowledgements_count_for_the_node_that_gave_them_and_the_time_between() {
+        let one = Served(Mutex::new(vec![(5, 0), (6, 1), (7, 1), (8, 1), (9, 0)]));
+        assert_eq!(
+            (one.through(1, 7, 9), one.through(0, 6, 9), one.through(0, 0, 10)),
+            (2, 0, 2)
+        );
     }
 
     #[test]

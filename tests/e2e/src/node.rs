@@ -2,7 +2,7 @@
 //! it prints goes to a log file beside the records.
 
 use std::fs::{File, OpenOptions};
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -59,8 +59,12 @@ pub struct Node {
     data: PathBuf,
     log: PathBuf,
     ports: Ports,
-    /// Whether MQTT is listened for on every address, not on loopback only.
+    /// Where it listens.
+    host: IpAddr,
+    /// Whether MQTT is listened for on every address, not on `host` only.
     everywhere: bool,
+    /// What starts it, before its own path.
+    within: Vec<String>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     child: Option<Child>,
@@ -77,7 +81,9 @@ impl Node {
             data: data.to_path_buf(),
             log: log.to_path_buf(),
             ports: Ports::free()?,
+            host: Ipv4Addr::LOCALHOST.into(),
             everywhere: false,
+            within: Vec::new(),
             arguments: Vec::new(),
             environment: Vec::new(),
             child: None,
@@ -98,6 +104,15 @@ impl Node {
         self
     }
 
+    /// Listens on this address, not on loopback, and is started by a command that becomes it (`nsenter …`): for a node in a network
+    /// namespace of its own.
+    #[must_use]
+    pub fn at(mut self, host: IpAddr, within: &[String]) -> Self {
+        self.host = host;
+        self.within = within.to_vec();
+        self
+    }
+
     /// An environment variable.
     #[must_use]
     pub fn environment(mut self, name: &str, value: &str) -> Self {
@@ -110,9 +125,19 @@ impl Node {
         self.ports
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// `http://127.0.0.1:PORT`, or where it listens.
     pub fn http(&self) -> String {
-        format!("http://127.0.0.1:{}", self.ports.http)
+        format!("http://{}", SocketAddr::new(self.host, self.ports.http))
+    }
+
+    /// Where MQTT is listened for.
+    pub fn mqtt(&self) -> SocketAddr {
+        SocketAddr::new(self.host, self.ports.mqtt)
+    }
+
+    /// Where operators ask.
+    pub fn admin(&self) -> SocketAddr {
+        SocketAddr::new(self.host, self.ports.admin)
     }
 
     /// Its process id while it runs.
@@ -140,20 +165,27 @@ impl Node {
             bail!("it runs already");
         }
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let loopback = |port: u16| format!("127.0.0.1:{port}");
+        let here = |port: u16| SocketAddr::new(self.host, port).to_string();
         let mqtt = if self.everywhere {
             format!("0.0.0.0:{}", self.ports.mqtt)
         } else {
-            loopback(self.ports.mqtt)
+            here(self.ports.mqtt)
         };
-        let mut command = Command::new(&self.binary);
+        let mut command = match self.within.split_first() {
+            None => Command::new(&self.binary),
+            Some((first, more)) => {
+                let mut command = Command::new(first);
+                command.args(more).arg(&self.binary);
+                command
+            }
+        };
         command
             .arg("serve")
             .arg("--data-dir")
             .arg(&self.data)
             .args(["--mqtt", &mqtt])
-            .args(["--http", &loopback(self.ports.http)])
-            .args(["--admin", &loopback(self.ports.admin)])
+            .args(["--http", &here(self.ports.http)])
+            .args(["--admin", &here(self.ports.admin)])
             .args(&self.arguments);
         // The tests' own variables are no options of the product.
         for (name, _) in

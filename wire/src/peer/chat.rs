@@ -343,6 +343,11 @@ pub(super) fn user_out(command: &UserCommand, frame: &mut FrameWriter) -> peer::
             last: *last,
         }),
         UserCommand::CredentialEnded { credential } => Out::CredentialEnded(uuid_out(*credential)),
+        UserCommand::Sessions => Out::Sessions(peer::Unit {}),
+        UserCommand::Kick { client_id, forget } => Out::Kick(peer::Kick {
+            client_id: client_id.as_deref().map(Into::into),
+            forget: *forget,
+        }),
     };
     peer::UserCommand {
         command: Some(command),
@@ -375,6 +380,11 @@ pub(super) fn user_in(command: peer::UserCommand, shared: &Shared) -> Result<Use
         },
         In::CredentialEnded(credential) => UserCommand::CredentialEnded {
             credential: uuid(&credential)?,
+        },
+        In::Sessions(_) => UserCommand::Sessions,
+        In::Kick(kick) => UserCommand::Kick {
+            client_id: kick.client_id.map(Into::into),
+            forget: kick.forget,
         },
     })
 }

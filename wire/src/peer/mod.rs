@@ -3,6 +3,8 @@
 
 mod accounts;
 mod chat;
+mod search;
+mod sessions;
 mod topics;
 
 use std::borrow::Cow;
@@ -81,6 +83,7 @@ impl FrameWriter {
             Command::User(command) => request::Command::User(chat::user_out(command, self)),
             Command::Conversation(command) => request::Command::Conversation(chat::conversation_out(command)),
             Command::Topic(command) => request::Command::Topic(topics::command_out(command, self)),
+            Command::Search(command) => request::Command::Search(search::command_out(command)),
         });
         let request = peer::Request {
             id,
@@ -207,6 +210,7 @@ fn request_in(request: peer::Request, shared: &Shared) -> Result<PeerRequest> {
         request::Command::User(command) => Command::User(chat::user_in(command, shared)?),
         request::Command::Conversation(command) => Command::Conversation(chat::conversation_in(command)?),
         request::Command::Topic(command) => Command::Topic(topics::command_in(command, shared)?),
+        request::Command::Search(command) => Command::Search(Box::new(search::command_in(command)?)),
     };
     Ok(PeerRequest {
         id: request.id,
@@ -239,6 +243,7 @@ fn answer_out(answer: &Answer) -> answer::Answer {
         Answer::Kept { gone } => answer::Answer::Kept(peer::Kept {
             gone: gone.iter().map(|session| session.to_bytes()).collect(),
         }),
+        Answer::Sessions(of) => answer::Answer::Sessions(sessions::sessions_out(of)),
         Answer::Away => answer::Answer::Away(peer::Unit {}),
         Answer::Published { matched, routes } => answer::Answer::Published(peer::Published {
             matched: *matched,
@@ -254,6 +259,8 @@ fn answer_out(answer: &Answer) -> answer::Answer {
                 .map(|publish| topics::publish_out(publish))
                 .collect(),
         }),
+        Answer::Confirmed(up_to) => answer::Answer::Confirmed(*up_to),
+        Answer::Found(found) => answer::Answer::Found(search::found_out(found)),
     }
 }
 
@@ -276,6 +283,7 @@ fn answer_in(answer: peer::Answer) -> Result<PeerAnswer> {
         answer::Answer::Kept(kept) => Answer::Kept {
             gone: all(kept.gone, |id| session(&id))?,
         },
+        answer::Answer::Sessions(of) => Answer::Sessions(sessions::sessions_in(of)?),
         answer::Answer::Away(_) => Answer::Away,
         answer::Answer::Published(published) => Answer::Published {
             matched: published.matched,
@@ -288,6 +296,8 @@ fn answer_in(answer: peer::Answer) -> Result<PeerAnswer> {
         answer::Answer::Retained(retained) => Answer::Retained(all(retained.publishes, |publish| {
             topics::publish_in(publish).map(Arc::new)
         })?),
+        answer::Answer::Confirmed(up_to) => Answer::Confirmed(up_to),
+        answer::Answer::Found(found) => Answer::Found(Box::new(search::found_in(found)?)),
     };
     Ok(PeerAnswer::Answer(answer))
 }

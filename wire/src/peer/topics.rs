@@ -121,6 +121,7 @@ pub(super) fn command_out(command: &TopicCommand, frame: &mut FrameWriter) -> pe
             routes: routes.iter().map(route_out).collect(),
             whole: *whole,
         }),
+        TopicCommand::View { confirmed } => Out::View(*confirmed),
     };
     peer::TopicCommand {
         command: Some(command),
@@ -167,6 +168,7 @@ pub(super) fn command_in(command: peer::TopicCommand, shared: &Shared) -> Result
                 shards: shards.map_err(|_| DecodeError("shard"))?,
             }
         }
+        In::View(confirmed) => TopicCommand::View { confirmed },
         In::List(node) => TopicCommand::List {
             node: Uuid::from_slice(&node).map_err(|_| DecodeError("node"))?,
         },

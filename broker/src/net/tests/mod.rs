@@ -7,6 +7,7 @@ mod bench;
 mod bounds;
 mod bursts;
 mod door;
+mod going;
 mod options;
 mod proxied;
 mod rig;

@@ -2,6 +2,7 @@
 //! `net` speak to.
 
 use std::any::Any;
+use std::collections::HashSet;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -49,6 +50,8 @@ struct Rest {
     shared: Arc<Shared>,
     flood: Option<(ConnId, u32)>,
     paused: Option<ConnId>,
+    /// Whom it let in.
+    lets_in: Vec<(ConnId, UserId)>,
 }
 
 const FLOOD: u32 = 4_000;
@@ -131,9 +134,10 @@ impl Role for Home {
     fn load_failed(&mut self, _: &mut Cx<'_>, _: &Key) {}
 
     fn enter(&mut self, _: &mut Cx<'_>, _: &Key, tag: Tag) -> Option<Vec<Read>> {
-        if let Some((conn, connect, _)) = self.net.entered(Part::of(tag).1)
+        if let Some((conn, connect, principal)) = self.net.entered(Part::of(tag).1)
             && &*connect.client_id != "never"
         {
+            self.rest.lets_in.push((conn, principal.user));
             let connack = Connack {
                 receive_maximum: 10,
                 assigned_client_id: connect.client_id_assigned.then(|| connect.client_id.clone()),
@@ -166,13 +170,30 @@ impl Role for Home {
         }
     }
 
-    fn taken_up(&mut self, _: &mut Cx<'_>, _: &[u16], _: View) {}
+    fn taken_up(&mut self, cx: &mut Cx<'_>, _: &[u16], _: View) {
+        self.net.look_for_homes(cx);
+    }
 
     fn started(&mut self, cx: &mut Cx<'_>) {
         self.net.start(cx);
     }
 
-    fn given_up(&mut self, _: &mut Cx<'_>, _: &[u16], _: View) {}
+    fn given_up(&mut self, _: &mut Cx<'_>, shards: &[u16], _: View) {
+        let lost: HashSet<u16> = shards.iter().copied().collect();
+        let net = &mut self.net;
+        self.rest.lets_in.retain(|(conn, user)| {
+            let stays = !lost.contains(&Key::User(*user).shard());
+            if !stays {
+                net.moved(*conn, *user, false);
+            }
+            stays
+        });
+        net.given_up(&lost);
+    }
+
+    fn stands(&mut self, cx: &mut Cx<'_>) {
+        self.net.stands(cx);
+    }
 
     fn io_ended(&mut self, _: &mut Cx<'_>, token: mio::Token) {
         self.net.io_ended(token);
@@ -340,6 +361,7 @@ impl Rig {
                     shared: theirs.clone(),
                     flood: None,
                     paused: None,
+                    lets_in: Vec::new(),
                 },
                 ends: false,
             };

@@ -122,6 +122,9 @@ struct Way {
 impl Peers for Way {
     fn send(&self, _: StartId, _: &mut VecDeque<PeerRequest>) {}
     fn answer(&self, _: StartId, _: &mut Vec<(u64, PeerAnswer)>) {}
+    fn reference(&self, node: StartId) -> Option<Arc<str>> {
+        (node != start(4)).then(|| format!("n{}:1883", node.as_u128()).into())
+    }
     fn splice(&self, _: StartId, about: Bytes) -> io::Result<Box<dyn Pipe>> {
         if self.is_down.load(Ordering::SeqCst) {
             return Err(ErrorKind::NotConnected.into());
@@ -131,7 +134,7 @@ impl Peers for Way {
         let kept = match self.is_kept.load(Ordering::SeqCst) {
             true => Some(theirs),
             false => {
-                spliced(self.to.get().unwrap(), &about, Box::new(theirs));
+                spliced(self.to.get().unwrap(), start(1), &about, Box::new(theirs));
                 None
             }
         };
@@ -141,18 +144,35 @@ impl Peers for Way {
 }
 
 /// Where a client comes, its user's home, and the way there.
-struct Two {
-    here: Rig,
-    home: Rig,
+pub(super) struct Two {
+    pub(super) here: Rig,
+    pub(super) home: Rig,
     way: Arc<Way>,
     user: UserId,
+}
+
+/// A view of nodes that stay and nodes that leave. The first is never a home.
+pub(super) fn view(number: u64, stay: &[u128], leave: &[u128]) -> Arc<Standing> {
+    let seat = |(node, leaving): (&u128, bool)| Seat {
+        start: start(*node),
+        name: format!("n{node}").into(),
+        roles: if *node == 1 { Roles::API } else { Roles::ALL },
+        leaving,
+    };
+    let stay = stay.iter().map(|node| (node, false));
+    let seats = stay.chain(leave.iter().map(|node| (node, true))).map(seat);
+    let body = Body {
+        seats: seats.collect(),
+        ..Body::default()
+    };
+    Arc::new(Standing::of(number, Uuid::nil(), body, Layout::PRODUCT))
 }
 
 fn start(node: u128) -> StartId {
     Uuid::from_u128(node)
 }
 
-fn in_time(what: &str, mut done: impl FnMut() -> bool) {
+pub(super) fn in_time(what: &str, mut done: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(10);
     while !done() {
         assert!(Instant::now() < until, "{what}");
@@ -180,33 +200,39 @@ impl Two {
         let homes = WorkersHomes::new(self.home.router().clone());
         homes.begin(start(2));
         homes.take_up(1, vec![slot]);
-        let seat = Seat {
-            start: start(2),
-            name: "home".into(),
-            roles: Roles::ALL,
-            leaving: false,
-        };
-        let body = Body {
-            seats: vec![seat],
-            ..Body::default()
-        };
-        let told = WorkersHomes::new(self.here.router().clone());
-        told.begin(start(1));
-        told.moved(Arc::new(Standing::of(1, Uuid::nil(), body, Layout::PRODUCT)));
+        homes.moved(view(1, &[1, 2], &[]));
+        self.tell(1, &view(1, &[1, 2], &[]));
     }
 
-    fn new() -> Self {
+    /// A node learns how the others stand.
+    pub(super) fn tell(&self, node: u128, standing: &Arc<Standing>) {
+        let rig = if node == 1 { &self.here } else { &self.home };
+        let homes = WorkersHomes::new(rig.router().clone());
+        homes.begin(start(node));
+        homes.moved(standing.clone());
+    }
+
+    /// The home gives the user up by this view.
+    pub(super) fn give_up(&self, standing: &Arc<Standing>) {
+        self.tell(2, standing);
+        let slot = Layout::PRODUCT.slot(Group::Users, Key::User(self.user).shard());
+        let homes = WorkersHomes::new(self.home.router().clone());
+        // All that matters of it is done when the workers have taken it.
+        drop(homes.let_go(standing.number, vec![slot]));
+    }
+
+    pub(super) fn new() -> Self {
         let two = Self::unknown();
         two.take_up();
         two
     }
 
-    fn connect(&self, level: u8) -> Vec<u8> {
+    pub(super) fn connect(&self, level: u8) -> Vec<u8> {
         connect(level, "c", 0, Some((&self.user.to_string(), "good")))
     }
 
     /// Nothing of any connection is left, here or at home.
-    fn is_empty(&self) {
+    pub(super) fn is_empty(&self) {
         in_time("something is left", || {
             let left = |rig: &Rig| {
                 let metrics = &rig.metrics;
@@ -224,7 +250,7 @@ impl Two {
     }
 }
 
-fn comes_in(client: &mut Client) {
+pub(super) fn comes_in(client: &mut Client) {
     let connack = client.packet().unwrap();
     assert_eq!((connack[0], connack[3]), (0x20, 0));
 }

@@ -9,7 +9,7 @@ use crate::packet::{Connect, Incoming, Outgoing, Version, Will};
 
 const V5: Version = Version::V5;
 
-fn with_will(mut connect: Connect, topic: &str, delay: u32) -> Connect {
+pub(super) fn with_will(mut connect: Connect, topic: &str, delay: u32) -> Connect {
     connect.will = Some(Box::new(Will {
         topic: topic.into(),
         payload: Bytes::from_static(b"gone"),

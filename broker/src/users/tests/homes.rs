@@ -64,7 +64,8 @@ impl Rig {
                 self.answer(reply, Answer::Done);
             }
             TopicCommand::Share { .. } | TopicCommand::Member { .. } => panic!("it knows no groups"),
-            TopicCommand::Announce { .. }
+            TopicCommand::View { .. }
+            | TopicCommand::Announce { .. }
             | TopicCommand::Interest { .. }
             | TopicCommand::List { .. }
             | TopicCommand::Copy { .. } => panic!("no user's home asks for that"),

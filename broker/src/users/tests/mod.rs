@@ -1,5 +1,6 @@
 //! Tests of users' homes through their public calls.
 
+mod administered;
 mod announced;
 mod chat;
 mod clients;

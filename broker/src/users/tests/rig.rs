@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use godwit_cluster::harness::Harness;
 use godwit_cluster::{Flow, Loading, Reply, RoleId};
+use godwit_store::coordination::StartId;
 use godwit_store::{Completion, Store};
 use godwit_wire::account::{AccountAnswer, AccountCommand, Principal};
 use godwit_wire::code::{Code, Refusal};
@@ -28,6 +29,8 @@ use crate::wire_trait::{CloseReason, Closed, ConnId, Sent, Wire};
 pub(super) struct Line {
     pub(super) out: Vec<Outgoing>,
     pub(super) closed: bool,
+    /// Its user, and whether it waits for an answer.
+    pub(super) moved: Option<(UserId, bool)>,
     pub(super) paused: bool,
     pub(super) full: bool,
     pub(super) unwritten: u32,
@@ -55,6 +58,12 @@ impl Wire for Recorder {
         line.unwritten
     }
 
+    fn moved(&mut self, conn: ConnId, user: UserId, waits: bool) {
+        let line = self.lines.entry(conn).or_default();
+        line.moved = Some((user, waits));
+        line.closed = true;
+    }
+
     fn pause(&mut self, conn: ConnId, paused: bool) {
         self.lines.entry(conn).or_default().paused = paused;
     }
@@ -70,6 +79,10 @@ impl Wire for Recorder {
             .get(&conn)
             .and_then(|line| line.version)
             .unwrap_or(Version::V5)
+    }
+
+    fn came_by(&self, _: ConnId) -> Option<StartId> {
+        None
     }
 
     fn pubacks_unwritten(&self, conn: ConnId) -> u32 {

@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use godwit_cassandra::{Cluster, Options};
-use godwit_cluster_tests::faults::{Fault, FaultTest};
-use godwit_cluster_tests::rig::{Outcome, Size};
+use godwit_cluster_tests::faults::{Fault, FaultTest, Force};
+use godwit_cluster_tests::outcome::Outcome;
+use godwit_cluster_tests::rig::Size;
 use godwit_cluster_tests::{many, owed};
 use rand::RngExt;
 
@@ -23,15 +24,24 @@ struct Cli {
     /// How often each.
     #[arg(long, default_value_t = 20)]
     times: u32,
-    /// Nodes.
-    #[arg(long, default_value_t = 3)]
-    nodes: usize,
+    /// Nodes; five where two are killed and where everything is.
+    #[arg(long)]
+    nodes: Option<usize>,
     /// Users, each with a session.
     #[arg(long, default_value_t = 60)]
     users: usize,
     /// Sends in flight of each.
     #[arg(long, default_value_t = 4)]
     window: usize,
+    /// How long a cut lasts, and a slow network, seconds.
+    #[arg(long, default_value_t = 60)]
+    lasts: u64,
+    /// Of a million answers of lightweight transactions so many are lost or late.
+    #[arg(long, default_value_t = 50_000)]
+    claims: u32,
+    /// How long everything at random goes on.
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
     /// Decides everything random; printed.
     #[arg(long)]
     seed: Option<u64>,
@@ -44,6 +54,8 @@ struct Cli {
 enum What {
     /// kill -9 of a node.
     Kill,
+    /// kill -9 of two of five.
+    KillTwo,
     /// kill -9 of all.
     KillAll,
     /// SIGSTOP for three leases.
@@ -54,21 +66,49 @@ enum What {
     Roam,
     /// One of three replicas of the store killed, then two.
     Replicas,
+    /// Two nodes cut from each other.
+    Peers,
+    /// One node cut from another, one way.
+    PeersOneWay,
+    /// A node cut from the store.
+    Store,
+    /// A node cut from the store and all nodes.
+    Apart,
+    /// Links cut one by one, healed in another order.
+    Links,
+    /// Everything 200 ms late, one piece in 100 stalls.
+    Slow,
+    /// Answers of lightweight transactions lost or late.
+    Conditional,
+    /// The clock of a node set forth and back.
+    Clock,
+    /// Everything at random, once, for so many minutes.
+    Everything,
     /// 1,000 absent sessions, 100 messages owed to each, everything killed.
     Owed,
-    /// 50 nodes form a view.
+    /// 50 nodes form a view and serve.
     Many,
 }
 
-const ALL: [What; 8] = [
+const ALL: [What; 18] = [
     What::Kill,
+    What::KillTwo,
     What::KillAll,
     What::Freeze,
     What::Drain,
     What::Roam,
-    What::Replicas,
+    What::Peers,
+    What::PeersOneWay,
+    What::Store,
+    What::Apart,
+    What::Links,
+    What::Slow,
+    What::Conditional,
+    What::Clock,
+    What::Everything,
     What::Owed,
     What::Many,
+    What::Replicas,
 ];
 
 fn main() -> ExitCode {
@@ -141,36 +181,55 @@ fn one(
     folder: PathBuf,
     cassandra: &Cluster,
 ) -> Result<(String, Vec<String>)> {
-    let size = Size {
-        nodes: cli.nodes,
+    let said = |outcome: &Outcome| serde_json::to_string(outcome);
+    let mut size = Size {
+        nodes: cli.nodes.unwrap_or(3),
         users: cli.users,
         window: cli.window,
     };
-    let said = |outcome: &Outcome| serde_json::to_string(outcome);
     let fault = match what {
         What::Kill => Fault::Kill,
+        What::KillTwo => Fault::KillTwo,
         What::KillAll => Fault::KillAll,
         What::Freeze => Fault::Freeze,
         What::Drain => Fault::Drain,
         What::Roam => Fault::Roam,
         What::Replicas => Fault::Replicas,
+        What::Peers => Fault::Peers,
+        What::PeersOneWay => Fault::PeersOneWay,
+        What::Store => Fault::Store,
+        What::Apart => Fault::Apart,
+        What::Links => Fault::Links,
+        What::Slow => Fault::Slow,
+        What::Conditional => Fault::Conditional,
+        What::Clock => Fault::Clock,
+        What::Everything => Fault::Everything,
         What::Owed => {
             let size = Size { users: 1_000, ..size };
             let outcome = owed::owed(&folder, cassandra, seed, size, 100)?;
-            return Ok((said(&outcome)?, outcome.faults(Duration::MAX)));
+            return Ok((said(&outcome)?, outcome.faults()));
         }
         What::Many => {
             let formed = many::form(&folder, cassandra, 50)?;
             return Ok((serde_json::to_string(&formed)?, Vec::new()));
         }
     };
+    if matches!(fault, Fault::KillTwo | Fault::Everything) {
+        size.nodes = cli.nodes.unwrap_or(5);
+    }
     let test = FaultTest {
         folder,
         seed,
-        fault,
-        times: cli.times,
+        faults: vec![fault],
+        times: if fault == Fault::Everything { 1 } else { cli.times },
+        force: Force {
+            pause_ms: (500, 4_000),
+            lasts: Duration::from_secs(cli.lasts),
+            claims: cli.claims,
+            at_random: Duration::from_secs(60 * cli.minutes),
+        },
         size,
     };
     let outcome = test.run(cassandra)?;
-    Ok((said(&outcome)?, outcome.faults(fault.limit())))
+    Ok((said(&outcome)?, outcome.faults()))
 }
