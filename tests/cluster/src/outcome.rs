@@ -21,6 +21,9 @@ pub struct Mark {
     /// More for 99 in 100 of the affected makes the run fail.
     #[serde(skip)]
     pub limit: Duration,
+    /// The mark with whose time it is compared: twice that is no failure, however much it is.
+    #[serde(skip)]
+    pub like: Option<usize>,
     /// How long it took from here until every client was served; `None`: not asked.
     pub back_ms: Option<u64>,
     /// More makes the run fail.
@@ -29,12 +32,15 @@ pub struct Mark {
 }
 
 impl Mark {
-    fn faults(&self) -> Vec<String> {
+    fn faults(&self, all: &[Self]) -> Vec<String> {
         let mut faults = Vec::new();
-        if u128::from(self.felt.p99_ms) > self.limit.as_millis() {
+        let like = self.like.and_then(|like| all.get(like));
+        let like = Duration::from_millis(like.map_or(0, |like| 2 * like.felt.max_ms));
+        let limit = self.limit.max(like);
+        if u128::from(self.felt.p99_ms) > limit.as_millis() {
             faults.push(format!(
-                "{}: without service for {} ms, more than {:?}",
-                self.what, self.felt.p99_ms, self.limit
+                "{}: without service for {} ms, more than {limit:?}",
+                self.what, self.felt.p99_ms
             ));
         }
         if self
@@ -93,7 +99,41 @@ impl Outcome {
                 self.verdict.exit, self.verdict.broken, self.verdict.examples
             ));
         }
-        faults.extend(self.marks.iter().flat_map(Mark::faults));
+        faults.extend(self.marks.iter().flat_map(|mark| mark.faults(&self.marks)));
         faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(felt_ms: u64, back_ms: Option<u64>, like: Option<usize>) -> Mark {
+        let second = Duration::from_secs(1);
+        Mark {
+            what: "fault".to_owned(),
+            t: 0,
+            felt: Without {
+                p99_ms: felt_ms,
+                max_ms: felt_ms,
+                ..Without::default()
+            },
+            limit: second,
+            like,
+            back_ms,
+            back_limit: second,
+        }
+    }
+
+    #[test]
+    fn what_took_longer_than_its_limit_is_a_fault_and_what_is_like_before_is_none() {
+        let all = [
+            mark(800, Some(900), None),
+            mark(1_500, None, Some(0)),
+            mark(1_700, None, Some(0)),
+        ];
+        let faults: Vec<usize> = all.iter().map(|mark| mark.faults(&all).len()).collect();
+        assert_eq!(faults, [0, 0, 1]);
+        assert_eq!(mark(1_500, Some(1_001), None).faults(&all).len(), 2);
     }
 }

@@ -78,6 +78,7 @@ pub struct Rig {
     clients: Vec<Client>,
     tasks: Vec<AbortHandle>,
     marks: Vec<Mark>,
+    nothing: Option<usize>,
     owners: Owners,
     notes: Vec<String>,
     /// Whether no time makes the run fail.
@@ -123,6 +124,7 @@ impl Rig {
             clients: Vec::new(),
             tasks: Vec::new(),
             marks: Vec::new(),
+            nothing: None,
             owners: Owners::default(),
             notes: Vec::new(),
             is_lenient: false,
@@ -196,9 +198,26 @@ impl Rig {
             } else {
                 limit.saturating_add(self.allowance)
             },
+            like: None,
             back_ms: None,
             back_limit: Duration::MAX,
         });
+    }
+
+    /// The last mark is one of nothing, to compare those behind it with.
+    pub fn begin_nothing(&mut self) {
+        self.nothing = self.marks.len().checked_sub(1);
+        if let Some(mark) = self.marks.last_mut() {
+            mark.limit = Duration::MAX;
+        }
+    }
+
+    /// Nothing is to happen behind the last mark either.
+    pub fn like_nothing(&mut self) {
+        let nothing = self.nothing;
+        if let Some(mark) = self.marks.last_mut() {
+            mark.like = nothing;
+        }
     }
 
     /// When the last fault began, on the records' clock.

@@ -34,6 +34,10 @@ pub(super) fn clock(rig: &mut Rig) -> Result<()> {
             format!("the clock of n{node} is {} s off", millis / SECOND),
             Fault::Clock.limit(),
         );
+        if millis == 0 {
+            rig.begin_nothing();
+        }
+        rig.like_nothing();
         set(rig, node, millis)?;
         rig.go_on(STAYS);
         let (off, all) = off(rig, node, millis)?;
@@ -44,6 +48,7 @@ pub(super) fn clock(rig: &mut Rig) -> Result<()> {
         );
     }
     rig.mark(format!("the clock of n{node} drifts"), Fault::Clock.limit());
+    rig.like_nothing();
     for step in (0..=DRIFTS).chain((-DRIFTS..DRIFTS).rev()).chain(-DRIFTS..=0) {
         set(rig, node, step * DRIFT)?;
         rig.go_on(DRIFT_STEP);
