@@ -2,7 +2,6 @@
 //! told so a few at a time, so that they do not all come back at once (docs/decisions/0011-many-nodes.md). Who has moved is the homes' to know.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Arc;
 
 use godwit_cluster::Cx;
 use godwit_wire::ids::{Key, UserId};
@@ -12,7 +11,7 @@ use super::relay::NEVER;
 use super::transport::Transport;
 use super::{Net, Up};
 use crate::codec::reason;
-use crate::packet::{Outgoing, Version};
+use crate::packet::Outgoing;
 use crate::part::Part;
 use crate::wire_trait::{CloseReason, ConnId};
 
@@ -224,12 +223,5 @@ impl Net {
         };
         self.end(cx, id, CloseReason::Moved, Some(&last), up);
         true
-    }
-
-    /// While this node leaves: where clients that can follow are told to go, rather than passed on now and told later.
-    pub(super) fn is_to_follow(&self, cx: &Cx<'_>, id: ConnId, user: UserId) -> Option<Arc<str>> {
-        let follows = self.peek(id)?.version == Version::V5;
-        let leaves = cx.me().is_some_and(|me| !cx.stays(me));
-        (follows && leaves).then(|| cx.reference_of(&Key::User(user)))?
     }
 }

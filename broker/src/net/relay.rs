@@ -85,11 +85,11 @@ impl Net {
             }
             return;
         }
-        if let Some(reference) = self.is_to_follow(cx, id, arrival.user) {
-            self.refuse_elsewhere(id, Some(reference));
+        if cx.me().is_some_and(|me| !cx.stays(me)) {
+            // This node leaves: who were passed on now would be told to go in a moment.
+            self.refuse_elsewhere(id, cx.reference_of(&Key::User(arrival.user)));
             return;
         }
-        let Some(conn) = self.get(id) else { return };
         let Some(raw) = arrival.raw.as_deref() else {
             self.refuse_elsewhere(id, cx.reference_of(&Key::User(arrival.user)));
             return;

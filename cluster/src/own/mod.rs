@@ -43,9 +43,9 @@ pub const MARGIN_MS: Millis = 1_000;
 pub const DEAD_AFTER_MS: Millis = LEASE_MS + MARGIN_MS;
 /// How long a row stays that is in no view, before it is deleted.
 pub const LEFT_BEHIND_MS: Millis = 60_000;
-/// What a start that has let go of everything for ever says that it has confirmed: later than every view. The largest
-/// number that a signed column holds.
-pub const ENDED: View = i64::MAX as u64;
+/// What a start that has let go of everything for ever says that it has confirmed: later than every view. What a signed column
+/// gives back for its largest number, as which it is stored.
+pub const ENDED: View = u64::MAX;
 
 // A call that hangs leaves room for another within the lease.
 const _: () = assert!(godwit_store::coordination::TIMEOUT_MS * 2 <= LEASE_MS);

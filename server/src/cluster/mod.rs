@@ -179,10 +179,12 @@ struct Told {
 
 impl Homes for Told {
     fn let_go(&self, view: View, slots: Vec<u16>) -> Asked<'_, ()> {
+        tracing::debug!(view, slots = slots.len(), "lets go of what a view takes");
         self.homes.let_go(view, slots)
     }
 
     fn take_up(&self, view: View, slots: Vec<u16>) {
+        tracing::debug!(view, slots = slots.len(), "takes up what a view gives");
         self.homes.take_up(view, slots);
     }
 
@@ -190,11 +192,17 @@ impl Homes for Told {
         if self.first.swap(false, Ordering::SeqCst) {
             self.store.set_start_view(standing.number);
         }
+        tracing::debug!(
+            view = standing.number,
+            unsettled = standing.body.unsettled.len(),
+            "stands in a view"
+        );
         self.standing.send_replace(Some(standing.clone()));
         self.homes.moved(standing);
     }
 
     fn confirmed(&self, view: View) {
+        tracing::debug!(view, "has told the store by which view it acts");
         self.homes.confirmed(view);
     }
 }

@@ -25,7 +25,7 @@ impl Config {
             workers max_connections connections_per_address connects_per_address connect_seconds
             mailbox_days session_days publishes_per_second publish_bytes_per_second retained_per_user
             retained_bytes_per_user max_keep_alive max_qos server_reference store_cache_mb
-            store cql_nodes cql_keyspace cql_datacenter cql_replication cql_user cql_password cluster node_name
+            store cql_nodes cql_keyspace cql_datacenter cql_replication cql_user cql_password cql_tls_ca cql_tls_cert cql_tls_key cluster node_name
             peer peer_advertise peer_key peer_tls_cert peer_tls_key peer_tls_ca roles advertise_mqtt
             advertise_http drain_seconds signing_key_file log log_format acl
         )

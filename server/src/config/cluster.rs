@@ -232,6 +232,19 @@ impl Config {
         options.datacenter.clone_from(&self.cql_datacenter);
         options.replication = self.cql_replication.0.clone();
         options.credentials = credentials;
+        options.tls = match (&self.cql_tls_ca, &self.cql_tls_cert, &self.cql_tls_key) {
+            (None, None, None) => None,
+            (Some(ca), None, None) => Some(cql::Tls {
+                ca: ca.clone(),
+                client: None,
+            }),
+            (Some(ca), Some(cert), Some(key)) => Some(cql::Tls {
+                ca: ca.clone(),
+                client: Some((cert.clone(), key.clone())),
+            }),
+            (None, ..) => return Err(ConfigError("cql_tls_cert and cql_tls_key need cql_tls_ca".into())),
+            _ => return Err(ConfigError("cql_tls_cert and cql_tls_key need each other".into())),
+        };
         Ok(options)
     }
 }
@@ -243,6 +256,9 @@ fn alone(options: &Config) -> Option<&'static str> {
         ("cql_datacenter", options.cql_datacenter.is_some()),
         ("cql_user", options.cql_user.is_some()),
         ("cql_password", options.cql_password.is_some()),
+        ("cql_tls_ca", options.cql_tls_ca.is_some()),
+        ("cql_tls_cert", options.cql_tls_cert.is_some()),
+        ("cql_tls_key", options.cql_tls_key.is_some()),
         ("node_name", options.node_name.is_some()),
         ("peer", options.peer != Listen::Off),
         ("peer_advertise", options.peer_advertise.is_some()),

@@ -264,6 +264,22 @@ pub struct Config {
     #[config(layer_attr(arg(long, value_name = "PASSWORD")))]
     pub cql_password: Option<Hidden>,
 
+    /// Authorities (PEM) of the certificates of the CQL store's nodes: the way there is encrypted then. Each certificate names the address
+    /// (IP) of its node. In builds with the feature cql-tls.
+    #[config(env = "GODWIT_CQL_TLS_CA")]
+    #[config(layer_attr(arg(long, value_name = "FILE")))]
+    pub cql_tls_ca: Option<PathBuf>,
+
+    /// Certificate chain (PEM) that is shown to the CQL store, if it asks for one. Needs cql_tls_ca.
+    #[config(env = "GODWIT_CQL_TLS_CERT")]
+    #[config(layer_attr(arg(long, value_name = "FILE")))]
+    pub cql_tls_cert: Option<PathBuf>,
+
+    /// Private key (PEM) of that certificate.
+    #[config(env = "GODWIT_CQL_TLS_KEY")]
+    #[config(layer_attr(arg(long, value_name = "FILE")))]
+    pub cql_tls_key: Option<PathBuf>,
+
     /// Name of the cluster of Godwit whose data the keyspace is: nodes that are set to another are refused.
     #[config(env = "GODWIT_CLUSTER", default = "godwit")]
     #[config(layer_attr(arg(long, value_name = "NAME")))]

@@ -28,6 +28,7 @@ pub mod schema;
 mod session;
 mod statements;
 mod take_up;
+mod tls;
 mod trim;
 mod write;
 
@@ -40,6 +41,7 @@ use bytes::Bytes;
 pub use clock::Clock;
 pub use coordination::CqlCoordination;
 pub use session::{Options, Replication};
+pub use tls::Tls;
 
 use self::core::Core;
 use crate::StoreError;

@@ -22,6 +22,7 @@ use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::{Consistency, SerialConsistency};
 use uuid::Uuid;
 
+use super::tls::Tls;
 use crate::StoreError;
 
 /// How long one attempt of a write may take before it is repeated: a little more than the server's own 2 s.
@@ -68,6 +69,8 @@ pub struct Options {
     pub replication: Replication,
     /// User and password, where the cluster asks for them.
     pub credentials: Option<(String, String)>,
+    /// TLS, where the cluster takes it.
+    pub tls: Option<Tls>,
     /// Threads of the engine, at least 1. One serves some 30,000 statements a second.
     pub threads: usize,
 }
@@ -82,6 +85,7 @@ impl std::fmt::Debug for Options {
             .field("datacenter", &self.datacenter)
             .field("replication", &self.replication)
             .field("credentials", &credentials)
+            .field("tls", &self.tls)
             .field("threads", &self.threads)
             .finish()
     }
@@ -97,6 +101,7 @@ impl Options {
             datacenter: None,
             replication: Replication::Simple(3),
             credentials: None,
+            tls: None,
             threads: 1,
         }
     }
@@ -308,6 +313,9 @@ impl Link {
             .tcp_nodelay(true);
         if let Some((user, password)) = &options.credentials {
             builder = builder.user(user, password);
+        }
+        if let Some(tls) = &options.tls {
+            builder = tls.used_by(builder)?;
         }
         let session = builder
             .build()

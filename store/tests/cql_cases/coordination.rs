@@ -69,6 +69,16 @@ fn starts_write_their_rows_and_the_dead_ones_are_deleted() {
     assert_eq!(wait(rows.read_starts()).expect("read"), [row(2, 1)]);
     wait(rows.write_start(row(1, 3))).expect("written");
     assert_eq!(wait(rows.read_starts()).expect("read"), [row(1, 3), row(2, 1)]);
+    let over = StartRow {
+        confirmed: godwit_cluster::own::ENDED,
+        ..row(1, 4)
+    };
+    wait(rows.write_start(over.clone())).expect("written");
+    assert_eq!(
+        wait(rows.read_starts()).expect("read"),
+        [over, row(2, 1)],
+        "that it is over is read as it was said"
+    );
     let ahead = rows.stamp() + 3_600_000_000;
     rows.raise_stamps(ahead);
     wait(rows.write_start(row(2, 9))).expect("written");

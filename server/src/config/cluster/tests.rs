@@ -77,7 +77,7 @@ fn copies_are_a_number_or_numbers_by_data_centre() {
 #[test]
 fn what_a_cluster_needs_and_what_a_node_alone_must_not_have_is_named() {
     type Change = (&'static str, fn(&mut Config));
-    let changes: [Change; 19] = [
+    let changes: [Change; 22] = [
         ("node_name", |c| c.node_name = None),
         ("node_name", |c| c.node_name = Some("a b".into())),
         ("node_name", |c| c.node_name = Some("n".repeat(65))),
@@ -86,6 +86,14 @@ fn what_a_cluster_needs_and_what_a_node_alone_must_not_have_is_named() {
         ("cql_nodes", |c| c.cql_nodes = vec!["http://a".into()]),
         ("cql_keyspace", |c| c.cql_keyspace = "Godwit".into()),
         ("cql_password", |c| c.cql_user = Some("u".into())),
+        ("cql_tls_ca", |c| {
+            c.cql_tls_cert = Some("x".into());
+            c.cql_tls_key = Some("y".into());
+        }),
+        ("need each other", |c| {
+            c.cql_tls_ca = Some("x".into());
+            c.cql_tls_key = Some("y".into());
+        }),
         ("cluster", |c| c.cluster = String::new()),
         ("roles", |c| c.roles.clear()),
         ("peer_key", |c| c.peer_key = Some(Hidden("short".into()))),
@@ -105,6 +113,10 @@ fn what_a_cluster_needs_and_what_a_node_alone_must_not_have_is_named() {
         ("roles needs store", |c| {
             *c = Config::on(Path::new("/tmp/x")).unwrap();
             c.roles = vec![NodeRole::Broker];
+        }),
+        ("cql_tls_ca needs store", |c| {
+            *c = Config::on(Path::new("/tmp/x")).unwrap();
+            c.cql_tls_ca = Some("x".into());
         }),
         ("peer_key needs store", |c| {
             *c = Config::on(Path::new("/tmp/x")).unwrap();
