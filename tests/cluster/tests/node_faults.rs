@@ -103,6 +103,11 @@ fn nothing_happens_when_the_clock_of_a_node_is_set_and_one_that_slept_for_three_
 }
 
 #[test]
+fn a_rolling_restart_costs_nobody_a_message_and_ends_each_node_in_order() {
+    run("restart", 3, |_| vec![Fault::Restart]);
+}
+
+#[test]
 fn nodes_that_cannot_reach_each_other_or_the_store_contradict_nobody_and_nobody_is_stuck_when_links_are_healed()
  {
     run("cut", 3, |seed| {

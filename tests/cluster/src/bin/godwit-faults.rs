@@ -62,6 +62,8 @@ enum What {
     Freeze,
     /// Drain and join.
     Drain,
+    /// SIGTERM and a start of each node.
+    Restart,
     /// Clients that come back at other nodes.
     Roam,
     /// One of three replicas of the store killed, then two.
@@ -90,12 +92,13 @@ enum What {
     Many,
 }
 
-const ALL: [What; 18] = [
+const ALL: [What; 19] = [
     What::Kill,
     What::KillTwo,
     What::KillAll,
     What::Freeze,
     What::Drain,
+    What::Restart,
     What::Roam,
     What::Peers,
     What::PeersOneWay,
@@ -193,6 +196,7 @@ fn one(
         What::KillAll => Fault::KillAll,
         What::Freeze => Fault::Freeze,
         What::Drain => Fault::Drain,
+        What::Restart => Fault::Restart,
         What::Roam => Fault::Roam,
         What::Replicas => Fault::Replicas,
         What::Peers => Fault::Peers,

@@ -1,9 +1,11 @@
 //! Nodes that die, stop, leave and come, replicas of the store that die, and clients that go from node to node.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use godwit_cassandra::Cluster;
 use rand::RngExt;
 
@@ -12,6 +14,8 @@ use crate::rig::{Rig, SERVED};
 
 /// How often nodes that end at their start are started again.
 const STARTS: u32 = 10;
+/// How long a node may take to end: far less than `drain_seconds`, far more than it needs on a busy machine.
+const ENDS: Duration = Duration::from_secs(9);
 /// How long clients roam each time.
 const ROAM: Duration = Duration::from_secs(5);
 
@@ -83,6 +87,70 @@ pub(super) fn drain(rig: &mut Rig) -> Result<()> {
     rig.mark(format!("n{node} ends and joins"), Fault::Drain.limit());
     rig.nodes.stop(node)?;
     start(rig)
+}
+
+/// A rolling restart: each node is asked to end, gives its shards up, ends in order, and is started again.
+pub(super) fn restart(rig: &mut Rig) -> Result<()> {
+    for node in 0..rig.nodes.count() {
+        rig.mark(format!("SIGTERM of n{node}"), Fault::Restart.limit());
+        let readiness = Readiness::watch(&rig.nodes.http(node))?;
+        let took = rig.nodes.stop(node)?;
+        let seen = readiness.end()?;
+        if !seen.contains(&503) || seen.iter().skip(1).any(|status| *status == 200) {
+            bail!(
+                "n{node} is to say 503 from the first moment and for as long as it answers, and said {seen:?}"
+            );
+        }
+        // 10 s for the shards: with so few clients it needs none of them.
+        if took > ENDS {
+            bail!("n{node} took {took:?} to end\n{}", rig.nodes.tails());
+        }
+        rig.note(format!("n{node} ended {} ms after SIGTERM", took.as_millis()));
+        rig.wait_all_served(SERVED)?;
+        rig.mark(format!("n{node} is started again"), Fault::Restart.limit());
+        start(rig)?;
+        rig.wait_all_served(SERVED)?;
+    }
+    Ok(())
+}
+
+/// What a node says to who asks whether it is ready, again and again.
+struct Readiness {
+    ends: Arc<AtomicBool>,
+    asking: JoinHandle<Vec<u16>>,
+}
+
+impl Readiness {
+    fn watch(http: &str) -> Result<Self> {
+        let url = format!("{http}/readyz");
+        let ask = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(2)));
+        let agent: ureq::Agent = ask.build().into();
+        let status = move || agent.get(&url).call().ok().map(|answer| answer.status().as_u16());
+        if status() != Some(200) {
+            bail!("it is not ready before it is asked to end");
+        }
+        let ends = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&ends);
+        let asking = std::thread::spawn(move || {
+            let mut seen = Vec::new();
+            // The signal is on its way meanwhile: the first may be a yes.
+            std::thread::sleep(Duration::from_millis(100));
+            while !asked.load(Ordering::Relaxed) {
+                seen.extend(status());
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            seen
+        });
+        Ok(Self { ends, asking })
+    }
+
+    /// All answers after the first tenth of a second.
+    fn end(self) -> Result<Vec<u16>> {
+        self.ends.store(true, Ordering::Relaxed);
+        self.asking.join().map_err(|_| anyhow!("asking panicked"))
+    }
 }
 
 /// Clients come and go.

@@ -32,6 +32,8 @@ pub enum Fault {
     Freeze,
     /// A node is drained, ended and started again: it joins.
     Drain,
+    /// SIGTERM to each node, one after the other, and a start of it. One time is all of them.
+    Restart,
     /// Clients leave and come back at other nodes, each about once a second. Row 14. One time is five seconds.
     Roam,
     /// One of three replicas of the store is killed, then a second one, then both are started again. Row 8. Needs a Cassandra of three.
@@ -74,7 +76,7 @@ impl Fault {
             }
             Self::Freeze => Duration::from_secs(27),
             Self::Store | Self::Apart => (LEASE + Duration::from_secs(5)) * 3,
-            Self::Drain | Self::Roam => Duration::from_secs(6),
+            Self::Drain | Self::Restart | Self::Roam => Duration::from_secs(6),
             // Nothing is to happen: as long as a machine may be busy.
             Self::Clock => Duration::from_secs(3),
         }
@@ -170,6 +172,7 @@ fn once(rig: &mut Rig, fault: Fault, force: &Force, cassandra: &Cluster) -> Resu
         Fault::KillAll => crash::kill_all(rig),
         Fault::Freeze => crash::freeze(rig),
         Fault::Drain => crash::drain(rig),
+        Fault::Restart => crash::restart(rig),
         Fault::Roam => {
             crash::roam(rig);
             Ok(())
