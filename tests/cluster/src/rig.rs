@@ -204,6 +204,11 @@ impl Rig {
         });
     }
 
+    /// A home falls silent now, as if it had crashed: sends without an id that are in flight may be stored twice.
+    pub fn falls_silent(&self) {
+        self.shared.recorder.write(&Line::Kill { t: now() });
+    }
+
     /// The last mark is one of nothing, to compare those behind it with.
     pub fn begin_nothing(&mut self) {
         self.nothing = self.marks.len().checked_sub(1);

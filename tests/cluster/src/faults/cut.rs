@@ -85,6 +85,8 @@ pub(super) fn store(rig: &mut Rig, force: &Force, apart: bool) -> Result<()> {
     let cut = now();
     // Until then it may serve.
     rig.go_on(LEASE + UNDER_WAY);
+    // What its users had sent it in its lease is stored, perhaps, and nobody was told.
+    rig.falls_silent();
     let silent_from = now();
     rig.nodes.wait_members(&others)?;
     let taken = rig.since_mark();
@@ -142,6 +144,7 @@ pub(super) fn links(rig: &mut Rig) -> Result<()> {
         }
         let pause = rig.between(BETWEEN.0, BETWEEN.1);
         rig.go_on(pause);
+        rig.falls_silent();
     }
     all.shuffle(&mut rig.random);
     rig.mark(
@@ -152,6 +155,7 @@ pub(super) fn links(rig: &mut Rig) -> Result<()> {
         network(rig)?.heal(one, other)?;
         let pause = rig.between(BETWEEN.0, BETWEEN.1);
         rig.go_on(pause);
+        rig.falls_silent();
     }
     rig.mark("all links are healed".to_owned(), Duration::MAX);
     // The mark itself: nobody is stuck 30 s later.
