@@ -57,8 +57,15 @@ impl DataFolder {
     /// Opens the store, making folder and store at the first start.
     ///
     /// # Errors
-    /// Another process has it, it is damaged or of a newer format, or the disk fails.
+    /// Another process has it, it is damaged or of a newer format, or the disk fails; or it is the folder of a node of a
+    /// cluster, which keeps no store in it.
     pub fn open_store(&self, cache_mb: u32) -> Result<Arc<dyn Store>, StartError> {
+        if self.0.join(LOCK_FILE).exists() && !self.store().exists() {
+            return Err(StartError::Folder(format!(
+                "{} is the folder of a node of a cluster (store = \"cql\"): no store of its own is made in it",
+                self.0.display()
+            )));
+        }
         make_private(&self.0)?;
         let options = embedded::Options {
             cache_bytes: u64::from(cache_mb) << 20,
@@ -251,6 +258,18 @@ mod tests {
         let store = folder.open_store(8).unwrap();
         folder.open_tokens().unwrap();
         (temp, folder, store)
+    }
+
+    #[test]
+    fn no_store_is_made_in_the_folder_of_a_node_of_a_cluster() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataFolder::at(folder.path());
+        drop(data.lock().unwrap());
+        let Err(StartError::Folder(told)) = data.open_store(16) else {
+            panic!("a store was made");
+        };
+        assert!(told.contains("node of a cluster"), "{told}");
+        assert!(!folder.path().join("store").exists());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod chat;
 mod kept;
+mod nodes;
 
 use godwit_wire::limits as wire;
 
@@ -78,6 +79,7 @@ pub(super) const LIMITS: &[Section] = &[
     ("Retained messages", kept::retained),
     ("Conversations", chat::conversations),
     ("HTTP and accounts", chat::http),
+    ("Between nodes", nodes::between),
 ];
 
 const NET: &str = "broker/src/net/mod.rs";

@@ -19,6 +19,8 @@ pub enum Program {
     Checker,
     /// The file layer.
     Faultfs,
+    /// A Cassandra by hand.
+    Cassandra,
 }
 
 impl Program {
@@ -33,6 +35,7 @@ impl Program {
             ),
             Self::Checker => ("GODWIT_CHECKER_BIN", "godwit-checker", ""),
             Self::Faultfs => ("GODWIT_FAULTFS_BIN", "godwit-faultfs", ""),
+            Self::Cassandra => ("GODWIT_CASSANDRA_BIN", "godwit-cassandra", ""),
         }
     }
 

@@ -1,17 +1,18 @@
-//! README's tour: the blocks marked `sh tour`, and the script that runs them in order in one shell against a node.
+//! README's trials: the blocks marked `sh tour` or otherwise, and the script that runs them in order in one shell.
 
 use anyhow::{Result, bail};
 
-/// The tour's blocks in their order, each without its fence.
+/// The blocks with this mark in their order, each without its fence.
 ///
 /// # Errors
 /// When a block is not closed, or there is none.
-pub fn blocks(readme: &str) -> Result<Vec<String>> {
+pub fn blocks(readme: &str, mark: &str) -> Result<Vec<String>> {
+    let begin = format!("```sh {mark}");
     let mut blocks = Vec::new();
     let mut open: Option<String> = None;
     for line in readme.lines() {
         match &mut open {
-            None if line.trim_end() == "```sh tour" => open = Some(String::new()),
+            None if line.trim_end() == begin => open = Some(String::new()),
             None => {}
             Some(block) if line.trim_end() == "```" => {
                 blocks.push(std::mem::take(block));
@@ -24,10 +25,10 @@ pub fn blocks(readme: &str) -> Result<Vec<String>> {
         }
     }
     if open.is_some() {
-        bail!("a block of the tour is not closed");
+        bail!("a block marked `sh {mark}` is not closed");
     }
     if blocks.is_empty() {
-        bail!("README has no block marked `sh tour`");
+        bail!("README has no block marked `sh {mark}`");
     }
     Ok(blocks)
 }
@@ -48,8 +49,8 @@ mod tests {
     #[test]
     fn only_marked_blocks_are_taken_in_order() {
         let readme = "a\n```sh tour\none\n```\n```sh\nnot me\n```\n```sh tour\ntwo\nthree\n```\n";
-        assert_eq!(blocks(readme).unwrap(), ["one\n", "two\nthree\n"]);
-        assert!(blocks("```sh\nx\n```\n").is_err());
-        assert!(blocks("```sh tour\nx\n").is_err());
+        assert_eq!(blocks(readme, "tour").unwrap(), ["one\n", "two\nthree\n"]);
+        assert!(blocks("```sh\nx\n```\n", "tour").is_err());
+        assert!(blocks("```sh tour\nx\n", "tour").is_err());
     }
 }

@@ -61,7 +61,7 @@ fn the_tour_of_the_readme_works_as_it_stands() {
         );
     }
     let readme = std::fs::read_to_string(workspace().join("README.md")).unwrap();
-    let blocks = tour::blocks(&readme).unwrap();
+    let blocks = tour::blocks(&readme, "tour").unwrap();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("tour.sh"), tour::script(&blocks)).unwrap();
     std::fs::write(folder.path().join("around.sh"), AROUND).unwrap();
