@@ -87,14 +87,16 @@ impl Accounts {
         }
     }
 
-    /// Makes room for one more: the first of the longest loaded ones that nothing waits for.
+    /// Makes room for one more: the first of the longest loaded ones that nothing waits for. One whose groups are being
+    /// read stays: they are a part of what is in memory, never all of it.
     fn evict(&mut self, now: u64) {
         for _ in 0..EVICTION_TRIES {
             let Some(user) = self.loaded.pop_front() else {
                 return;
             };
+            let loading = self.loading.contains_key(&user);
             match self.users.get(&user) {
-                Some(cached) if cached.busy > 0 || cached.registering || cached.used_ms == now => {
+                Some(cached) if loading || cached.busy > 0 || cached.registering || cached.used_ms == now => {
                     self.loaded.push_back(user);
                 }
                 Some(_) => {
@@ -172,7 +174,7 @@ impl Accounts {
                         Loading::More(reads)
                     }
                     _ => {
-                        self.user(user).groups = Some(groups);
+                        self.has_groups(user, groups);
                         Loading::Ready
                     }
                 }
@@ -181,6 +183,13 @@ impl Accounts {
                 tracing::error!(%user, "the store answered another question than was asked");
                 Loading::Ready
             }
+        }
+    }
+
+    /// Somebody who is not in memory is not made out of groups alone: who asked is applied again and loads everything.
+    fn has_groups(&mut self, user: UserId, groups: HashSet<Uuid>) {
+        if let Some(cached) = self.users.get_mut(&user) {
+            cached.user.groups = Some(groups);
         }
     }
 }
@@ -202,5 +211,47 @@ fn groups_after(user: UserId, after: Option<Bytes>) -> Read {
         after,
         up_to: None,
         limit: LOAD_PAGE,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::metrics::Metrics;
+    use crate::tokens::Tokens;
+
+    fn accounts() -> Accounts {
+        let folder = tempfile::tempdir().unwrap();
+        let tokens = Arc::new(Tokens::open(&folder.path().join("signing.key")).unwrap());
+        Accounts::new(Config::default(), tokens, Metrics::default())
+    }
+
+    fn cached(accounts: &mut Accounts) -> UserId {
+        let user = UserId::fresh();
+        accounts.users.insert(user, Cached::default());
+        accounts.loaded.push_back(user);
+        user
+    }
+
+    #[test]
+    fn a_user_whose_groups_are_being_read_is_not_put_out_of_memory_for_room() {
+        let mut accounts = accounts();
+        let (loading, other) = (cached(&mut accounts), cached(&mut accounts));
+        accounts.loading.insert(loading, Loader::Groups(HashSet::new()));
+        accounts.evict(1);
+        assert!(accounts.users.contains_key(&loading));
+        assert!(!accounts.users.contains_key(&other));
+    }
+
+    #[test]
+    fn groups_alone_do_not_make_a_user() {
+        let mut accounts = accounts();
+        let user = UserId::fresh();
+        accounts.has_groups(user, HashSet::from([Uuid::now_v7()]));
+        assert!(!accounts.users.contains_key(&user));
     }
 }
