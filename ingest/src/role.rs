@@ -55,6 +55,8 @@ pub(crate) enum Step {
     Write(ConversationId, Reply, Box<Answer>),
     /// A lazy write: nobody waits, but the state stays until it ended.
     Lazy(ConversationId),
+    /// Rows that a former owner may not have stored.
+    Restored(ConversationId),
     /// A step of making a conversation.
     Making(ConversationId),
     /// The question to who is to be taken in, before the change gets a number.
@@ -204,6 +206,7 @@ impl Role for Ingest {
                 cx.answer(reply, *answer);
             }
             Step::Lazy(id) => self.release(id),
+            Step::Restored(id) => self.restored(cx, id),
             Step::Making(id) => self.made(cx, id),
             Step::Changed(id, change) => self.tell_change(cx, id, change),
             _ => tracing::error!("a write ended that nobody began"),

@@ -1,8 +1,9 @@
-//! A store that says it is busy when a test wants it to, for messages only.
+//! A store that says it is busy when a test wants it to, for messages only; and one whose batches have no order and may be
+//! there by halves, as those of the engine on CQL are when their writer dies.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use godwit_ingest::CONVERSATION_LOG;
 use godwit_store::embedded::Embedded;
@@ -15,6 +16,12 @@ pub struct Gate {
     inner: Embedded,
     /// There is no room for a batch with a row of a conversation's log.
     pub busy_for_messages: AtomicBool,
+    /// Commits have no order.
+    pub unordered: AtomicBool,
+    /// Of the batches of a writer that is about to die only these operations are stored, and it hears of none.
+    pub torn: Mutex<Option<fn(&Op) -> bool>>,
+    /// Batches of which some was stored so.
+    pub landed: AtomicUsize,
 }
 
 impl Gate {
@@ -22,6 +29,9 @@ impl Gate {
         Self {
             inner,
             busy_for_messages: AtomicBool::new(false),
+            unordered: AtomicBool::new(false),
+            torn: Mutex::new(None),
+            landed: AtomicUsize::new(0),
         }
     }
 }
@@ -35,6 +45,15 @@ impl Store for Gate {
         if self.busy_for_messages.load(Ordering::SeqCst) && batch.ops.iter().any(is_row) {
             return Submission::Busy(batch);
         }
+        if let Some(keeps) = *self.torn.lock().expect("no test panicked with it") {
+            let mut batch = batch;
+            batch.ops.retain(keeps);
+            let landed = usize::from(!batch.ops.is_empty());
+            self.landed.fetch_add(landed, Ordering::SeqCst);
+            // Nobody has this port.
+            batch.port = PortId::MAX;
+            return self.inner.submit(batch);
+        }
         self.inner.submit(batch)
     }
     fn read(&self, port: PortId, ticket: Ticket, reads: Vec<Read>) {
@@ -44,7 +63,7 @@ impl Store for Gate {
         self.inner.read_now(reads)
     }
     fn totally_ordered(&self) -> bool {
-        self.inner.totally_ordered()
+        self.inner.totally_ordered() && !self.unordered.load(Ordering::SeqCst)
     }
     fn start_view(&self) -> u64 {
         self.inner.start_view()
