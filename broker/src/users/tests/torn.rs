@@ -54,15 +54,15 @@ fn a_session_whose_end_was_moved_by_half_ends_all_the_same() {
         let mut rig = Rig::new();
         let alice = user("alice");
         rig.pass(31_000);
-        let conn = rig.connect(&alice, persistent(V5, "c"));
+        rig.connect(&alice, persistent(V5, "c"));
         let connected = rig.store.rows_of_table(USER_ROWS.id);
-        // Its row of before the connection's end is due earlier than the session.
-        rig.pass(60_000);
+        rig.pass(3_500_000);
         rig.hold(true);
-        rig.vanish(conn);
+        // Its row comes up, and is moved, since its client is there.
+        rig.pass(200_000);
         rig.store.tear(keeps);
         rig.crash();
-        rig.pass(2 * 3_600_000);
+        rig.pass(3 * 3_600_000);
         assert_eq!(rig.store.rows_of_table(DUE.id), 0);
         connected - rig.store.rows_of_table(USER_ROWS.id)
     };
