@@ -30,6 +30,9 @@ pub(crate) const SWEEP: Tag = 0;
 #[derive(Default)]
 pub(crate) struct Cached {
     pub(crate) user: User,
+    /// There was nothing of it, so nothing was taken up: it is, before anything is made. What anybody may ask for
+    /// without a credential leaves no rows.
+    pub(crate) absent: bool,
     pub(crate) registering: bool,
     /// Writes and questions under way.
     pub(crate) busy: u32,
@@ -52,12 +55,19 @@ impl Accounts {
         command: &AccountCommand,
         scope: Scope,
     ) -> Option<Vec<Read>> {
-        let Some(cached) = self.users.get(&user) else {
+        // The only command that makes anything of somebody who is not there.
+        let makes = matches!(command, AccountCommand::Register(_));
+        let cached = self.users.get(&user).filter(|cached| !(makes && cached.absent));
+        let Some(cached) = cached else {
             self.loading.insert(user, Loader::Rows(Box::default()));
             let taken_up = Read::TakeUpRows {
                 table: USERS,
                 partition: user.to_bytes(),
                 scope,
+            };
+            let taken_up = match makes {
+                true => taken_up,
+                false => Read::IfAny(Box::new(taken_up)),
             };
             return Some(vec![taken_up, rows_after(user, None)]);
         };
@@ -69,18 +79,20 @@ impl Accounts {
         None
     }
 
-    fn keep(&mut self, cx: &mut Cx<'_>, user: UserId, state: User) {
+    fn keep(&mut self, cx: &mut Cx<'_>, user: UserId, state: User, absent: bool) {
         if self.users.len() >= CACHED_USERS {
             self.evict(cx.now().mono_ms);
         }
         let cached = Cached {
             user: state,
+            absent,
             used_ms: cx.now().mono_ms,
             ..Cached::default()
         };
-        self.users.insert(user, cached);
-        self.loaded.push_back(user);
-        self.metrics.cached.inc();
+        if self.users.insert(user, cached).is_none() {
+            self.loaded.push_back(user);
+            self.metrics.cached.inc();
+        }
         if !self.sweeping {
             self.sweeping = true;
             cx.after(SWEEP_MS, SWEEP);
@@ -138,9 +150,10 @@ impl Accounts {
 
     /// Takes in what [`Self::missing`] asked for.
     pub(crate) fn take_rows(&mut self, cx: &mut Cx<'_>, user: UserId, answers: Vec<ReadAnswer>) -> Loading {
+        let absent = answers.contains(&ReadAnswer::Nothing);
         let answer = answers
             .into_iter()
-            .find(|answer| !matches!(answer, ReadAnswer::TakenUp));
+            .find(|answer| !matches!(answer, ReadAnswer::TakenUp | ReadAnswer::Nothing));
         match (self.loading.remove(&user), answer) {
             (Some(Loader::Rows(mut state)), Some(ReadAnswer::Rows { rows, more })) => {
                 for (name, value) in &rows {
@@ -156,7 +169,7 @@ impl Accounts {
                         Loading::More(reads)
                     }
                     _ => {
-                        self.keep(cx, user, *state);
+                        self.keep(cx, user, *state, absent);
                         Loading::Ready
                     }
                 }

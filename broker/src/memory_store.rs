@@ -243,6 +243,7 @@ impl MemStore {
         let none = BTreeMap::new();
         match read {
             Read::TakeUpRows { .. } => ReadAnswer::TakenUp,
+            Read::IfAny(read) => Self::answer(state, read),
             Read::TakeUp { log, .. } => {
                 let (head, rows) = state
                     .logs

@@ -134,6 +134,8 @@ pub(crate) struct Conversation {
     pub(crate) restoring: usize,
     /// Whose member rows are not what the log says.
     pub(crate) unlike_log: BTreeSet<UserId>,
+    /// There was nothing of it, so nothing was taken up: it is, before anything is made.
+    pub(crate) not_taken_up: bool,
     /// Some of what is stored of it cannot be read: nothing is written to it.
     pub(crate) damaged: bool,
 }
@@ -165,6 +167,7 @@ impl Conversation {
             busy: 0,
             restoring: 0,
             unlike_log: BTreeSet::new(),
+            not_taken_up: false,
             last_used_ms: 0,
             damaged: false,
         }

@@ -26,14 +26,20 @@ const RESTORED_AT_ONCE: usize = 1_024;
 const _: () = assert!(2 * MEMBERS_EVER + 8 < LOAD_ROWS as usize);
 
 impl Ingest {
-    pub(crate) fn load_reads(id: ConversationId, scope: Scope) -> Vec<Read> {
+    /// `makes`: for something that may make it; else where there is nothing nothing is written, since anybody may ask for
+    /// any id.
+    pub(crate) fn load_reads(id: ConversationId, scope: Scope, makes: bool) -> Vec<Read> {
+        let take_up = |read| match makes {
+            true => read,
+            false => Read::IfAny(Box::new(read)),
+        };
         vec![
-            Read::TakeUp { log: log(id), scope },
-            Read::TakeUpRows {
+            take_up(Read::TakeUp { log: log(id), scope }),
+            take_up(Read::TakeUpRows {
                 table: CONVERSATION_ROWS,
                 partition: id.to_bytes(),
                 scope,
-            },
+            }),
             Read::Rows {
                 table: CONVERSATION_ROWS,
                 partition: id.to_bytes(),
@@ -60,6 +66,7 @@ impl Ingest {
                     }
                     conversation.damaged |= more;
                 }
+                ReadAnswer::Nothing => conversation.not_taken_up = true,
                 _ => {}
             }
         }

@@ -150,11 +150,15 @@ impl Role for Ingest {
             cx.answer(reply, Answer::Refused(Refusal::not_found()));
             return Flow::Taken;
         };
-        let Some(conversation) = self.conversations.get_mut(id) else {
+        let loaded = self.conversations.get_mut(id);
+        // Rows without a log that was taken up: it is taken up now, whatever is asked.
+        let half = |c: &Conversation| c.not_taken_up && c.phase != Phase::Absent;
+        let makes = may_make(&command) || loaded.as_deref().is_some_and(half);
+        let Some(conversation) = loaded.filter(|c| !(makes && c.not_taken_up)) else {
             return Flow::Load {
                 command,
                 reply,
-                reads: Self::load_reads(*id, cx.scope(key)),
+                reads: Self::load_reads(*id, cx.scope(key), makes),
             };
         };
         conversation.last_used_ms = cx.now().mono_ms;
@@ -186,7 +190,7 @@ impl Role for Ingest {
     fn enter(&mut self, cx: &mut Cx<'_>, key: &Key, _tag: Tag) -> Option<Vec<Read>> {
         let Key::Conversation(id) = key else { return None };
         if !self.conversations.contains_key(id) {
-            return Some(Self::load_reads(*id, cx.scope(key)));
+            return Some(Self::load_reads(*id, cx.scope(key), true));
         }
         self.tail_loaded(*id);
         None
@@ -269,6 +273,16 @@ impl Role for Ingest {
 
     fn quiet(&self) -> bool {
         self.conversations.values().all(Conversation::is_quiet)
+    }
+}
+
+/// Whether a conversation may come to be by it.
+fn may_make(command: &Command) -> bool {
+    use ConversationCommand as C;
+    match command {
+        Command::Conversation(C::OpenDirect { .. } | C::CreateGroup { .. }) => true,
+        Command::Conversation(C::Send(send)) => send.direct_with.is_some(),
+        _ => false,
     }
 }
 

@@ -211,3 +211,19 @@ fn a_conversation_that_was_made_by_halves_gets_into_the_list_of_all() {
     assert!(matches!(&lists[..], [ReadAnswer::Set { elements, .. }] if elements.len() == 1));
     owner.ends();
 }
+
+#[test]
+fn asking_for_conversations_that_nobody_made_leaves_no_rows_and_one_can_be_made_there_later() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut owner = start(folder.path());
+    let (ann, bob, id) = pair();
+    for _ in 0..3 {
+        assert!(is_refused(&owner.ask(id, send(&ann, "1", None))));
+        assert!(is_refused(&owner.ask(id, C::Get { by: ann.user })));
+    }
+    assert_eq!(owner.gate.take_ups.load(Ordering::SeqCst), 0);
+    assert!(matches!(owner.ask(id, send(&ann, "1", Some(&bob))), Answer::Sent(_)));
+    assert_eq!(owner.gate.take_ups.load(Ordering::SeqCst), 2, "its log and its rows");
+    assert!(matches!(owner.ask(id, C::Get { by: ann.user }), Answer::Conversation(_)));
+    owner.ends();
+}

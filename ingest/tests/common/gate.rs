@@ -22,6 +22,8 @@ pub struct Gate {
     pub torn: Mutex<Option<fn(&Op) -> bool>>,
     /// Batches of which some was stored so.
     pub landed: AtomicUsize,
+    /// Take-ups of what may have been nowhere: each leaves a row.
+    pub take_ups: AtomicUsize,
 }
 
 impl Gate {
@@ -32,7 +34,22 @@ impl Gate {
             unordered: AtomicBool::new(false),
             torn: Mutex::new(None),
             landed: AtomicUsize::new(0),
+            take_ups: AtomicUsize::new(0),
         }
+    }
+
+    fn has_nothing(&self, take_up: &Read, answer: &ReadAnswer) -> Result<bool, StoreError> {
+        let Read::TakeUpRows { table, partition, .. } = take_up else {
+            return Ok(matches!(answer, ReadAnswer::TakeUp { head, rows } if head.confirmed == 0 && rows.is_empty()));
+        };
+        let rows = Read::Rows {
+            table: *table,
+            partition: partition.clone(),
+            after: None,
+            limit: 1,
+        };
+        let found = self.inner.read_now(&[rows])?;
+        Ok(matches!(&found[..], [ReadAnswer::Rows { rows, .. }] if rows.is_empty()))
     }
 }
 
@@ -60,7 +77,21 @@ impl Store for Gate {
         self.inner.read(port, ticket, reads);
     }
     fn read_now(&self, reads: &[Read]) -> Result<Vec<ReadAnswer>, StoreError> {
-        self.inner.read_now(reads)
+        let mut answers = self.inner.read_now(reads)?;
+        for (read, answer) in reads.iter().zip(&mut answers) {
+            match read {
+                Read::IfAny(inner) if self.unordered.load(Ordering::SeqCst) => {
+                    if self.has_nothing(inner, answer)? {
+                        *answer = ReadAnswer::Nothing;
+                    }
+                }
+                Read::TakeUp { .. } | Read::TakeUpRows { .. } => {
+                    self.take_ups.fetch_add(1, Ordering::SeqCst);
+                }
+                _ => {}
+            }
+        }
+        Ok(answers)
     }
     fn totally_ordered(&self) -> bool {
         self.inner.totally_ordered() && !self.unordered.load(Ordering::SeqCst)
