@@ -30,6 +30,9 @@ pub(crate) const SWEEP: Tag = 0;
 #[derive(Default)]
 pub(crate) struct Cached {
     pub(crate) user: User,
+    /// There was nothing of it, so nothing was taken up: it is, before anything is made. What anybody may ask for
+    /// without a credential leaves no rows.
+    pub(crate) absent: bool,
     pub(crate) registering: bool,
     /// Writes and questions under way.
     pub(crate) busy: u32,
@@ -52,12 +55,19 @@ impl Accounts {
         command: &AccountCommand,
         scope: Scope,
     ) -> Option<Vec<Read>> {
-        let Some(cached) = self.users.get(&user) else {
+        // The only command that makes anything of somebody who is not there.
+        let makes = matches!(command, AccountCommand::Register(_));
+        let cached = self.users.get(&user).filter(|cached| !(makes && cached.absent));
+        let Some(cached) = cached else {
             self.loading.insert(user, Loader::Rows(Box::default()));
             let taken_up = Read::TakeUpRows {
                 table: USERS,
                 partition: user.to_bytes(),
                 scope,
+            };
+            let taken_up = match makes {
+                true => taken_up,
+                false => Read::IfAny(Box::new(taken_up)),
             };
             return Some(vec![taken_up, rows_after(user, None)]);
         };
@@ -69,32 +79,36 @@ impl Accounts {
         None
     }
 
-    fn keep(&mut self, cx: &mut Cx<'_>, user: UserId, state: User) {
+    fn keep(&mut self, cx: &mut Cx<'_>, user: UserId, state: User, absent: bool) {
         if self.users.len() >= CACHED_USERS {
             self.evict(cx.now().mono_ms);
         }
         let cached = Cached {
             user: state,
+            absent,
             used_ms: cx.now().mono_ms,
             ..Cached::default()
         };
-        self.users.insert(user, cached);
-        self.loaded.push_back(user);
-        self.metrics.cached.inc();
+        if self.users.insert(user, cached).is_none() {
+            self.loaded.push_back(user);
+            self.metrics.cached.inc();
+        }
         if !self.sweeping {
             self.sweeping = true;
             cx.after(SWEEP_MS, SWEEP);
         }
     }
 
-    /// Makes room for one more: the first of the longest loaded ones that nothing waits for.
+    /// Makes room for one more: the first of the longest loaded ones that nothing waits for. One whose groups are being
+    /// read stays: they are a part of what is in memory, never all of it.
     fn evict(&mut self, now: u64) {
         for _ in 0..EVICTION_TRIES {
             let Some(user) = self.loaded.pop_front() else {
                 return;
             };
+            let loading = self.loading.contains_key(&user);
             match self.users.get(&user) {
-                Some(cached) if cached.busy > 0 || cached.registering || cached.used_ms == now => {
+                Some(cached) if loading || cached.busy > 0 || cached.registering || cached.used_ms == now => {
                     self.loaded.push_back(user);
                 }
                 Some(_) => {
@@ -136,9 +150,10 @@ impl Accounts {
 
     /// Takes in what [`Self::missing`] asked for.
     pub(crate) fn take_rows(&mut self, cx: &mut Cx<'_>, user: UserId, answers: Vec<ReadAnswer>) -> Loading {
+        let absent = answers.contains(&ReadAnswer::Nothing);
         let answer = answers
             .into_iter()
-            .find(|answer| !matches!(answer, ReadAnswer::TakenUp));
+            .find(|answer| !matches!(answer, ReadAnswer::TakenUp | ReadAnswer::Nothing));
         match (self.loading.remove(&user), answer) {
             (Some(Loader::Rows(mut state)), Some(ReadAnswer::Rows { rows, more })) => {
                 for (name, value) in &rows {
@@ -154,7 +169,7 @@ impl Accounts {
                         Loading::More(reads)
                     }
                     _ => {
-                        self.keep(cx, user, *state);
+                        self.keep(cx, user, *state, absent);
                         Loading::Ready
                     }
                 }
@@ -172,7 +187,7 @@ impl Accounts {
                         Loading::More(reads)
                     }
                     _ => {
-                        self.user(user).groups = Some(groups);
+                        self.has_groups(user, groups);
                         Loading::Ready
                     }
                 }
@@ -181,6 +196,13 @@ impl Accounts {
                 tracing::error!(%user, "the store answered another question than was asked");
                 Loading::Ready
             }
+        }
+    }
+
+    /// Somebody who is not in memory is not made out of groups alone: who asked is applied again and loads everything.
+    fn has_groups(&mut self, user: UserId, groups: HashSet<Uuid>) {
+        if let Some(cached) = self.users.get_mut(&user) {
+            cached.user.groups = Some(groups);
         }
     }
 }
@@ -202,5 +224,47 @@ fn groups_after(user: UserId, after: Option<Bytes>) -> Read {
         after,
         up_to: None,
         limit: LOAD_PAGE,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::metrics::Metrics;
+    use crate::tokens::Tokens;
+
+    fn accounts() -> Accounts {
+        let folder = tempfile::tempdir().unwrap();
+        let tokens = Arc::new(Tokens::open(&folder.path().join("signing.key")).unwrap());
+        Accounts::new(Config::default(), tokens, Metrics::default())
+    }
+
+    fn cached(accounts: &mut Accounts) -> UserId {
+        let user = UserId::fresh();
+        accounts.users.insert(user, Cached::default());
+        accounts.loaded.push_back(user);
+        user
+    }
+
+    #[test]
+    fn a_user_whose_groups_are_being_read_is_not_put_out_of_memory_for_room() {
+        let mut accounts = accounts();
+        let (loading, other) = (cached(&mut accounts), cached(&mut accounts));
+        accounts.loading.insert(loading, Loader::Groups(HashSet::new()));
+        accounts.evict(1);
+        assert!(accounts.users.contains_key(&loading));
+        assert!(!accounts.users.contains_key(&other));
+    }
+
+    #[test]
+    fn groups_alone_do_not_make_a_user() {
+        let mut accounts = accounts();
+        let user = UserId::fresh();
+        accounts.has_groups(user, HashSet::from([Uuid::now_v7()]));
+        assert!(!accounts.users.contains_key(&user));
     }
 }

@@ -117,7 +117,10 @@ impl Accounts {
         &mut self.cached(user).registering
     }
 
+    /// Commands come here only behind [`Self::missing`], and whom something is under way for is not put out: nobody is
+    /// made here who was not loaded.
     pub(crate) fn cached(&mut self, user: UserId) -> &mut Cached {
+        debug_assert!(self.users.contains_key(&user), "a user that was not loaded");
         self.users.entry(user).or_default()
     }
 

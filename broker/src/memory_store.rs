@@ -103,6 +103,23 @@ impl MemStore {
         rows.insert(element, value);
     }
 
+    /// As if it had never been in any set of the table.
+    pub(crate) fn take_element(&self, table: u16, element: &[u8]) {
+        let mut state = self.state.lock().unwrap();
+        let of_table = state.rows.iter_mut().filter(|((of, _), _)| *of == table);
+        let taken = of_table.filter_map(|(_, rows)| rows.remove(element)).count();
+        assert!(taken > 0, "it was not there");
+    }
+
+    /// Of what was submitted and not committed only these operations are stored: its writer dies.
+    pub(crate) fn tear(&self, keeps: impl Fn(&Op) -> bool) {
+        let torn = std::mem::take(&mut *self.pending.lock().unwrap());
+        for mut batch in torn {
+            batch.ops.retain(&keeps);
+            self.write(batch);
+        }
+    }
+
     pub(crate) fn put_fact(&self, table: u16, key: &str, value: Bytes) {
         let key = Bytes::copy_from_slice(key.as_bytes());
         self.state.lock().unwrap().facts.insert((table, key), value);
@@ -235,6 +252,7 @@ impl MemStore {
         let none = BTreeMap::new();
         match read {
             Read::TakeUpRows { .. } => ReadAnswer::TakenUp,
+            Read::IfAny(read) => Self::answer(state, read),
             Read::TakeUp { log, .. } => {
                 let (head, rows) = state
                     .logs

@@ -192,7 +192,10 @@ impl Ingest {
                 Some(member.to_row().encode_to_vec().into()),
             ));
         }
-        let row = entry.to_stored(&RetryKeys::default());
+        let row = entry.to_stored(&RetryKeys {
+            member_name: Some(user.name.clone()),
+            ..RetryKeys::default()
+        });
         self.append(cx, id, Arc::new(entry), row, ops, Waiter::Change(reply));
     }
 

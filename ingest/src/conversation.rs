@@ -131,6 +131,13 @@ pub(crate) struct Conversation {
     /// Steps under way that must find the state when they end.
     pub(crate) busy: usize,
     pub(crate) last_used_ms: u64,
+    /// Rows that a batch of a former owner may have left behind are being stored, in so many batches: until then nothing is
+    /// acknowledged, and neither mark nor head move over them.
+    pub(crate) restoring: usize,
+    /// Whose member rows are not what the log says.
+    pub(crate) unlike_log: BTreeSet<UserId>,
+    /// There was nothing of it, so nothing was taken up: it is, before anything is made.
+    pub(crate) not_taken_up: bool,
     /// Some of what is stored of it cannot be read: nothing is written to it.
     pub(crate) damaged: bool,
 }
@@ -161,6 +168,9 @@ impl Conversation {
             unstored_watermarks: BTreeSet::new(),
             untold_watermarks: BTreeSet::new(),
             busy: 0,
+            restoring: 0,
+            unlike_log: BTreeSet::new(),
+            not_taken_up: false,
             last_used_ms: 0,
             damaged: false,
         }
@@ -201,6 +211,14 @@ impl Conversation {
             .iter()
             .rev()
             .find(|known| known.sender == sender && known.identity == *identity)
+    }
+
+    /// The send that has this position, while it is known.
+    pub(crate) fn recent_at(&self, position: u64) -> Option<&Known> {
+        // They are remembered in the order of their positions.
+        let below = |known: &Known| known.sent.sequence_number < position;
+        let found = self.recent.get(self.recent.partition_point(below))?;
+        (found.sent.sequence_number == position).then_some(found)
     }
 
     /// Whether it may be dropped from memory.

@@ -1,7 +1,7 @@
 //! How a conversation comes to be: asked of everybody it takes in, entered in their lists, stored, then announced.
 
 use godwit_cluster::{Cx, Reply};
-use godwit_store::Op;
+use godwit_store::{Op, Table};
 use godwit_wire::account::AccountCommand;
 use godwit_wire::code::{Code, Refusal};
 use godwit_wire::command::{Answer, Command, ConversationCommand, Named, UserCommand};
@@ -195,6 +195,12 @@ impl Ingest {
         creation
             .waiters
             .extend(asker.map(|(asker, reply)| (asker, reply, false)));
+        if !cx.totally_ordered() {
+            // Who began to make it may have died with the conversation stored and its place in the list not.
+            creation.outstanding = 1;
+            let tag = self.step(Step::Making(id));
+            cx.store(&Key::Conversation(id), tag, vec![list_in(CONVERSATIONS, id)]);
+        }
         self.creations.insert(id, creation);
         self.announce(cx, id);
     }
@@ -210,8 +216,8 @@ impl Ingest {
         let Some(creation) = self.creations.get_mut(&id) else {
             return;
         };
-        creation.outstanding = users.len();
-        if users.is_empty() {
+        creation.outstanding += users.len();
+        if creation.outstanding == 0 {
             self.next_stage(cx, id);
         }
         for user in users {
@@ -310,20 +316,18 @@ impl Ingest {
         }
         conversation.tail_listed = true;
         conversation.tail_maybe_listed = true;
-        for table in [OPEN_TAILS, CONVERSATIONS] {
-            ops.push(Op::Insert {
-                table,
-                partition: tail_partition(Key::Conversation(id).shard()),
-                element: id.to_bytes(),
-                value: bytes::Bytes::new(),
-            });
-        }
+        ops.extend([OPEN_TAILS, CONVERSATIONS].map(|table| list_in(table, id)));
         let tag = self.step(Step::Making(id));
         cx.store(&Key::Conversation(id), tag, ops);
     }
 
     /// Its rows are durable.
     pub(crate) fn made(&mut self, cx: &mut Cx<'_>, id: ConversationId) {
+        let is_told = |creation: &Creation| creation.stage == Stage::Announcing;
+        if self.creations.get(&id).is_some_and(is_told) {
+            // Its place in the list of all, while it was announced again.
+            return self.making_answered(cx, id, Answer::Done);
+        }
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return;
         };
@@ -411,6 +415,15 @@ impl Creation {
             refusal: None,
             waiters: Vec::new(),
         }
+    }
+}
+
+fn list_in(table: Table, id: ConversationId) -> Op {
+    Op::Insert {
+        table,
+        partition: tail_partition(Key::Conversation(id).shard()),
+        element: id.to_bytes(),
+        value: bytes::Bytes::new(),
     }
 }
 

@@ -111,11 +111,14 @@ impl Ingest {
     }
 
     /// Answers the waiters of every leading position that is stored and in all its mailboxes.
-    fn acknowledge(&mut self, cx: &mut Cx<'_>, id: ConversationId) {
+    pub(crate) fn acknowledge(&mut self, cx: &mut Cx<'_>, id: ConversationId) {
         let now_ms = cx.now().mono_ms;
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return;
         };
+        if conversation.restoring > 0 {
+            return;
+        }
         while conversation
             .flight
             .front()

@@ -24,6 +24,7 @@ impl Ingest {
                 | Step::Membership(id, ..)
                 | Step::Write(id, ..)
                 | Step::Lazy(id)
+                | Step::Restored(id)
                 | Step::Making(id)
                 | Step::Ask(id, ..)
                 | Step::Changed(id, _)

@@ -92,6 +92,30 @@ impl Members {
         self.all.insert(user, Membership::from_row(row));
     }
 
+    /// Forgets who came or went above this position: rows say so before their entries are known to be in the log. Says
+    /// what those rows were. Names stay, until [`Self::settle`].
+    pub(crate) fn cut_above(&mut self, position: u64) -> Vec<(UserId, Membership)> {
+        let is_above = |member: &Membership| member.bounds.iter().any(|bound| *bound > position);
+        let above = self.all.iter_mut().filter(|(_, member)| is_above(member));
+        above
+            .map(|(user, member)| {
+                let was = member.clone();
+                member.bounds.retain(|bound| *bound <= position);
+                (*user, was)
+            })
+            .collect()
+    }
+
+    /// As the rows say after all.
+    pub(crate) fn put_back(&mut self, rows: Vec<(UserId, Membership)>) {
+        self.all.extend(rows);
+    }
+
+    /// After the entries above were applied again: who was never in is nobody.
+    pub(crate) fn settle(&mut self) {
+        self.all.retain(|_, member| !member.bounds.is_empty());
+    }
+
     pub(crate) fn get(&self, user: UserId) -> Option<&Membership> {
         self.all.get(&user)
     }

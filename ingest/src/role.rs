@@ -60,6 +60,8 @@ pub(crate) enum Step {
     Write(ConversationId, Reply, Box<Answer>),
     /// A lazy write: nobody waits, but the state stays until it ended.
     Lazy(ConversationId),
+    /// Rows that a former owner may not have stored.
+    Restored(ConversationId),
     /// A step of making a conversation.
     Making(ConversationId),
     /// The question to who is to be taken in, before the change gets a number.
@@ -159,11 +161,15 @@ impl Role for Ingest {
             }
             return Flow::Taken;
         };
-        let Some(conversation) = self.conversations.get_mut(id) else {
+        let loaded = self.conversations.get_mut(id);
+        // Rows without a log that was taken up: it is taken up now, whatever is asked.
+        let half = |c: &Conversation| c.not_taken_up && c.phase != Phase::Absent;
+        let makes = may_make(&command) || loaded.as_deref().is_some_and(half);
+        let Some(conversation) = loaded.filter(|c| !(makes && c.not_taken_up)) else {
             return Flow::Load {
                 command,
                 reply,
-                reads: Self::load_reads(*id, cx.scope(key)),
+                reads: Self::load_reads(*id, cx.scope(key), makes),
             };
         };
         conversation.last_used_ms = cx.now().mono_ms;
@@ -195,7 +201,7 @@ impl Role for Ingest {
     fn enter(&mut self, cx: &mut Cx<'_>, key: &Key, _tag: Tag) -> Option<Vec<Read>> {
         let Key::Conversation(id) = key else { return None };
         if !self.conversations.contains_key(id) {
-            return Some(Self::load_reads(*id, cx.scope(key)));
+            return Some(Self::load_reads(*id, cx.scope(key), true));
         }
         self.tail_loaded(*id);
         None
@@ -215,6 +221,7 @@ impl Role for Ingest {
                 cx.answer(reply, *answer);
             }
             Step::Lazy(id) => self.release(id),
+            Step::Restored(id) => self.restored(cx, id),
             Step::Making(id) => self.made(cx, id),
             Step::Changed(id, change) => self.tell_change(cx, id, change),
             _ => tracing::error!("a write ended that nobody began"),
@@ -281,6 +288,16 @@ impl Role for Ingest {
 
     fn quiet(&self) -> bool {
         self.conversations.values().all(Conversation::is_quiet)
+    }
+}
+
+/// Whether a conversation may come to be by it.
+fn may_make(command: &Command) -> bool {
+    use ConversationCommand as C;
+    match command {
+        Command::Conversation(C::OpenDirect { .. } | C::CreateGroup { .. }) => true,
+        Command::Conversation(C::Send(send)) => send.direct_with.is_some(),
+        _ => false,
     }
 }
 

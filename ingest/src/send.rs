@@ -239,6 +239,7 @@ impl Ingest {
         let stored = entry.to_stored(&RetryKeys {
             retry_key,
             content_digest: Some(digest),
+            member_name: None,
         });
         self.append(cx, id, entry.clone(), stored, ops, Waiter::Send(reply, sent));
     }

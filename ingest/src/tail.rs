@@ -167,7 +167,7 @@ impl Ingest {
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return;
         };
-        if conversation.phase != Phase::Ready || conversation.damaged {
+        if conversation.phase != Phase::Ready || conversation.damaged || conversation.restoring > 0 {
             return;
         }
         let told = conversation.indexed.max(conversation.told_again);

@@ -185,6 +185,9 @@ pub enum Read {
         /// The new owner's.
         scope: Scope,
     },
+    /// One of the two above, of a key that its asker makes nothing of: where nothing was ever stored nothing is written, and
+    /// [`ReadAnswer::Nothing`] may be the answer. Whoever makes something there takes it up first.
+    IfAny(Box<Self>),
     /// Rows `after < seq ≤ up_to` in order, ending early at `max_rows` or once `max_bytes` are exceeded (one row is
     /// always given). Rows at or below the floor are never given.
     Log {
@@ -253,6 +256,8 @@ pub enum ReadAnswer {
     },
     /// See [`Read::TakeUpRows`].
     TakenUp,
+    /// See [`Read::IfAny`]: nothing is there, and nothing was taken up.
+    Nothing,
     /// See [`Read::Log`].
     Log {
         /// Dense and in order.

@@ -1,6 +1,8 @@
 //! Entries of a conversation's log: made, read from and written to their stored rows, and put into inbox payloads. The
 //! bytes of a message are encoded once, when it is made; row and payloads hold those very bytes.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -19,13 +21,15 @@ pub enum DecodeError {
     Field(&'static str),
 }
 
-/// What a row keeps beside the entry, for ONCE.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a row keeps beside the entry: for ONCE, and to make its other rows again if they were not stored with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RetryKeys {
     /// What names the send when the client gave no id ([`SendIdentity::Implicit`](crate::command::SendIdentity)).
     pub retry_key: Option<[u8; 16]>,
     /// Digest of what the sender asked for; `None` for a membership entry.
     pub content_digest: Option<[u8; 16]>,
+    /// The name of who a membership entry is about.
+    pub member_name: Option<Arc<str>>,
 }
 
 /// `stored.LogEntry` with its message left as bytes, which protobuf cannot tell apart.
@@ -39,6 +43,8 @@ struct LogRow {
     retry_key: Bytes,
     #[prost(bytes = "bytes", tag = "4")]
     content_digest: Bytes,
+    #[prost(string, tag = "5")]
+    member_name: String,
 }
 
 /// `chat.InboxEvent` with its message left as bytes.
@@ -71,6 +77,7 @@ impl LoggedEntry {
         let keys = RetryKeys {
             retry_key: sixteen(&row.retry_key, "retry_key")?,
             content_digest: sixteen(&row.content_digest, "content_digest")?,
+            member_name: (!row.member_name.is_empty()).then(|| row.member_name.into()),
         };
         let entry = match (row.message, row.member) {
             (Some(encoded), None) => Self::of_message(chat::Message::decode(encoded.clone())?, encoded)?,
@@ -89,6 +96,7 @@ impl LoggedEntry {
             member,
             retry_key: bytes(&keys.retry_key),
             content_digest: bytes(&keys.content_digest),
+            member_name: keys.member_name.as_deref().unwrap_or_default().to_owned(),
         }
         .encode_to_vec()
         .into()

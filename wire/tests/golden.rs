@@ -132,9 +132,10 @@ fn an_entry_comes_back_from_its_row_with_its_retry_keys() {
     let both = RetryKeys {
         retry_key: Some([7; 16]),
         content_digest: Some([9; 16]),
+        member_name: Some("bob".into()),
     };
     for entry in EVENTS.into_iter().filter_map(entry) {
-        for keys in [both, RetryKeys::default()] {
+        for keys in [both.clone(), RetryKeys::default()] {
             let row = entry.to_stored(&keys);
             assert_eq!(LoggedEntry::from_stored(row).unwrap(), (entry.clone(), keys));
         }

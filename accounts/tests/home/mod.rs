@@ -58,6 +58,10 @@ impl Home {
             ..Options::default()
         };
         let store: Arc<dyn Store> = Arc::new(Embedded::open(&folder.join("store"), options).unwrap());
+        Self::over(store, folder, config)
+    }
+
+    pub fn over(store: Arc<dyn Store>, folder: &Path, config: Config) -> Self {
         let tokens = Arc::new(Tokens::open(&folder.join("signing.key")).unwrap());
         let (told, metrics) = (Told::default(), Metrics::default());
         let make = {

@@ -37,7 +37,7 @@ pub use metrics::Metrics;
 use nodes::{Announcing, Listing, Nodes, Relaying};
 use parked::Parked;
 use publish::Publishing;
-use retained::{RETAINED, clear_retained, put_retained, read_retained};
+use retained::{RETAINED, clear_retained, list_key, put_retained, read_retained};
 pub(crate) use retained::{RETAINED_KEYS, weight};
 use shared::Sharing;
 use spread::Spreads;
@@ -298,13 +298,16 @@ impl Topics {
                 ReadAnswer::Rows { rows, more } => {
                     let last = rows.last().map(|(name, _)| name.clone());
                     for (name, value) in rows {
-                        home.listed = true;
                         match read_retained(&name, value) {
                             Some((kept, view)) => {
                                 if cx.is_clustered() && view != cx.view_of(key) {
-                                    // It may not be on a quorum: who reads next might not find it.
-                                    let ops = self.earlier.entry(levels.clone()).or_default();
+                                    // It may not be on a quorum: who reads next might not find it. Nor is it said that
+                                    // its key's place in the list was stored with it.
+                                    let ops = self.earlier.entry(levels.clone());
+                                    let ops = ops.or_insert_with(|| vec![list_key(levels)]);
                                     put_retained(key, cx.view_of(key), &kept, ops);
+                                } else {
+                                    home.listed = true;
                                 }
                                 home.retained.get_or_insert_default().put(kept);
                             }

@@ -51,6 +51,16 @@ pub(crate) fn retained_slice(levels: &str) -> Bytes {
     Bytes::copy_from_slice(&slice.to_be_bytes())
 }
 
+/// The key is among those that have retained messages.
+pub(crate) fn list_key(levels: &str) -> Op {
+    Op::Insert {
+        table: RETAINED_KEYS,
+        partition: retained_slice(levels),
+        element: Bytes::copy_from_slice(levels.as_bytes()),
+        value: Bytes::new(),
+    }
+}
+
 pub(crate) fn put_retained(key: &Key, view: View, kept: &Kept, ops: &mut Vec<Op>) {
     let publish = &*kept.publish;
     let value = (!publish.payload.is_empty()).then(|| {

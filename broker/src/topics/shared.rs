@@ -18,7 +18,8 @@ use super::{Step, Topics};
 
 /// Members that said that they are away; the next one is to take the publish as it is.
 const ASKED: u8 = 32;
-/// Members that refuse for now (their store stands still) until the publish is refused.
+/// Members that refuse for now (their store stands still, or the link to them broke), or with QoS 2 how often one does,
+/// until the publish is refused.
 const REFUSED: u8 = 3;
 /// Members that are full until one that is away, or else the first of them, takes the publish. One without the right to its
 /// topic does not count: all others are asked before it is nobody's.
@@ -37,6 +38,9 @@ pub(super) struct Sharing {
     full: VecDeque<SessionId>,
     /// Who was asked last.
     asked: Option<Route>,
+    /// It may have taken the publish, and how it answered was lost: with QoS 2 nobody else may be asked before it says that
+    /// it has not. It knows a message that it has.
+    again: Option<Route>,
     /// Nobody was.
     first: bool,
     /// Only because it may have come unheard.
@@ -61,6 +65,7 @@ impl Sharing {
             but,
             full: VecDeque::new(),
             asked: None,
+            again: None,
             first: true,
             only_asked: false,
             waits: false,
@@ -132,7 +137,14 @@ impl Topics {
         let key = filter_key(&sharing.filter);
         let now = cx.now().mono_ms;
         let groups = self.groups_at(&key);
-        let chosen = groups.and_then(|groups| sharing.next(groups, now));
+        let chosen = match sharing.again.take() {
+            Some(member) => Some(Chosen {
+                member,
+                here: !sharing.waits,
+                only_asked: sharing.only_asked,
+            }),
+            None => groups.and_then(|groups| sharing.next(groups, now)),
+        };
         // QoS 0 waits for nobody.
         let Some(Chosen {
             member,
@@ -207,6 +219,9 @@ impl Topics {
             }
             _ => {
                 sharing.refused += 1;
+                let publishing = self.publishing.get(sharing.place);
+                let once = publishing.is_some_and(|one| one.publish.qos.min(asked.qos) == 2);
+                sharing.again = once.then_some(asked);
                 self.share(cx, sharing);
             }
         }

@@ -106,11 +106,9 @@ pub(crate) struct Due {
     shards: Vec<Option<Shard>>,
     /// Shards whose time has come, to be read.
     queue: VecDeque<u16>,
-    /// Rows of before the start are not looked at before, of the loop's milliseconds.
-    not_before_ms: u64,
-    /// That time is not over.
+    /// Of some shard the rows of before it was taken up are not looked at yet.
     waits: bool,
-    /// Until then: the rows that became durable since the start. Clients did not lose them by an outage of ours.
+    /// Of such shards: the rows that became durable since. Clients did not lose them by an outage of ours.
     fresh: BTreeSet<(u64, UserId)>,
     /// Read, and not looked at yet: no more than the pages of a tick, since no other is read before.
     looks: VecDeque<Look>,
@@ -124,6 +122,9 @@ struct Shard {
     /// Rows up to here were looked at, or are being read.
     done: u64,
     reading: Option<Reading>,
+    /// Rows of before the worker took it up are not looked at before, of the loop's milliseconds; `None`: that is over.
+    /// Each shard has its own: others that come must not put it off.
+    not_before_ms: Option<u64>,
 }
 
 /// A read of a shard's rows.
@@ -141,7 +142,6 @@ impl Due {
     /// The worker owns these shards; clients have until `not_before_ms` to return. What becomes due to those that came
     /// since is not held up by that.
     pub(crate) fn taken_up(&mut self, shards: &[u16], not_before_ms: u64) {
-        self.not_before_ms = not_before_ms;
         self.waits = true;
         // Shards that are due come into it again.
         self.queue.clear();
@@ -151,7 +151,35 @@ impl Due {
                 next: 0,
                 done: 0,
                 reading: None,
+                not_before_ms: Some(not_before_ms),
             });
+        }
+    }
+
+    /// Lets go the shards whose clients had their time to return.
+    fn end_waits(&mut self, mono_ms: u64) {
+        let (mut waits, mut ended) = (false, false);
+        for shard in self.shards.iter_mut().flatten() {
+            match shard.not_before_ms {
+                Some(at) if mono_ms < at => waits = true,
+                Some(_) => {
+                    shard.not_before_ms = None;
+                    ended = true;
+                }
+                None => {}
+            }
+        }
+        self.waits = waits;
+        if !waits {
+            self.fresh = BTreeSet::new();
+        } else if ended {
+            // Theirs are read with all others.
+            let shards = &self.shards;
+            let waits = |user: &UserId| {
+                let shard = shards.get(usize::from(Key::User(*user).shard()));
+                shard.is_some_and(|shard| shard.is_some_and(|shard| shard.not_before_ms.is_some()))
+            };
+            self.fresh.retain(|(_, user)| waits(user));
         }
     }
 
@@ -183,7 +211,7 @@ impl Due {
         if let Some(Some(shard)) = self.shards.get_mut(shard) {
             shard.done = shard.done.min(at.saturating_sub(1));
             shard.next = shard.next.min(at);
-            if self.waits {
+            if shard.not_before_ms.is_some() {
                 self.fresh.insert((at, user));
                 if self.fresh.len() > FRESH {
                     self.fresh.pop_last();
@@ -230,21 +258,22 @@ impl Due {
         if !self.looks.is_empty() {
             return Vec::new();
         }
-        if mono_ms < self.not_before_ms {
-            return self.tick_fresh(unix_ms);
+        if self.waits {
+            self.end_waits(mono_ms);
         }
-        if std::mem::take(&mut self.waits) {
-            // All are read now.
-            self.fresh = BTreeSet::new();
-        }
+        let mut reads = self.tick_fresh(unix_ms);
         if self.queue.is_empty() {
             let due = self.shards.iter().enumerate().filter(|(_, shard)| {
-                shard.is_some_and(|shard| shard.next <= unix_ms && shard.reading.is_none())
+                shard.is_some_and(|shard| {
+                    shard.next <= unix_ms && shard.reading.is_none() && shard.not_before_ms.is_none()
+                })
             });
             self.queue.extend(due.map(|(index, _)| index as u16));
         }
-        let mut reads = Vec::new();
-        while let Some(number) = self.queue.pop_front() {
+        while reads.len() < SHARDS_PER_TICK {
+            let Some(number) = self.queue.pop_front() else {
+                break;
+            };
             let Some(Some(shard)) = self.shards.get_mut(usize::from(number)) else {
                 continue;
             };
@@ -258,9 +287,6 @@ impl Due {
             });
             (shard.done, shard.next) = (unix_ms, u64::MAX);
             reads.push((number, read_rows(number, after)));
-            if reads.len() >= SHARDS_PER_TICK {
-                break;
-            }
         }
         reads
     }
@@ -382,6 +408,16 @@ impl Home {
             .iter()
             .position(|s| s.id == look.session && s.due_at == look.at);
         let Some(index) = index else {
+            // Moved by half, maybe: session and due row are in different partitions. The session's own time counts.
+            let moved = self
+                .sessions
+                .iter()
+                .find(|s| s.id == look.session && s.due_at > 0)
+                .map(|session| of_session(user, session));
+            if let Some(own) = moved {
+                env.store(What::Expected(own.at), vec![own.insert(), look.remove()]);
+                return;
+            }
             if self.look_at_estate(env, look.session) {
                 return;
             }

@@ -82,6 +82,11 @@ impl Session {
         }
     }
 
+    /// Whether this QoS 2 message was taken before.
+    fn has_recent(&self, owed: &Owed) -> bool {
+        owed.number().is_some_and(|number| self.recent.contains(&number))
+    }
+
     /// Whether one more may be too much for what it has of its own log, so that others are to be asked first.
     fn is_nearly_full(&self, config: &UsersConfig) -> bool {
         let acked = self.feed.cursor.acked();
@@ -169,6 +174,15 @@ impl Home {
             return;
         };
         let owed = Owed::shared(publish.clone(), filter.clone(), subscription);
+        if owed.qos == 2 && self.sessions[index].has_recent(&owed) {
+            // It has it, and the group did not hear so: nobody else may get it.
+            if self.sessions[index].is_persistent() {
+                self.append_owed(env, index, owed, Waiter::Reply(reply), true);
+            } else {
+                env.cx.answer(reply, Answer::Kept { gone: Vec::new() });
+            }
+            return;
+        }
         let session = &mut self.sessions[index];
         let connected = session.live.is_some();
         let acl = &env.common.config.acl;
@@ -197,7 +211,12 @@ impl Home {
             return;
         }
         if session.is_persistent() && !session.log.has_room() {
-            env.cx.answer(reply, Answer::Refused(Refusal::unavailable()));
+            // Not taken, for sure: others may have room.
+            let refused = match last {
+                true => Answer::Refused(Refusal::unavailable()),
+                false => passed_over(Code::Quota),
+            };
+            env.cx.answer(reply, refused);
             return;
         }
         // The oldest would go for it, or the connection, though others have room.

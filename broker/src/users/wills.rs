@@ -254,13 +254,17 @@ impl Home {
         let session = due.session;
         let live = self.sessions.iter().filter_map(|session| session.live.as_deref());
         let lives = live.into_iter().any(|live| live.number == number);
-        let Some(will) = self
-            .will(session, number)
-            .filter(|will| will.row.look_at == due.at)
-        else {
+        let Some(will) = self.will(session, number) else {
             env.store(What::Lazy, vec![due.remove()]);
             return;
         };
+        if will.row.look_at != due.at {
+            // It was moved, and maybe by half only: will and due row are in different partitions. Its own time counts.
+            let at = will.row.look_at;
+            let ops = vec![look(env, session, number, at).insert(), due.remove()];
+            env.store(What::Expected(at), ops);
+            return;
+        }
         if lives || will.firing {
             return;
         }

@@ -63,7 +63,11 @@ pub fn is_note(command: &Command) -> bool {
 
 impl Steps {
     pub fn new(folder: &Path, config: Config) -> Self {
-        let store: Arc<dyn Store> = Arc::new(Embedded::open(folder, Options::default()).expect("it opens"));
+        let store = Embedded::open(folder, Options::default()).expect("it opens");
+        Self::over(Arc::new(store), config)
+    }
+
+    pub fn over(store: Arc<dyn Store>, config: Config) -> Self {
         let harness = Harness::new(store.clone(), 1_700_000_000_000).expect("a harness");
         let mut steps = Self {
             harness,

@@ -127,10 +127,14 @@ impl Core {
         table: Table,
         partition: &Bytes,
         scope: Scope,
+        if_any: bool,
     ) -> Result<TakenUp, StoreError> {
         let _alone = self.keys.lock(table.id, partition.clone()).await;
         self.still(scope)?;
         let fences = self.fences(table, partition).await?;
+        if if_any && fences.all.is_empty() {
+            return Ok(TakenUp::nothing(scope));
+        }
         match fences.whole {
             Some(view) if view > scope.view => return Err(StoreError::Lost),
             Some(view) if view < scope.view => {

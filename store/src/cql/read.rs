@@ -76,7 +76,12 @@ impl Core {
         if self.ended.load(Relaxed) {
             return Err(StoreError::Unavailable("the engine has been closed".into()));
         }
-        let is_take_up = |read: &Read| matches!(read, Read::TakeUp { .. } | Read::TakeUpRows { .. });
+        let is_take_up = |read: &Read| {
+            matches!(
+                read,
+                Read::TakeUp { .. } | Read::TakeUpRows { .. } | Read::IfAny(_)
+            )
+        };
         let line = if reads.iter().any(is_take_up) {
             &self.take_ups
         } else {
@@ -89,7 +94,7 @@ impl Core {
         }
         let first = reads.iter().filter(|read| is_take_up(read));
         // Each to its end: none is left half written because another failed.
-        let first = join_all(first.map(|read| self.take_up(read))).await;
+        let first = join_all(first.map(|read| self.take_up(read, false))).await;
         let mut taken = first.into_iter().collect::<Result<Vec<TakenUp>, _>>()?;
         let others = reads
             .iter()
@@ -138,7 +143,9 @@ impl Core {
 
     async fn one(&self, read: &Read) -> Result<ReadAnswer, StoreError> {
         match read {
-            Read::TakeUp { .. } | Read::TakeUpRows { .. } => Err(StoreError::Misuse("take-ups come first")),
+            Read::TakeUp { .. } | Read::TakeUpRows { .. } | Read::IfAny(_) => {
+                Err(StoreError::Misuse("take-ups come first"))
+            }
             Read::Log {
                 log,
                 after,

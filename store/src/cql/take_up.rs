@@ -22,6 +22,17 @@ pub(super) struct TakenUp {
     pub(super) after: Option<After>,
 }
 
+impl TakenUp {
+    /// Nobody has ever stored anything there. To be confirmed, like everything that is told.
+    pub(super) fn nothing(scope: Scope) -> Self {
+        Self {
+            scope,
+            answer: ReadAnswer::Nothing,
+            after: None,
+        }
+    }
+}
+
 /// What a confirmed take-up has to tidy up. Whatever of it is not done the next owner does.
 pub(super) enum After {
     Log {
@@ -41,19 +52,21 @@ pub(super) enum After {
 }
 
 impl Core {
-    pub(super) async fn take_up(&self, read: &Read) -> Result<TakenUp, StoreError> {
+    /// `if_any`: only what is there, see [`Read::IfAny`].
+    pub(super) async fn take_up(&self, read: &Read, if_any: bool) -> Result<TakenUp, StoreError> {
         match read {
-            Read::TakeUp { log, scope } => self.take_up_log(*log, *scope).await,
+            Read::IfAny(read) if !if_any => Box::pin(self.take_up(read, true)).await,
+            Read::TakeUp { log, scope } => self.take_up_log(*log, *scope, if_any).await,
             Read::TakeUpRows {
                 table,
                 partition,
                 scope,
-            } => self.take_up_rows(*table, partition, *scope).await,
+            } => self.take_up_rows(*table, partition, *scope, if_any).await,
             _ => Err(StoreError::Misuse("not a take-up")),
         }
     }
 
-    async fn take_up_log(&self, log: LogId, scope: Scope) -> Result<TakenUp, StoreError> {
+    async fn take_up_log(&self, log: LogId, scope: Scope, if_any: bool) -> Result<TakenUp, StoreError> {
         let s = self.tables.log(log.table)?;
         let key = Bytes::copy_from_slice(log.id.as_bytes());
         // Two of one owner at once could find different rows.
@@ -73,6 +86,9 @@ impl Core {
             };
             self.gather(s, log, heads.read_from(), u64::MAX, all).await?.rows
         };
+        if if_any && heads.lowest.is_none() && rows.is_empty() {
+            return Ok(TakenUp::nothing(scope));
+        }
         let taken = |rows, after| TakenUp {
             scope,
             answer: ReadAnswer::TakeUp {

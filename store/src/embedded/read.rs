@@ -92,6 +92,8 @@ impl Snapshot<'_> {
         match read {
             Read::TakeUp { log, .. } => self.take_up(log),
             Read::TakeUpRows { .. } => Ok(ReadAnswer::TakenUp),
+            // Taking up writes nothing here.
+            Read::IfAny(read) => self.answer(read),
             Read::Log {
                 log,
                 after,

@@ -256,3 +256,32 @@ fn a_take_up_whose_writes_are_refused_for_good_ends_as_unavailable_and_the_other
     assert!(matches!(&refused, Err(e) if e.retryable()), "{refused:?}");
     take_up_rows(2, "small").expect("taken up");
 }
+
+#[test]
+fn a_take_up_of_what_is_nowhere_writes_nothing_unless_something_is_to_be_made() {
+    let store = engine(always());
+    let (n, partition) = (fresh(), bytes(&fresh().to_string()));
+    let of_rows = |view| Read::TakeUpRows {
+        table: tables::OWNED,
+        partition: partition.clone(),
+        scope: scope(view),
+    };
+    let of_log = |view| Read::TakeUp {
+        log: godwit_store::testsuite::log(n),
+        scope: scope(view),
+    };
+    let if_any = |view, read: Read| {
+        under(&store, view)
+            .read(Read::IfAny(Box::new(read)))
+            .expect("read")
+    };
+    for view in [2, 3] {
+        // A fence of the first would be found by the second.
+        assert_eq!(if_any(view, of_rows(view)), ReadAnswer::Nothing);
+        assert_eq!(if_any(view, of_log(view)), ReadAnswer::Nothing);
+    }
+    under(&store, 3).read(of_rows(3)).expect("taken up");
+    under(&store, 3).read(of_log(3)).expect("taken up");
+    assert_eq!(if_any(4, of_rows(4)), ReadAnswer::TakenUp);
+    assert!(matches!(if_any(4, of_log(4)), ReadAnswer::TakeUp { rows, .. } if rows.is_empty()));
+}

@@ -42,6 +42,7 @@ impl Apart {
 
     fn one(&self, mut read: Read) -> Read {
         match &mut read {
+            Read::IfAny(inner) => **inner = self.one((**inner).clone()),
             Read::TakeUp { log, .. } | Read::Log { log, .. } => self.log(log),
             Read::TakeUpRows { partition, .. }
             | Read::Row { partition, .. }

@@ -453,6 +453,9 @@ fn what_was_retained_under_an_earlier_view_is_shown_when_it_is_written_under_the
             .1
     };
     assert_eq!(view(), 1);
+    // Its writer died with the row stored and the key's place in the list not.
+    two.store
+        .take_element(super::super::RETAINED_KEYS.id, topic.as_bytes());
     two.join();
     two.store.hold.store(true, Ordering::SeqCst);
     let router = two.nodes[1].workers.router().clone();
@@ -468,6 +471,7 @@ fn what_was_retained_under_an_earlier_view_is_shown_when_it_is_written_under_the
     let found = two.runtime.block_on(asked).unwrap();
     assert!(matches!(found, Answer::Retained(found) if found.len() == 1));
     assert_eq!(view(), 2);
+    assert_eq!(two.store.rows_of_table(super::super::RETAINED_KEYS.id), 1);
     two.stop();
 }
 

@@ -14,6 +14,9 @@ pub(super) struct Passed {
     /// Of those: gone, or in memory only without a client, when they are to.
     gone_then: Vec<SessionId>,
     away_then: Vec<SessionId>,
+    /// Those take it, but the answer is lost once; and those that did.
+    unheard: Vec<SessionId>,
+    unheard_took: Vec<SessionId>,
     /// How often any was asked.
     asked: usize,
 }
@@ -39,6 +42,13 @@ impl Rig {
             Answer::Away
         } else if self.gone.contains(&session) {
             Answer::Kept { gone: vec![session] }
+        } else if passed.unheard.contains(&session) {
+            passed.unheard.retain(|one| *one != session);
+            passed.unheard_took.push(session);
+            self.delivered.push(session);
+            Answer::Refused(Refusal::unavailable())
+        } else if passed.unheard_took.contains(&session) {
+            Answer::Kept { gone: Vec::new() }
         } else if self.full.contains(&session) {
             Answer::Refused(Refusal::unavailable())
         } else if self.stubborn.contains(&session) || (self.away.contains(&session) && !waits) {
@@ -109,6 +119,45 @@ fn a_member_that_is_away_or_full_is_passed_over_and_one_that_is_gone_loses_its_r
         assert!(matches!(answer, Some(Answer::Published { matched: false, .. })));
         assert_eq!(rig.store.rows_of_table(ROUTES.id), 0);
         assert_eq!(rig.topics.wildcards.len(), 0);
+    }
+}
+
+#[test]
+fn a_qos_2_publish_whose_taking_was_not_heard_is_no_other_members() {
+    for filter in FILTERS {
+        for waits in [false, true] {
+            let mut rig = Rig::new();
+            let members: Vec<Route> = (0..3)
+                .map(|_| Route {
+                    qos: 2,
+                    ..route(filter)
+                })
+                .collect();
+            for one in &members {
+                assert!(matches!(rig.subscribe(one), Some(Answer::Retained(_))));
+            }
+            if waits {
+                rig.away.extend(members.iter().map(|one| one.session));
+            }
+            rig.passed.unheard.extend(members.iter().map(|one| one.session));
+            let exactly_once = Publish {
+                qos: 2,
+                ..not_retained("iot/alice/1")
+            };
+            let answer = rig.publish(exactly_once);
+            assert!(matches!(answer, Some(Answer::Published { .. })), "{answer:?}");
+            assert_eq!(rig.delivered.len(), 1, "{filter}, away: {waits}");
+            // One that never says whether it took it is the only one who may have.
+            rig.passed.unheard.clear();
+            rig.full.extend(members.iter().map(|one| one.session));
+            rig.passed.unheard_took.clear();
+            rig.passed.asked = 0;
+            let refused = rig.publish(Publish {
+                qos: 2,
+                ..not_retained("iot/alice/2")
+            });
+            assert_eq!(code(refused), Some(Code::Unavailable));
+        }
     }
 }
 

@@ -29,6 +29,21 @@ fn nothing_is_looked_at_before_clients_had_time_to_return() {
 }
 
 #[test]
+fn shards_that_come_later_do_not_put_off_those_that_were_there() {
+    let mut due = Due::default();
+    due.taken_up(&[3], 30_000);
+    // Another node goes down and comes back, again and again: shards go to and fro.
+    due.taken_up(&[4], 45_000);
+    due.given_up(&HashSet::from([4]));
+    due.taken_up(&[4], 55_000);
+    let numbers = |reads: Vec<(u16, Read)>| reads.into_iter().map(|(shard, _)| shard).collect::<Vec<_>>();
+    assert!(due.tick(29_999, 1_000_000).is_empty());
+    assert_eq!(numbers(due.tick(30_000, 1_000_000)), [3]);
+    assert!(due.tick(54_999, 1_000_000).is_empty());
+    assert_eq!(numbers(due.tick(55_000, 1_000_000)), [4]);
+}
+
+#[test]
 fn a_row_of_after_the_start_is_looked_at_in_time_and_the_older_ones_beside_it_are_not() {
     let mut due = Due::default();
     let fresh = look(2_000, None);

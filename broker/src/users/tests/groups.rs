@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use godwit_accounts::Acl;
 use godwit_accounts::acl::{Access, Effect, Rule, Who};
+use godwit_wire::command::{Answer, Publish, UserCommand};
+use godwit_wire::ids::MessageId;
 
 use super::clients::*;
 use super::rig::*;
@@ -361,4 +363,41 @@ fn however_often_a_client_comes_a_group_that_refuses_is_told_by_its_last_connect
     rig.topics_refused = 0;
     rig.pass(5_000);
     assert!((9..=11).contains(&rig.topics_refused), "{}", rig.topics_refused);
+}
+
+#[test]
+fn a_member_asked_again_for_what_it_has_says_so_also_without_its_client() {
+    let mut rig = Rig::with_topics();
+    let alice = user("alice");
+    let conn = member(&mut rig, &alice, "m", GROUP, 2);
+    let session = rig.users.homes[&alice.user].sessions[0].id;
+    let publish = Publish {
+        topic: TOPIC.into(),
+        payload: "once".into(),
+        qos: 2,
+        retain: false,
+        expires_at: None,
+        properties: None,
+        from: None,
+        message_id: Some(MessageId::fresh()),
+    };
+    let share = UserCommand::Share {
+        publish: Arc::new(publish),
+        session,
+        filter: GROUP.into(),
+        waits: false,
+        last: false,
+    };
+    let mut ask = |rig: &mut Rig| {
+        let mut asked = rig.ask_user(alice.user, share.clone());
+        rig.run();
+        asked.try_recv().unwrap()
+    };
+    let took = |answer: &Answer| matches!(answer, Answer::Kept { gone } if gone.is_empty());
+    assert!(took(&ask(&mut rig)));
+    rig.vanish(conn);
+    let answer = ask(&mut rig);
+    assert!(took(&answer), "ONCE: {answer:?} would let another have it too");
+    let conn = rig.connect(&alice, persistent(V5, "m"));
+    assert_eq!(texts(&rig.publishes(conn)), ["once"]);
 }

@@ -26,6 +26,7 @@ mod retaining;
 mod rig;
 mod sessions;
 mod subscribing;
+mod torn;
 mod unreadable;
 mod willed;
 
