@@ -222,8 +222,18 @@ fn asking_for_conversations_that_nobody_made_leaves_no_rows_and_one_can_be_made_
         assert!(is_refused(&owner.ask(id, C::Get { by: ann.user })));
     }
     assert_eq!(owner.gate.take_ups.load(Ordering::SeqCst), 0);
-    assert!(matches!(owner.ask(id, send(&ann, "1", Some(&bob))), Answer::Sent(_)));
-    assert_eq!(owner.gate.take_ups.load(Ordering::SeqCst), 2, "its log and its rows");
-    assert!(matches!(owner.ask(id, C::Get { by: ann.user }), Answer::Conversation(_)));
+    assert!(matches!(
+        owner.ask(id, send(&ann, "1", Some(&bob))),
+        Answer::Sent(_)
+    ));
+    assert_eq!(
+        owner.gate.take_ups.load(Ordering::SeqCst),
+        2,
+        "its log and its rows"
+    );
+    assert!(matches!(
+        owner.ask(id, C::Get { by: ann.user }),
+        Answer::Conversation(_)
+    ));
     owner.ends();
 }

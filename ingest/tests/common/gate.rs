@@ -40,7 +40,9 @@ impl Gate {
 
     fn has_nothing(&self, take_up: &Read, answer: &ReadAnswer) -> Result<bool, StoreError> {
         let Read::TakeUpRows { table, partition, .. } = take_up else {
-            return Ok(matches!(answer, ReadAnswer::TakeUp { head, rows } if head.confirmed == 0 && rows.is_empty()));
+            return Ok(
+                matches!(answer, ReadAnswer::TakeUp { head, rows } if head.confirmed == 0 && rows.is_empty()),
+            );
         };
         let rows = Read::Rows {
             table: *table,
