@@ -52,7 +52,7 @@ struct ToWorkers(Router, Arc<Holdings>);
 
 impl Local for ToWorkers {
     fn asked(&self, from: StartId, requests: &mut VecDeque<PeerRequest>) {
-        self.hear_of_views(requests);
+        hear_of_views(&self.1, requests);
         self.0.peer_asks(from, requests);
     }
 
@@ -69,26 +69,24 @@ impl Local for ToWorkers {
     }
 }
 
-impl ToWorkers {
-    /// A request by a later view says that there is one; and those that only say so end here.
-    fn hear_of_views(&self, requests: &mut VecDeque<PeerRequest>) {
-        let Self(_, holdings) = self;
-        let latest = requests.iter().map(|request| request.view).max().unwrap_or(0);
-        if latest > holdings.current() {
-            holdings.hint(latest);
-        }
-        let word = |request: &PeerRequest| match request.command {
-            Command::Topic(TopicCommand::View { confirmed }) => Some(confirmed),
-            _ => None,
-        };
-        if requests.iter().all(|request| word(request).is_none()) {
-            return;
-        }
-        if requests.iter().any(|request| word(request) == Some(true)) {
-            holdings.look();
-        }
-        requests.retain(|request| word(request).is_none());
+/// A request by a later view says that there is one; and those that only say so end here.
+fn hear_of_views(holdings: &Holdings, requests: &mut VecDeque<PeerRequest>) {
+    let latest = requests.iter().map(|request| request.view).max().unwrap_or(0);
+    if latest > holdings.current() {
+        holdings.hint(latest);
     }
+    let word = |request: &PeerRequest| match request.command {
+        Command::Topic(TopicCommand::View { confirmed }) => Some(confirmed),
+        _ => None,
+    };
+    let words = requests.iter().filter_map(word);
+    let Some(any_confirmed) = words.reduce(|one, other| one || other) else {
+        return;
+    };
+    if any_confirmed {
+        holdings.look();
+    }
+    requests.retain(|request| word(request).is_none());
 }
 
 /// The links of the present start, and what the others say about themselves.
@@ -398,4 +396,50 @@ pub(crate) fn keep(
         }
     });
     task.abort_handle()
+}
+
+#[cfg(test)]
+mod tests {
+    use godwit_cluster::own::Layout;
+    use godwit_wire::command::UserCommand;
+    use godwit_wire::ids::UserId;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn request(view: View, command: Command) -> PeerRequest {
+        PeerRequest {
+            id: 0,
+            view,
+            key: Key::User(UserId(Uuid::nil())),
+            command,
+        }
+    }
+
+    fn word(view: View, confirmed: bool) -> PeerRequest {
+        request(view, Command::Topic(TopicCommand::View { confirmed }))
+    }
+
+    async fn is_woken(holdings: &Holdings) -> bool {
+        let woken = holdings.until_hinted();
+        tokio::time::timeout(std::time::Duration::ZERO, woken)
+            .await
+            .is_ok()
+    }
+
+    #[tokio::test]
+    async fn words_of_views_end_here_and_wake_who_finds_out_and_what_is_asked_goes_on() {
+        let holdings = Holdings::new(Layout::PRODUCT);
+        let asked = || request(7, Command::User(UserCommand::Sessions));
+        let mut requests = VecDeque::from([asked(), word(8, false), asked()]);
+        hear_of_views(&holdings, &mut requests);
+        assert_eq!((requests.len(), holdings.hinted()), (2, 8));
+        assert!(is_woken(&holdings).await);
+        hear_of_views(&holdings, &mut requests);
+        assert_eq!(requests.len(), 2);
+        assert!(!is_woken(&holdings).await, "nothing new");
+        let mut requests = VecDeque::from([word(8, true)]);
+        hear_of_views(&holdings, &mut requests);
+        assert!(requests.is_empty() && is_woken(&holdings).await);
+    }
 }

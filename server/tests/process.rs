@@ -306,3 +306,104 @@ fn a_node_that_stands_alone_says_so_when_it_is_asked_for_others() {
         );
     }
 }
+
+#[test]
+fn sessions_are_listed_and_ended_and_what_cannot_be_done_is_said_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &[]);
+    let (_, token) = server.user("ann");
+    let said = folder.path().join("phone.out");
+    let words = [
+        "-d",
+        "-V",
+        "5",
+        "-u",
+        "ann",
+        "-P",
+        &token,
+        "-i",
+        "phone",
+        "-c",
+        "-x",
+        "3600",
+        "-q",
+        "1",
+        "-t",
+        "iot/ann/#",
+    ];
+    let mut phone = server
+        .mosquitto("mosquitto_sub", &words)
+        .stdout(std::fs::File::create(&said).unwrap())
+        .spawn()
+        .unwrap();
+    let session = |words: &[&str]| {
+        let output = godwit()
+            .arg("session")
+            .args(words)
+            .args(server.place())
+            .output()
+            .unwrap();
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let list = eventually("it subscribes", || {
+        let list = session(&["ls", "ann"]).1;
+        list.contains("iot/ann/#").then_some(list)
+    });
+    assert!(
+        list.contains("phone") && list.contains("connected") && list.contains("60 min"),
+        "{list}"
+    );
+    let kicked = session(&["kick", "ann", "phone"]);
+    assert_eq!(kicked, (Some(0), "ann: 1 connections ended\n".to_owned()));
+    eventually("it is told", || {
+        let said = std::fs::read_to_string(&said).unwrap();
+        said.contains("DISCONNECT (152)").then_some(())
+    });
+    phone.kill().unwrap();
+    phone.wait().unwrap();
+    eventually("it stays away", || {
+        session(&["ls", "ann"]).1.contains("away").then_some(())
+    });
+    let forgotten = session(&["kick", "ann", "--all", "--forget"]);
+    assert!(forgotten.1.contains("1 sessions forgotten"), "{forgotten:?}");
+    assert!(!session(&["ls", "ann"]).1.contains("phone"));
+    let cases: [(&[&str], i32, &str); 5] = [
+        (&["ls", "nobody"], 1, "no user \"nobody\""),
+        (&["ls", "a b"], 1, "a b"),
+        (&["kick", "ann", "tablet"], 1, "tablet"),
+        (&["kick", "ann"], 2, "<CLIENT>"),
+        (&["kick", "ann", "phone", "--all"], 2, "--all"),
+    ];
+    for (words, code, named) in cases {
+        let (ended, told) = session(words);
+        assert_eq!(ended, Some(code), "{words:?}: {told}");
+        assert!(
+            told.lines().count() == 1 && told.contains(named),
+            "{words:?}: {told}"
+        );
+    }
+    let admin = &server.place()[7];
+    let (status, problem) = get(&format!("http://{admin}/sessions?user=ann")).unwrap();
+    assert_eq!(
+        status, 401,
+        "who may read the metrics may not read whose sessions there are: {problem}"
+    );
+    let token = std::fs::read_to_string(folder.path().join("data/admin.token")).unwrap();
+    for (body, wanted) in [
+        (serde_json::json!({ "user": "ann", "client": "x" }), 400),
+        (
+            serde_json::json!({ "user": "ann", "client_id": "x".repeat(70_000) }),
+            400,
+        ),
+        (serde_json::json!({ "user": "nobody" }), 404),
+    ] {
+        let url = format!("http://{admin}/sessions/kick");
+        let (status, problem) = post(&url, Some(token.trim()), &body);
+        assert_eq!(
+            (status, &problem["status"]),
+            (wanted, &wanted.into()),
+            "{problem}"
+        );
+        assert!(problem["detail"].is_string());
+    }
+}

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
@@ -15,6 +16,8 @@ const BLOCKS: [Ipv4Addr; 3] = [
     Ipv4Addr::new(203, 0, 113, 0),
     Ipv4Addr::new(192, 0, 2, 0),
 ];
+/// How long another run's is waited for.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Nodes that a block has room for: a /30 each behind the first eight addresses.
 const ROOM: usize = 62;
 /// In front of the table of routes.
@@ -56,14 +59,18 @@ fn ip(words: &str) -> Result<()> {
 
 /// A block that nobody has, with all that an earlier run, whose process was killed, left of it removed.
 fn take() -> Result<(usize, File)> {
-    for number in 0..BLOCKS.len() {
-        let lock = File::create(std::env::temp_dir().join(format!("godwit-network-{number}.lock")))?;
-        if lock.try_lock().is_ok() {
-            remove(&name(number));
-            if !is_routed(&std::fs::read_to_string("/proc/net/route")?, BLOCKS[number]) {
-                return Ok((number, lock));
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        for number in 0..BLOCKS.len() {
+            let lock = File::create(std::env::temp_dir().join(format!("godwit-network-{number}.lock")))?;
+            if lock.try_lock().is_ok() {
+                remove(&name(number));
+                if !is_routed(&std::fs::read_to_string("/proc/net/route")?, BLOCKS[number]) {
+                    return Ok((number, lock));
+                }
             }
         }
+        std::thread::sleep(Duration::from_millis(200));
     }
     bail!(
         "of the networks {BLOCKS:?} none is free: as many runs are under way, or this machine has one of them"
@@ -251,7 +258,6 @@ impl Drop for Network {
 #[cfg(test)]
 mod tests {
     use std::net::{SocketAddr, TcpListener, TcpStream};
-    use std::time::Duration;
 
     use super::*;
 

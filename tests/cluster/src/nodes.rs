@@ -288,15 +288,7 @@ impl Nodes {
         let mut said;
         loop {
             said = members.iter().map(|&one| self.view(one)).collect::<Vec<_>>();
-            let view = said.first().and_then(|first| first.as_ref()?["view"].as_u64());
-            let formed =
-                |answer: &Option<Value>| answer.as_ref().is_some_and(|answer| formed(answer, members));
-            if said.iter().all(formed)
-                && said
-                    .iter()
-                    .flatten()
-                    .all(|answer| answer["view"].as_u64() == view)
-            {
+            if all_formed(&said, members) {
                 return Ok(());
             }
             for &one in members {
@@ -318,6 +310,13 @@ impl Nodes {
             said.join(" | "),
             self.tails()
         )
+    }
+
+    /// Whether all that run are in one settled view at this moment.
+    pub fn is_formed(&self) -> bool {
+        let members = self.running();
+        let said: Vec<_> = members.iter().map(|&one| self.view(one)).collect();
+        all_formed(&said, &members)
     }
 
     /// Whether every node that should run does.
@@ -345,6 +344,13 @@ impl Nodes {
     pub fn resident(&self) -> Result<u64> {
         self.all.iter().map(Node::resident).sum()
     }
+}
+
+/// Whether all say so, and of the same view.
+fn all_formed(said: &[Option<Value>], members: &[usize]) -> bool {
+    let view = said.first().and_then(|first| first.as_ref()?["view"].as_u64());
+    let same = |answer: &Value| formed(answer, members) && answer["view"].as_u64() == view;
+    said.iter().all(|answer| answer.as_ref().is_some_and(same))
 }
 
 /// Whether a node says that it acts in a settled view of these members and holds all that is its own.

@@ -83,6 +83,8 @@ pub struct Rig {
     notes: Vec<String>,
     /// Whether no time makes the run fail.
     pub is_lenient: bool,
+    /// Whether it is told when there is one settled view while clients are waited for.
+    pub watches_view: bool,
     /// What faults may take longer than their limits, since another one is under way.
     pub allowance: Duration,
     began: Option<Instant>,
@@ -128,6 +130,7 @@ impl Rig {
             owners: Owners::default(),
             notes: Vec::new(),
             is_lenient: false,
+            watches_view: false,
             allowance: Duration::ZERO,
             began: None,
             sent_for: 0.0,
@@ -325,7 +328,15 @@ impl Rig {
 
     fn wait_served_since(&mut self, from: u64, patience: Duration) -> Result<Duration> {
         let began = Instant::now();
+        let mut formed = None;
         loop {
+            if formed.is_none() && self.watches_view && self.nodes.is_formed() {
+                formed = Some(self.since_mark());
+                eprintln!(
+                    "{:8.1} s: one settled view, {formed:?} after that",
+                    self.elapsed()
+                );
+            }
             let unserved: Vec<&str> = self
                 .clients
                 .iter()

@@ -107,3 +107,50 @@ fn a_read_that_may_have_begun_before_the_heartbeat_was_stored_says_nothing_of_it
     rig.tell(Event::Wrote(true));
     assert!(over(&rig), "{:?}", rig.done);
 }
+
+#[test]
+fn who_waits_reads_the_rows_at_once_when_a_peer_has_let_go_and_again_if_they_were_being_read() {
+    let (mut rig, both, mut rows) = beside_another();
+    let mut next = both.clone();
+    next[1].leaving = true;
+    let body = Body {
+        unsettled: vec![earlier(1, &both)],
+        seats: next,
+        floor: 0,
+    };
+    let view = stored(2, &body);
+    let read = |rig: &mut Rig| {
+        rig.done
+            .drain(..)
+            .any(|action| matches!(action, Action::ReadStarts))
+    };
+    rig.tell(Event::Hint(1));
+    assert!(!read(&mut rig), "it waits for nothing");
+    rig.round(&rows, &view);
+    rig.round(&rows, &view);
+    assert_eq!(rig.holdings.current(), 2);
+    assert!(rig.held().len() < LAYOUT.slots());
+    // One that is under way comes back. Its own heartbeat is among them, whichever that is.
+    rows[0].beat = 1_000;
+    rig.tell(Event::Starts(Some(rows.clone())));
+    rig.done.clear();
+    rig.now += 1;
+    rig.tell(Event::Hint(2));
+    assert!(read(&mut rig));
+    rig.now += 1;
+    rig.tell(Event::Hint(2));
+    assert!(!read(&mut rig), "they are being read");
+    rig.now += 1;
+    rig.tell(Event::Starts(Some(rows.clone())));
+    rig.now += 1;
+    rig.tell(Event::Tick);
+    assert!(read(&mut rig), "they may have been older than the word");
+    rows[1].confirmed = 2;
+    rig.now += 1;
+    rig.tell(Event::Starts(Some(rows)));
+    assert_eq!(rig.held().len(), LAYOUT.slots());
+    rig.done.clear();
+    rig.now += 1;
+    rig.tell(Event::Hint(2));
+    assert!(!read(&mut rig), "it waits for nothing more");
+}

@@ -159,7 +159,10 @@ pub(super) fn links(rig: &mut Rig) -> Result<()> {
     }
     rig.mark("all links are healed".to_owned(), Duration::MAX);
     // The mark itself: nobody is stuck 30 s later.
-    rig.wait_back(HEALED)?;
+    rig.watches_view = true;
+    let back = rig.wait_back(HEALED);
+    rig.watches_view = false;
+    back?;
     rig.nodes.wait_formed()?;
     rig.wait_all_served(SERVED)?;
     Ok(())
