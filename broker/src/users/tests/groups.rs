@@ -388,7 +388,7 @@ fn a_member_asked_again_for_what_it_has_says_so_also_without_its_client() {
         waits: false,
         last: false,
     };
-    let mut ask = |rig: &mut Rig| {
+    let ask = |rig: &mut Rig| {
         let mut asked = rig.ask_user(alice.user, share.clone());
         rig.run();
         asked.try_recv().unwrap()
