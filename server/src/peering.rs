@@ -239,6 +239,8 @@ pub(crate) struct ClusterHomes {
     peering: Arc<Peering>,
     /// As it was told last.
     standing: Mutex<Option<Arc<Standing>>>,
+    /// Who waits until it is stored that this node has let go.
+    heirs: Mutex<BTreeSet<StartId>>,
     index: IndexShards,
     membership: OnceLock<Membership>,
 }
@@ -249,6 +251,7 @@ impl ClusterHomes {
             workers: WorkersHomes::new(router.clone()),
             peering,
             standing: Mutex::default(),
+            heirs: Mutex::default(),
             index,
             membership: OnceLock::new(),
         }
@@ -264,6 +267,10 @@ impl ClusterHomes {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn heirs(&self) -> MutexGuard<'_, BTreeSet<StartId>> {
+        self.heirs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn start(&self) -> StartId {
         loop {
             if let Some(start) = self.membership.get().and_then(|of| *of.start().borrow()) {
@@ -277,6 +284,9 @@ impl ClusterHomes {
 
 impl Homes for ClusterHomes {
     fn let_go(&self, view: View, slots: Vec<u16>) -> Asked<'_, ()> {
+        if let Some(standing) = &*self.last() {
+            self.heirs().extend(heirs(standing, &slots));
+        }
         self.index.let_go(&slots);
         self.workers.let_go(view, slots)
     }
@@ -291,26 +301,31 @@ impl Homes for ClusterHomes {
         self.workers.begin(start);
         self.workers.moved(standing.clone());
         let before = self.last().replace(standing.clone());
-        if before.is_none_or(|before| before.number != standing.number) {
-            let others = others(&standing, start);
-            self.peering.tell(standing.number, false, others.into_iter());
+        let was_in = |before: &Standing| before.body.seats.iter().any(|seat| seat.start == start);
+        let is_new = !before.as_deref().is_some_and(was_in);
+        let own = standing.body.seats.iter().find(|seat| seat.start == start);
+        let leaves = own.is_some_and(|seat| seat.leaving);
+        let is_later = before.is_none_or(|before| before.number != standing.number);
+        // Of a view that others made they have told, or find out: not everybody tells everybody.
+        if is_later && (is_new || leaves) {
+            let all = standing.body.seats.iter().map(|seat| seat.start);
+            self.peering
+                .tell(standing.number, false, all.filter(|node| *node != start));
         }
     }
 
     fn confirmed(&self, view: View) {
-        let standing = self.last().clone();
-        if let Some(standing) = standing {
-            let others = others(&standing, self.start());
-            self.peering
-                .tell(view.min(standing.number), true, others.into_iter());
-        }
+        let heirs = std::mem::take(&mut *self.heirs());
+        let standing = self.last().as_ref().map_or(view, |standing| standing.number);
+        self.peering.tell(view.min(standing), true, heirs.into_iter());
     }
 }
 
-/// All nodes that a view names, but this one.
-fn others(standing: &Standing, me: StartId) -> BTreeSet<StartId> {
-    let all = standing.body.all_seats().map(|seat| seat.start);
-    all.filter(|start| *start != me).collect()
+/// Whose these slots are by a view.
+fn heirs(standing: &Standing, slots: &[u16]) -> BTreeSet<StartId> {
+    let owners = slots.iter().filter_map(|slot| standing.map.owner(*slot));
+    let seats = owners.filter_map(|at| standing.body.seats.get(at));
+    seats.map(|seat| seat.start).collect()
 }
 
 /// Which node holds a key, by this node's view and what the others say about themselves.
@@ -399,47 +414,4 @@ pub(crate) fn keep(
 }
 
 #[cfg(test)]
-mod tests {
-    use godwit_cluster::own::Layout;
-    use godwit_wire::command::UserCommand;
-    use godwit_wire::ids::UserId;
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn request(view: View, command: Command) -> PeerRequest {
-        PeerRequest {
-            id: 0,
-            view,
-            key: Key::User(UserId(Uuid::nil())),
-            command,
-        }
-    }
-
-    fn word(view: View, confirmed: bool) -> PeerRequest {
-        request(view, Command::Topic(TopicCommand::View { confirmed }))
-    }
-
-    async fn is_woken(holdings: &Holdings) -> bool {
-        let woken = holdings.until_hinted();
-        tokio::time::timeout(std::time::Duration::ZERO, woken)
-            .await
-            .is_ok()
-    }
-
-    #[tokio::test]
-    async fn words_of_views_end_here_and_wake_who_finds_out_and_what_is_asked_goes_on() {
-        let holdings = Holdings::new(Layout::PRODUCT);
-        let asked = || request(7, Command::User(UserCommand::Sessions));
-        let mut requests = VecDeque::from([asked(), word(8, false), asked()]);
-        hear_of_views(&holdings, &mut requests);
-        assert_eq!((requests.len(), holdings.hinted()), (2, 8));
-        assert!(is_woken(&holdings).await);
-        hear_of_views(&holdings, &mut requests);
-        assert_eq!(requests.len(), 2);
-        assert!(!is_woken(&holdings).await, "nothing new");
-        let mut requests = VecDeque::from([word(8, true)]);
-        hear_of_views(&holdings, &mut requests);
-        assert!(requests.is_empty() && is_woken(&holdings).await);
-    }
-}
+mod tests;

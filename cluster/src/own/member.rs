@@ -240,7 +240,15 @@ impl Member {
     }
 
     fn hinted(&mut self, view: View) {
-        self.want_read |= self.number() < view;
+        if self.number() < view && !std::mem::replace(&mut self.want_read, true) {
+            // Others hear of it at the same time.
+            let members = self
+                .standing
+                .as_ref()
+                .map_or(0, |standing| standing.body.seats.len());
+            let put_off = self.spread(1 + members as u64 * SPREAD_MS);
+            self.no_read_before = self.no_read_before.max(self.now + put_off);
+        }
         if self.waiting > 0 {
             self.next_look = self.now;
             // What is being read may be older than what the hint is about.

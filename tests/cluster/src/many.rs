@@ -139,8 +139,8 @@ fn talk(runtime: &Runtime, all: &[Who], apis: &[Api], users: &[User]) -> Result<
         bail!("no two users are at home on different nodes: {homes:?}");
     };
     let count = apis.len();
-    let elsewhere = (second + 1..second + count).map(|node| node % count);
-    let elsewhere = elsewhere.filter(|&node| node != first || count == 2).next();
+    let mut others = (second + 1..second + count).map(|node| node % count);
+    let elsewhere = others.find(|&node| node != first || count == 2);
     let at = [first, elsewhere.unwrap_or(second)].map(|node| all[0].nodes[node]);
     let conversation = apis[count - 1].direct(&users[0].token, &users[other].id)?;
     let talking = chat([&all[0], &all[other]], at, &conversation);

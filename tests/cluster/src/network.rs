@@ -61,11 +61,11 @@ fn ip(words: &str) -> Result<()> {
 fn take() -> Result<(usize, File)> {
     let until = Instant::now() + PATIENCE;
     while Instant::now() < until {
-        for number in 0..BLOCKS.len() {
+        for (number, block) in BLOCKS.into_iter().enumerate() {
             let lock = File::create(std::env::temp_dir().join(format!("godwit-network-{number}.lock")))?;
             if lock.try_lock().is_ok() {
                 remove(&name(number));
-                if !is_routed(&std::fs::read_to_string("/proc/net/route")?, BLOCKS[number]) {
+                if !is_routed(&std::fs::read_to_string("/proc/net/route")?, block) {
                     return Ok((number, lock));
                 }
             }
