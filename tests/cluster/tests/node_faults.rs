@@ -137,9 +137,9 @@ fn absent_sessions_get_everything_that_they_are_owed_after_all_nodes_were_killed
 }
 
 #[test]
-fn twenty_nodes_form_a_view_and_each_serves_a_send_and_two_users_talk() {
+fn ten_nodes_form_a_view_and_each_serves_a_send_and_two_users_talk() {
     on_folder("many", |folder, _| {
-        let formed = many::form(folder, cassandra(), 20)?;
+        let formed = many::form(folder, cassandra(), 10)?;
         Ok((serde_json::to_string(&formed)?, Vec::new()))
     });
 }
