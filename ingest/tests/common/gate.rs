@@ -11,6 +11,9 @@ use godwit_store::{
     Batch, CompletionPort, Health, Op, PortId, Read, ReadAnswer, Stats, Store, StoreError, Submission, Ticket,
 };
 
+/// Whether an operation is stored.
+pub type Lands = fn(&Op) -> bool;
+
 /// The embedded engine behind a gate.
 pub struct Gate {
     inner: Embedded,
@@ -19,7 +22,7 @@ pub struct Gate {
     /// Commits have no order.
     pub unordered: AtomicBool,
     /// Of the batches of a writer that is about to die only these operations are stored, and it hears of none.
-    pub torn: Mutex<Option<fn(&Op) -> bool>>,
+    pub torn: Mutex<Option<Lands>>,
     /// Batches of which some was stored so.
     pub landed: AtomicUsize,
     /// Take-ups of what may have been nowhere: each leaves a row.
@@ -82,8 +85,9 @@ impl Store for Gate {
         let mut answers = self.inner.read_now(reads)?;
         for (read, answer) in reads.iter().zip(&mut answers) {
             match read {
-                Read::IfAny(inner) if self.unordered.load(Ordering::SeqCst) => {
-                    if self.has_nothing(inner, answer)? {
+                Read::IfAny(inner) => {
+                    let unordered = self.unordered.load(Ordering::SeqCst);
+                    if unordered && self.has_nothing(inner, answer)? {
                         *answer = ReadAnswer::Nothing;
                     }
                 }

@@ -56,7 +56,10 @@ fn three_nodes_by_the_commands_of_the_readme_go_on_when_one_is_killed() {
     );
     let times = |text: &str| printed.matches(text).count();
     // Once more at most what was acknowledged in the last moments before the kill.
-    assert!((1..=2).contains(&times("Have you seen the godwits?")), "{printed}");
+    assert!(
+        (1..=2).contains(&times("Have you seen the godwits?")),
+        "{printed}"
+    );
     // As it came, and as it was looked for.
     for text in ["They fly 11,000 km without a rest.", "Bar-tailed ones, that is."] {
         assert_eq!(times(text), 2, "{text}\n{printed}");
