@@ -23,8 +23,8 @@ use crate::turn::slot_of;
 
 /// Most requests that wait for a slot to be somebody's; beyond it they are refused as `unavailable`.
 pub const WAITING: usize = 65_536;
-/// Most requests that other nodes were asked and have not answered, of a worker: twice what one link takes of all of them
-/// would be as many from a dozen nodes. Beyond it the worker takes no more from its clients until some are answered.
+/// Requests of a worker that other nodes were asked and have not answered, from which on it reads no more of its clients until
+/// some are answered: what all links to a dozen nodes take at a time. What is under way then still comes on top.
 const ASKED: usize = 65_536;
 /// How long a request waits for its slot to be somebody's, milliseconds; then it is refused as `unavailable`.
 pub const WAITS_MS: u64 = 5_000;
