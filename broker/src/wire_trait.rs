@@ -54,9 +54,24 @@ pub(crate) enum CloseReason {
 pub(crate) struct Closed {
     /// Why.
     pub(crate) reason: CloseReason,
-    /// How many of the PUBACKs given to [`Wire::send`], counted from the last one, are known not to have been handed
-    /// to the operating system whole.
-    pub(crate) pubacks_unwritten: u32,
+    /// Which of the PUBACKs given to [`Wire::send`] were not written.
+    pub(crate) unwritten: Unwritten,
+}
+
+/// The last PUBACKs that a connection was given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Unwritten {
+    /// The last so many are known not to have been handed to the operating system, or to the link to the client's node, whole.
+    pub(crate) known: u32,
+    /// So many before them are on the link, and the client's node has not said that its operating system has them.
+    pub(crate) maybe: u32,
+}
+
+impl Unwritten {
+    /// Of which it is not known that they were written.
+    pub(crate) fn all(self) -> usize {
+        self.known as usize + self.maybe as usize
+    }
 }
 
 /// What became of a packet given to [`Wire::send`].
@@ -80,8 +95,8 @@ pub(crate) trait Wire {
     fn send(&mut self, conn: ConnId, packet: &Outgoing) -> Sent;
 
     /// Writes what was sent and `last`, as far as the socket takes it now, and closes. The home forgets the connection:
-    /// no `packet`, `drained` or `closed` follows. Says what [`Closed::pubacks_unwritten`] says.
-    fn close(&mut self, conn: ConnId, last: Option<Outgoing>) -> u32;
+    /// no `packet`, `drained` or `closed` follows. Says what [`Closed::unwritten`] says.
+    fn close(&mut self, conn: ConnId, last: Option<Outgoing>) -> Unwritten;
 
     /// Its user's home has gone to another node: nothing more is read, and it is told so and closed when its turn comes, sooner if it
     /// `waits` for an answer. The home forgets the connection, as at [`Self::close`].
@@ -100,7 +115,6 @@ pub(crate) trait Wire {
     /// The start of the node where its client came, if that is not this one.
     fn came_by(&self, conn: ConnId) -> Option<StartId>;
 
-    /// How many of the PUBACKs given to it, counted from the last one, are not wholly handed to the operating system
-    /// yet; 0 if it is gone.
-    fn pubacks_unwritten(&self, conn: ConnId) -> u32;
+    /// Which of the PUBACKs given to it are not written yet; none if it is gone.
+    fn unwritten(&self, conn: ConnId) -> Unwritten;
 }

@@ -18,7 +18,7 @@ use crate::router::Router;
 /// The bytes of one client's connection, between the node where it came and its user's home. Nothing blocks. Dropped, it is
 /// closed as a socket is: what was written is still sent, and the other side reads to the end and can write no more.
 pub trait Pipe: Send {
-    /// Reads what came; 0 at the end.
+    /// Reads what came; 0 at the end. There is window for more when it is [taken](Self::taken).
     ///
     /// # Errors
     /// `WouldBlock`: nothing came; others: the way to the other node broke, and what had come is lost.
@@ -30,6 +30,13 @@ pub trait Pipe: Send {
     /// `WouldBlock`: the other side has not taken what was written; `BrokenPipe`: it takes nothing more, or
     /// [`Self::shutdown`] was called; others: the way to the other node broke.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// So many bytes of what was read are where they belong: of the client's end, in its socket.
+    fn taken(&mut self, bytes: usize);
+
+    /// The last so many bytes of what was written are not known to be [taken](Self::taken) by the other side, which is told of
+    /// with delay; also when it has ended, and when the way broke.
+    fn untaken(&self) -> usize;
 
     /// Nothing more will be written; the other side reads what was, and then the end.
     fn shutdown(&mut self);

@@ -44,7 +44,9 @@ struct State {
     inbox: VecDeque<u8>,
     /// The other side may send so many bytes more.
     expected: usize,
-    /// Read, and the other side was not told.
+    /// Taken, and the other side was not told.
+    taken: usize,
+    /// Read, and not taken yet.
     read: usize,
     /// Nothing more comes.
     in_end: bool,
@@ -153,11 +155,12 @@ impl Pipe {
             let content = data.len();
             add(Part::Data(data), content);
         }
-        let has_window = state.read > 0 && !state.in_end && !state.closed;
-        if has_window {
-            let read = std::mem::take(&mut state.read);
-            state.expected += read;
-            add(Part::Window(read as u32), 0);
+        // Also as its last word: what it took is not in doubt.
+        if state.taken > 0 && !state.in_end {
+            let taken = std::mem::take(&mut state.taken);
+            state.expected += taken;
+            // Of a window at most.
+            add(Part::Window(taken as u32), 0);
         }
         if state.out_end && !std::mem::replace(&mut state.end_sent, true) {
             add(Part::End(Unit {}), 0);
@@ -191,7 +194,7 @@ impl Channel {
         Self { pipe }
     }
 
-    /// Reads what came; 0 at the end (or into nothing).
+    /// Reads what came; 0 at the end (or into nothing). There is window for more when it is [taken](Self::taken).
     ///
     /// # Errors
     /// `WouldBlock`: nothing came; `ConnectionReset`: the link broke, and what had come is lost.
@@ -210,12 +213,27 @@ impl Channel {
             state.inbox = VecDeque::new();
         }
         state.read += read;
-        let is_to_be_told = state.read >= RETURN && !state.in_end;
+        Ok(read)
+    }
+
+    /// So many bytes of what was read are where they belong: the other side may send as many more, and is told so when much
+    /// gathered, or with the next thing that it is told.
+    pub fn taken(&self, bytes: usize) {
+        let mut state = self.pipe.state();
+        let bytes = bytes.min(state.read);
+        state.read -= bytes;
+        state.taken += bytes;
+        let is_to_be_told = state.taken >= RETURN && !state.in_end;
         drop(state);
         if is_to_be_told {
             self.pipe.list();
         }
-        Ok(read)
+    }
+
+    /// The last so many bytes of what was written are not known to be [taken](Self::taken) by the other side. Also when it
+    /// has ended.
+    pub fn untaken(&self) -> usize {
+        WINDOW - self.pipe.state().window
     }
 
     /// Writes as much as there is window for.

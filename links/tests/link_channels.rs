@@ -49,6 +49,7 @@ impl End<'_> {
                     self.has_ended = true;
                 }
                 Ok(read) => {
+                    self.channel.taken(read);
                     assert!(self.waits.starts_with(&buffer[..read]), "not what was sent");
                     self.waits = &self.waits[read..];
                 }
@@ -168,6 +169,8 @@ fn who_does_not_read_is_sent_a_window_and_holds_up_no_other_channel_and_no_reque
         reader.read(&mut buffer).unwrap_err().kind(),
         ErrorKind::WouldBlock
     );
+    assert_eq!(slow.untaken(), WINDOW, "what is only read is not taken");
+    reader.taken(WINDOW);
     until("writable", || ready.load(Ordering::SeqCst) > 0);
     let late = counted(&slow);
     assert_eq!(late.load(Ordering::SeqCst), 1, "who asks late is told at once");
@@ -208,10 +211,16 @@ fn ready_is_told_once_bytes_come_and_at_the_end_and_at_once_where_they_are_there
     assert_eq!(there.read(&mut buffer).unwrap(), 0);
     assert_eq!(here.write(b"more").unwrap_err().kind(), ErrorKind::BrokenPipe);
     // The other way is open still.
+    there.taken(2);
     there.write(b"two").unwrap();
     until("the other way", || {
         here.read(&mut buffer).is_ok_and(|read| read == 3)
     });
+    assert_eq!(here.untaken(), 3, "of what is at its end nothing is told");
+    here.taken(2);
+    assert_eq!(there.untaken(), 3);
+    drop(here);
+    until("the last word says what was taken", || there.untaken() == 1);
 }
 
 #[test]

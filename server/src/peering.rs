@@ -38,6 +38,14 @@ impl Pipe for ClientPipe {
         self.0.write(bytes)
     }
 
+    fn taken(&mut self, bytes: usize) {
+        self.0.taken(bytes);
+    }
+
+    fn untaken(&self) -> usize {
+        self.0.untaken()
+    }
+
     fn shutdown(&mut self) {
         self.0.shutdown();
     }

@@ -24,7 +24,7 @@ use crate::part::Part;
 use crate::tables::SESSION_LOG;
 use crate::topics::{Metrics as TopicMetrics, Topics};
 use crate::users::{Users, UsersConfig, UsersMetrics};
-use crate::wire_trait::{CloseReason, Closed, ConnId};
+use crate::wire_trait::{CloseReason, Closed, ConnId, Unwritten};
 
 /// Rounds of work after one step; beyond it something feeds itself.
 const ROUNDS: u32 = 20_000;
@@ -407,7 +407,10 @@ impl World {
         }
         let closed = Closed {
             reason,
-            pubacks_unwritten: unwritten,
+            unwritten: Unwritten {
+                known: unwritten,
+                maybe: 0,
+            },
         };
         let (users, lines) = (&mut self.users, &mut self.lines);
         self.harness

@@ -10,6 +10,7 @@ use super::relay::Relay;
 use super::transport::Transport;
 use crate::codec::{self, Frame, Peer, kind};
 use crate::packet::{Connack, Connect, Outgoing, Version};
+use crate::wire_trait::Unwritten;
 
 /// Keep-alive in seconds from above which on a client that has vanished is looked for by other means.
 const LONG_KEEP_ALIVE: u16 = 1_800;
@@ -251,11 +252,19 @@ impl Conn {
     /// The first `done` bytes went to the operating system.
     pub(super) fn wrote(&mut self, done: usize) {
         if self.stage == Stage::Relay {
-            // Packets are the home's affair.
+            // Packets are the home's affair, which hears what the client has.
             self.out.drain(..done);
+            if let Some(relay) = self.relay() {
+                relay.pipe.taken(done);
+            }
             return;
         }
-        if done == self.out.len() {
+        let mut on_way = match &mut self.transport {
+            Transport::Spliced(spliced) => Some(spliced.on_way(done, self.pubacks > 0)),
+            _ => None,
+        }
+        .flatten();
+        if done == self.out.len() && on_way.is_none() {
             self.out.clear();
             (self.pubacks, self.partial) = (0, 0);
             return;
@@ -267,6 +276,9 @@ impl Conn {
         } else {
             if at > 0 && self.partial_is_puback {
                 self.pubacks -= 1;
+                if let Some(on_way) = &mut on_way {
+                    on_way.puback(at);
+                }
             }
             self.partial = 0;
             while at < done {
@@ -282,14 +294,24 @@ impl Conn {
                     self.partial_is_puback = is_puback;
                 } else if is_puback {
                     self.pubacks -= 1;
+                    if let Some(on_way) = &mut on_way {
+                        on_way.puback(at);
+                    }
                 }
             }
         }
         self.out.drain(..done);
     }
 
-    pub(super) fn pubacks_unwritten(&self) -> u32 {
-        self.pubacks
+    pub(super) fn unwritten(&self) -> Unwritten {
+        let maybe = match &self.transport {
+            Transport::Spliced(spliced) => spliced.pubacks_on_way(),
+            _ => 0,
+        };
+        Unwritten {
+            known: self.pubacks,
+            maybe,
+        }
     }
 }
 
@@ -363,11 +385,7 @@ mod tests {
                 conn.wrote(done);
                 written += done;
                 let expected = ends.iter().filter(|end| **end > written).count();
-                assert_eq!(
-                    conn.pubacks_unwritten() as usize,
-                    expected,
-                    "step {step}, written {written}"
-                );
+                assert_eq!(conn.unwritten().all(), expected, "step {step}, written {written}");
                 assert_eq!(conn.out.len(), whole - written);
             }
         }

@@ -31,7 +31,7 @@ pub(super) const NEVER: u32 = u32::MAX;
 
 /// What a connection has that is passed on.
 pub(super) struct Relay {
-    pipe: Box<dyn Pipe>,
+    pub(super) pipe: Box<dyn Pipe>,
     /// The home has said something. Before that nothing but the CONNECT goes there, so that it can go elsewhere.
     is_open: bool,
     /// The pipe may have something.

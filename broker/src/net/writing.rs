@@ -13,7 +13,7 @@ use super::{
 };
 use crate::codec::reason;
 use crate::packet::{Connack, Outgoing, Version};
-use crate::wire_trait::{CloseReason, Closed, ConnId, Sent, Wire};
+use crate::wire_trait::{CloseReason, Closed, ConnId, Sent, Unwritten, Wire};
 
 impl Net {
     pub(super) fn give_back(&mut self, mut buffer: Vec<u8>) {
@@ -138,17 +138,9 @@ impl Net {
             _ => 0,
         };
         self.metrics.count_closed(name(reason));
-        let pubacks_unwritten = self.finish(id, last);
+        let unwritten = self.finish(id, last);
         if owned {
-            up(
-                cx,
-                self,
-                id,
-                Event::Closed(Closed {
-                    reason,
-                    pubacks_unwritten,
-                }),
-            );
+            up(cx, self, id, Event::Closed(Closed { reason, unwritten }));
         }
     }
 
@@ -160,16 +152,18 @@ impl Net {
 
     /// Writes what the socket takes now, `last` behind it, and closes: at once without a last word, else when the
     /// client has closed too or after [`LINGER_SECONDS`] (who was too slow: [`SLOW_SECONDS`]), since closing on unread bytes would destroy what was said.
-    /// Says how many PUBACKs were not written.
-    fn finish(&mut self, id: ConnId, last: Option<&Outgoing>) -> u32 {
+    /// Says which PUBACKs were not written.
+    fn finish(&mut self, id: ConnId, last: Option<&Outgoing>) -> Unwritten {
         if let Some(last) = last {
             let _ = self.send(id, last);
         }
         self.write_out(id);
         let now = self.now;
-        let Some(conn) = self.get(id) else { return 0 };
+        let Some(conn) = self.get(id) else {
+            return Unwritten::default();
+        };
         let until = now + u32::from(conn.abort.max(LINGER_SECONDS)) * TICKS;
-        let unwritten = conn.pubacks_unwritten();
+        let unwritten = conn.unwritten();
         conn.transport.end();
         if last.is_none() || conn.ended {
             self.remove(None, id);
@@ -274,10 +268,10 @@ impl Wire for Net {
         Sent::Taken
     }
 
-    fn close(&mut self, id: ConnId, last: Option<Outgoing>) -> u32 {
+    fn close(&mut self, id: ConnId, last: Option<Outgoing>) -> Unwritten {
         match self.get(id) {
             Some(conn) if conn.stage != Stage::Closing => conn.owned = false,
-            _ => return 0,
+            _ => return Unwritten::default(),
         }
         self.metrics
             .count_closed(if last.is_some() { "told" } else { "disconnected" });
@@ -332,7 +326,7 @@ impl Wire for Net {
         }
     }
 
-    fn pubacks_unwritten(&self, id: ConnId) -> u32 {
-        self.peek(id).map_or(0, Conn::pubacks_unwritten)
+    fn unwritten(&self, id: ConnId) -> Unwritten {
+        self.peek(id).map_or_else(Unwritten::default, Conn::unwritten)
     }
 }

@@ -109,7 +109,7 @@ impl Home {
                 // An acknowledgement is always taken.
                 let _ = env.wire.send(conn, &Outgoing::Puback(ack));
                 if live.given.len() > GIVEN {
-                    let unwritten = env.wire.pubacks_unwritten(conn) as usize;
+                    let unwritten = env.wire.unwritten(conn).all();
                     let written = live.given.len().saturating_sub(unwritten);
                     live.given.drain(..written);
                 }
@@ -212,8 +212,8 @@ impl Home {
             let left = held_until(first, health).saturating_sub(now);
             env.after(left.min(by_failing.max(LOOK_AGAIN_MS)), What::AckTimeout(conn));
         }
-        let unwritten = env.wire.pubacks_unwritten(conn) as usize;
-        if unwritten == 0 {
+        // What is on its way over a link is known when the client says something, not by time.
+        if env.wire.unwritten(conn).all() == 0 {
             live.given = Queue::default();
         }
     }

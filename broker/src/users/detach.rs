@@ -13,7 +13,7 @@ use super::home::Home;
 use super::rows::Name;
 use super::subscribe::unroute;
 use super::waiter::Waiter;
-use crate::wire_trait::{CloseReason, Closed, ConnId};
+use crate::wire_trait::{CloseReason, Closed, ConnId, Unwritten};
 
 /// How a connection ended, for its will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl Home {
             _ => Leave::Abruptly,
         };
         if let Some(index) = self.index_at(conn) {
-            self.detach(env, index, leave, closed.pubacks_unwritten);
+            self.detach(env, index, leave, closed.unwritten);
         }
     }
 
@@ -122,8 +122,8 @@ impl Home {
             .position(|session| session.live.as_ref().is_some_and(|live| live.conn == conn))
     }
 
-    /// The connection is gone. `unwritten`: how many of its last PUBACKs were not written.
-    pub(crate) fn detach(&mut self, env: &mut Env<'_, '_>, index: usize, leave: Leave, unwritten: u32) {
+    /// The connection is gone. `unwritten`: which of its PUBACKs were not written.
+    pub(crate) fn detach(&mut self, env: &mut Env<'_, '_>, index: usize, leave: Leave, unwritten: Unwritten) {
         let (user, view, now) = (env.user, env.view(), env.unix_ms());
         let session = &mut self.sessions[index];
         let Some(live) = session.live.take() else { return };

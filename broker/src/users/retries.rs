@@ -1,5 +1,8 @@
 //! Sends without a client message id: a publish that equals one of the previous connection whose PUBACK is known not to
-//! have been written takes that one's identity (docs/protocol.md, Retries). Everything else gets a fresh one.
+//! have been written, or is marked as a repeat (DUP) and equals one of which nobody knows that, takes that one's identity
+//! (docs/protocol.md, Retries). Everything else gets a fresh one.
+
+use std::collections::HashSet;
 
 use godwit_wire::ids::SessionId;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
@@ -9,7 +12,7 @@ use super::home::Home;
 use super::rows::{PreviousClient, PreviousRow};
 use super::session::{Live, Session};
 use crate::packet::PublishIn;
-use crate::wire_trait::ConnId;
+use crate::wire_trait::{ConnId, Unwritten};
 
 /// PUBACKs given that are remembered before it is asked how many of them are written.
 pub(crate) const GIVEN: usize = 32;
@@ -31,6 +34,8 @@ pub(crate) struct Retry {
     pub(crate) identity: [u8; 16],
     /// It repeats nothing that is known; not stored.
     pub(crate) fresh: bool,
+    /// Its PUBACK may have come: only what says that it is a repeat is one.
+    pub(crate) doubtful: bool,
 }
 
 /// A client's previous connection.
@@ -50,7 +55,9 @@ pub(crate) fn identity(
     packet: &PublishIn,
 ) -> Retry {
     let digest = digest(packet);
-    let same = |retry: &Retry| retry.packet_id == packet.packet_id && retry.digest == digest;
+    let same = |retry: &Retry| {
+        retry.packet_id == packet.packet_id && retry.digest == digest && (packet.dup || !retry.doubtful)
+    };
     if let Some(of) = previous.iter_mut().find(|of| *of.client_id == *client_id) {
         if let Some(at) = of.publishes.iter().position(same) {
             // Taken out: a later equal publish of this connection is a new message.
@@ -71,6 +78,7 @@ pub(crate) fn identity(
         digest,
         identity: hash.digest128().to_be_bytes(),
         fresh: true,
+        doubtful: false,
     }
 }
 
@@ -81,23 +89,26 @@ pub(crate) fn digest(packet: &PublishIn) -> u128 {
 }
 
 /// Bytes of a publish in its row.
-const ROW_BYTES: usize = 34;
+const ROW_BYTES: usize = 35;
 
 impl Retry {
     fn encode(&self, row: &mut Vec<u8>) {
         row.extend_from_slice(&self.packet_id.to_be_bytes());
         row.extend_from_slice(&self.digest.to_be_bytes());
         row.extend_from_slice(&self.identity);
+        row.push(u8::from(self.doubtful));
     }
 
     fn decode(row: &[u8]) -> Option<Self> {
         let (packet_id, rest) = row.split_at_checked(2)?;
-        let (digest, identity) = rest.split_at_checked(16)?;
+        let (digest, rest) = rest.split_at_checked(16)?;
+        let (identity, doubtful) = rest.split_at_checked(16)?;
         Some(Self {
             packet_id: u16::from_be_bytes(packet_id.try_into().ok()?),
             digest: u128::from_be_bytes(digest.try_into().ok()?),
             identity: identity.try_into().ok()?,
             fresh: false,
+            doubtful: doubtful != [0],
         })
     }
 }
@@ -148,20 +159,33 @@ impl Home {
         }
     }
 
-    /// A connection is gone. `unwritten`: how many of its last PUBACKs were not written. What it had not yet sent again
+    /// A connection is gone. `unwritten`: which of its PUBACKs were not written. What it had not yet sent again
     /// of the connection before it is remembered on, for it may have been cut for that very reason; not if it took leave.
-    pub(crate) fn remember_publishes(&mut self, client_id: &str, live: &Live, leave: Leave, unwritten: u32) {
+    pub(crate) fn remember_publishes(
+        &mut self,
+        client_id: &str,
+        live: &Live,
+        leave: Leave,
+        unwritten: Unwritten,
+    ) {
         let at = self.previous.iter().position(|of| *of.client_id == *client_id);
         let before = at.map(|at| self.previous.remove(at));
         let left = before
             .filter(|of| !of.passed && leave != Leave::Normally)
             .map_or_else(Vec::new, |of| of.publishes);
-        let given = live.given.iter().rev().take(unwritten as usize).copied();
-        let waiting = live.inbound.iter().filter_map(|inbound| inbound.retry);
-        let mut publishes: Vec<Retry> = given
-            .chain(waiting)
+        let known = unwritten.known as usize;
+        let given = live.given.iter().rev().take(unwritten.all()).enumerate();
+        let given = given.map(|(back, retry)| Retry {
+            doubtful: back >= known,
+            ..*retry
+        });
+        let waiting = live.inbound.iter().rev().filter_map(|inbound| inbound.retry);
+        // The latest first: who uses a packet id again has had the PUBACK of what had it before.
+        let mut used = HashSet::new();
+        let mut publishes: Vec<Retry> = waiting
+            .chain(given)
             .chain(left)
-            .filter(|retry| retry.packet_id != 0)
+            .filter(|retry| retry.packet_id != 0 && (used.insert(retry.packet_id) || !retry.doubtful))
             .take(PUBLISHES)
             .collect();
         for retry in &mut publishes {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::rig::{Client, Saw, publish};
-use super::spliced::{Two, comes_in, in_time, view};
+use super::two::{Two, comes_in, in_time, view};
 use crate::wire_trait::CloseReason;
 
 /// Whether a packet says that another server is to be used, and which.

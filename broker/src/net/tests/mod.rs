@@ -15,5 +15,6 @@ mod spliced;
 mod time;
 mod transports;
 mod turns;
+mod two;
 mod unwritten;
 mod web_sockets;

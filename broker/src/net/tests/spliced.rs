@@ -1,259 +1,17 @@
-//! Clients at a node that is not their user's home: two nodes, and pipes between them without a network.
+//! Clients at a node that is not their user's home: what goes from one to the other, and what ends.
 
-use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read as _};
+use std::io::Write as _;
 use std::net::Shutdown;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use bytes::Bytes;
-use godwit_cluster::own::{Body, Group, Homes as _, Layout, Roles, Seat, Standing};
-use godwit_cluster::{Peers, Pipe, Router, WorkersHomes};
-use godwit_store::coordination::StartId;
-use godwit_wire::ids::{Key, UserId};
-use godwit_wire::peer::{PeerAnswer, PeerRequest};
-use uuid::Uuid;
+use godwit_cluster::Pipe as _;
 
-use super::rig::{Client, Rig, Saw, connect, publish};
-use crate::net::{NetConfig, spliced};
-use crate::wire_trait::CloseReason;
-
-const WINDOW: usize = 64 << 10;
-
-type OnReady = Arc<dyn Fn() + Send + Sync>;
-
-/// One pipe: the client's end is 0, the home's 1.
-#[derive(Default)]
-struct Both {
-    /// What an end wrote and the other has not read.
-    written: [VecDeque<u8>; 2],
-    /// All that an end wrote.
-    all: [usize; 2],
-    ended: [bool; 2],
-    closed: [bool; 2],
-    is_broken: bool,
-    ready: [Option<OnReady>; 2],
-}
-
-struct End(Arc<Mutex<Both>>, usize);
-
-fn tell(both: &Mutex<Both>, end: usize) {
-    let ready = both.lock().unwrap().ready[end].clone();
-    if let Some(ready) = ready {
-        ready();
-    }
-}
-
-impl Pipe for End {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let Self(both, me) = self;
-        let mut state = both.lock().unwrap();
-        if state.is_broken {
-            return Err(ErrorKind::ConnectionReset.into());
-        }
-        let was_full = state.written[1 - *me].len() == WINDOW;
-        let mut read = state.written[1 - *me].read(into)?;
-        read += state.written[1 - *me].read(&mut into[read..])?;
-        if read == 0 && !state.ended[1 - *me] {
-            return Err(ErrorKind::WouldBlock.into());
-        }
-        drop(state);
-        if was_full {
-            tell(both, 1 - *me);
-        }
-        Ok(read)
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Self(both, me) = self;
-        let mut state = both.lock().unwrap();
-        if state.is_broken {
-            return Err(ErrorKind::ConnectionReset.into());
-        }
-        if state.ended[*me] || state.closed[1 - *me] {
-            return Err(ErrorKind::BrokenPipe.into());
-        }
-        let written = bytes.len().min(WINDOW - state.written[*me].len());
-        if written == 0 && !bytes.is_empty() {
-            return Err(ErrorKind::WouldBlock.into());
-        }
-        state.written[*me].extend(&bytes[..written]);
-        state.all[*me] += written;
-        drop(state);
-        tell(both, 1 - *me);
-        Ok(written)
-    }
-
-    fn shutdown(&mut self) {
-        self.0.lock().unwrap().ended[self.1] = true;
-        tell(&self.0, 1 - self.1);
-    }
-
-    fn on_ready(&mut self, on_ready: OnReady) {
-        self.0.lock().unwrap().ready[self.1] = Some(on_ready);
-        tell(&self.0, self.1);
-    }
-}
-
-impl Drop for End {
-    fn drop(&mut self) {
-        let mut state = self.0.lock().unwrap();
-        (state.ended[self.1], state.closed[self.1]) = (true, true);
-        state.ready[self.1] = None;
-        drop(state);
-        tell(&self.0, 1 - self.1);
-    }
-}
-
-/// What is between two nodes, and the end that the home has not taken yet.
-type Between = (Arc<Mutex<Both>>, Option<End>);
-
-/// The way to the other node.
-#[derive(Default)]
-struct Way {
-    to: OnceLock<Router>,
-    /// The other node takes nothing up, and is not told.
-    is_kept: AtomicBool,
-    is_down: AtomicBool,
-    pipes: Mutex<Vec<Between>>,
-}
-
-impl Peers for Way {
-    fn send(&self, _: StartId, _: &mut VecDeque<PeerRequest>) {}
-    fn answer(&self, _: StartId, _: &mut Vec<(u64, PeerAnswer)>) {}
-    fn reference(&self, node: StartId) -> Option<Arc<str>> {
-        (node != start(4)).then(|| format!("n{}:1883", node.as_u128()).into())
-    }
-    fn splice(&self, _: StartId, about: Bytes) -> io::Result<Box<dyn Pipe>> {
-        if self.is_down.load(Ordering::SeqCst) {
-            return Err(ErrorKind::NotConnected.into());
-        }
-        let both = Arc::new(Mutex::new(Both::default()));
-        let theirs = End(both.clone(), 1);
-        let kept = match self.is_kept.load(Ordering::SeqCst) {
-            true => Some(theirs),
-            false => {
-                spliced(self.to.get().unwrap(), start(1), &about, Box::new(theirs));
-                None
-            }
-        };
-        self.pipes.lock().unwrap().push((both.clone(), kept));
-        Ok(Box::new(End(both, 0)))
-    }
-}
-
-/// Where a client comes, its user's home, and the way there.
-pub(super) struct Two {
-    pub(super) here: Rig,
-    pub(super) home: Rig,
-    way: Arc<Way>,
-    user: UserId,
-}
-
-/// A view of nodes that stay and nodes that leave. The first is never a home.
-pub(super) fn view(number: u64, stay: &[u128], leave: &[u128]) -> Arc<Standing> {
-    let seat = |(node, leaving): (&u128, bool)| Seat {
-        start: start(*node),
-        name: format!("n{node}").into(),
-        roles: if *node == 1 { Roles::API } else { Roles::ALL },
-        leaving,
-    };
-    let stay = stay.iter().map(|node| (node, false));
-    let seats = stay.chain(leave.iter().map(|node| (node, true))).map(seat);
-    let body = Body {
-        seats: seats.collect(),
-        ..Body::default()
-    };
-    Arc::new(Standing::of(number, Uuid::nil(), body, Layout::PRODUCT))
-}
-
-fn start(node: u128) -> StartId {
-    Uuid::from_u128(node)
-}
-
-pub(super) fn in_time(what: &str, mut done: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(10);
-    while !done() {
-        assert!(Instant::now() < until, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-impl Two {
-    fn unknown() -> Self {
-        let way = Arc::new(Way::default());
-        let here = Rig::among(NetConfig::default(), way.clone());
-        let home = Rig::among(NetConfig::default(), Arc::new(Way::default()));
-        assert!(way.to.set(home.router().clone()).is_ok());
-        Self {
-            here,
-            home,
-            way,
-            user: UserId::fresh(),
-        }
-    }
-
-    /// The home takes the user up, and the other learns of it.
-    fn take_up(&self) {
-        let slot = Layout::PRODUCT.slot(Group::Users, Key::User(self.user).shard());
-        let homes = WorkersHomes::new(self.home.router().clone());
-        homes.begin(start(2));
-        homes.take_up(1, vec![slot]);
-        homes.moved(view(1, &[1, 2], &[]));
-        self.tell(1, &view(1, &[1, 2], &[]));
-    }
-
-    /// A node learns how the others stand.
-    pub(super) fn tell(&self, node: u128, standing: &Arc<Standing>) {
-        let rig = if node == 1 { &self.here } else { &self.home };
-        let homes = WorkersHomes::new(rig.router().clone());
-        homes.begin(start(node));
-        homes.moved(standing.clone());
-    }
-
-    /// The home gives the user up by this view.
-    pub(super) fn give_up(&self, standing: &Arc<Standing>) {
-        self.tell(2, standing);
-        let slot = Layout::PRODUCT.slot(Group::Users, Key::User(self.user).shard());
-        let homes = WorkersHomes::new(self.home.router().clone());
-        // All that matters of it is done when the workers have taken it.
-        drop(homes.let_go(standing.number, vec![slot]));
-    }
-
-    pub(super) fn new() -> Self {
-        let two = Self::unknown();
-        two.take_up();
-        two
-    }
-
-    pub(super) fn connect(&self, level: u8) -> Vec<u8> {
-        connect(level, "c", 0, Some((&self.user.to_string(), "good")))
-    }
-
-    /// Nothing of any connection is left, here or at home.
-    pub(super) fn is_empty(&self) {
-        in_time("something is left", || {
-            let left = |rig: &Rig| {
-                let metrics = &rig.metrics;
-                metrics.connections.get() + metrics.spliced_here.get() + metrics.spliced_home.get()
-            };
-            left(&self.here) + left(&self.home) == 0
-        });
-        assert_eq!(self.here.metrics.kept_bytes.get(), 0);
-        let pipes = self.way.pipes.lock().unwrap();
-        assert!(
-            pipes
-                .iter()
-                .all(|(both, _)| both.lock().unwrap().closed == [true; 2])
-        );
-    }
-}
-
-pub(super) fn comes_in(client: &mut Client) {
-    let connack = client.packet().unwrap();
-    assert_eq!((connack[0], connack[3]), (0x20, 0));
-}
+use super::rig::{Client, Saw, publish};
+use super::two::{Both, End, Two, WINDOW, comes_in, in_time, start, tell};
+use crate::net::spliced;
+use crate::wire_trait::{CloseReason, Unwritten};
 
 #[test]
 fn clients_of_both_versions_are_served_at_any_node_and_their_disconnect_arrives() {
@@ -358,7 +116,7 @@ fn who_does_not_read_holds_up_its_home_and_who_is_not_read_its_client() {
     // Until neither the socket nor the pipe takes more, for a while.
     let (mut sent, mut quiet) = (0, 0);
     while quiet < 20 {
-        match io::Write::write(&mut client.0, &[0; 64 << 10]) {
+        match client.0.write(&[0; 64 << 10]) {
             Ok(len) => (sent, quiet) = (sent + len, 0),
             Err(_) => {
                 quiet += 1;
@@ -371,6 +129,50 @@ fn who_does_not_read_holds_up_its_home_and_who_is_not_read_its_client() {
     drop(client);
     two.way.pipes.lock().unwrap().clear();
     in_time("its place is held", || two.here.metrics.connections.get() == 0);
+}
+
+#[test]
+fn a_puback_on_its_way_is_in_doubt_until_the_clients_socket_has_it() {
+    let two = Two::new();
+    let ended = |with: usize| {
+        two.home.wait(|saw| {
+            let gone = |saw: &&Saw| matches!(saw, Saw::Closed(_));
+            saw.iter().filter(gone).count() == with
+        });
+        let unwritten = two.home.shared.unwritten.lock().unwrap().clone();
+        unwritten[with - 1]
+    };
+    let mut client = two.here.client();
+    client.write(&two.connect(5));
+    comes_in(&mut client);
+    client.write(&publish("t", 1, b"seen"));
+    assert_eq!(client.packet().unwrap(), [0x40, 2, 0, 1]);
+    drop(client);
+    assert_eq!(ended(1), Unwritten::default());
+
+    // The way breaks while PUBACKs are on it, two of three of which the client's socket has.
+    let both = Arc::new(Mutex::new(Both::default()));
+    let mut end = End(both.clone(), 0);
+    let about = two.way.about.lock().unwrap().clone();
+    spliced(
+        two.home.router(),
+        start(1),
+        &about,
+        Box::new(End(both.clone(), 1)),
+    );
+    end.write(&two.connect(5)).unwrap();
+    for id in 1..=3 {
+        end.write(&publish("t", id, b"x")).unwrap();
+    }
+    let (mut got, mut all) = ([0; 256], 0);
+    in_time("all are acknowledged", || {
+        all += end.read(&mut got[all..]).unwrap_or(0);
+        got[..all].ends_with(&[0x40, 2, 0, 3])
+    });
+    end.taken(all - 4);
+    both.lock().unwrap().is_broken = true;
+    tell(&both, 1);
+    assert_eq!(ended(2), Unwritten { known: 0, maybe: 1 });
 }
 
 #[test]

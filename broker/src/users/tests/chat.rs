@@ -1,4 +1,4 @@
-//! The mailbox over MQTT: send, inbox in its encodings, cursor rules, refused entries, retries, receipts.
+//! The mailbox over MQTT: send, inbox in its encodings, cursor rules, refused entries, receipts.
 
 use bytes::Bytes;
 use godwit_wire::code::{Code, Refusal};
@@ -9,7 +9,6 @@ use godwit_wire::proto::chat;
 use super::clients::*;
 use super::rig::*;
 use crate::packet::{Incoming, Outgoing, Version};
-use crate::wire_trait::ConnId;
 
 const V3: Version = Version::V311;
 const V5: Version = Version::V5;
@@ -262,140 +261,6 @@ fn reserved_forms_and_strangers_are_refused_alike() {
 }
 
 #[test]
-fn a_send_without_an_id_is_a_retry_only_if_its_puback_was_not_written() {
-    let mut rig = Rig::new();
-    let alice = user("alice");
-    let conversation = rig.make_conversation(&[alice.user]);
-    let a = rig.connect(&alice, clean(V3, "a"));
-    rig.packet(a, send(conversation, "written", 1));
-    rig.packet(a, send(conversation, "unwritten", 2));
-    rig.wire.lines.get_mut(&a).unwrap().unwritten = 1;
-    rig.deaf = true;
-    rig.packet(a, send(conversation, "unanswered", 3));
-    rig.vanish(a);
-    rig.deaf = false;
-    rig.run();
-    assert_eq!(rig.entries(conversation), 3);
-    let a = rig.connect(&alice, clean(V3, "a"));
-    rig.packet(a, send(conversation, "unwritten", 2));
-    rig.packet(a, send(conversation, "unanswered", 3));
-    assert_eq!(rig.entries(conversation), 3, "both are retries");
-    rig.packet(a, send(conversation, "written", 1));
-    assert_eq!(rig.entries(conversation), 4, "this one is a new message");
-    rig.packet(a, send(conversation, "unwritten", 2));
-    assert_eq!(rig.entries(conversation), 5, "and a second equal one too");
-}
-
-#[test]
-fn what_could_not_be_sent_again_before_the_next_connection_ended_is_a_retry_still() {
-    let mut rig = Rig::new();
-    let alice = user("alice");
-    let conversation = rig.make_conversation(&[alice.user]);
-    let a = rig.connect(&alice, clean(V3, "a"));
-    rig.deaf = true;
-    for id in 1..=3 {
-        rig.packet(a, send(conversation, "again", id));
-    }
-    rig.vanish(a);
-    rig.deaf = false;
-    rig.run();
-    assert_eq!(rig.entries(conversation), 3);
-    for _ in 0..2 {
-        // Only the first gets through each time.
-        let a = rig.connect(&alice, clean(V3, "a"));
-        rig.deaf = true;
-        rig.packet(a, send(conversation, "again", 1));
-        rig.vanish(a);
-        rig.deaf = false;
-        rig.run();
-    }
-    let a = rig.connect(&alice, clean(V3, "a"));
-    for id in 1..=3 {
-        rig.packet(a, send(conversation, "again", id));
-    }
-    assert_eq!(rig.entries(conversation), 3, "all three are retries");
-}
-
-#[test]
-fn a_client_may_bring_what_was_never_seen_among_what_it_repeats_and_in_another_order() {
-    let mut rig = Rig::new();
-    let alice = user("alice");
-    let conversation = rig.make_conversation(&[alice.user]);
-    let a = rig.connect(&alice, clean(V3, "a"));
-    rig.deaf = true;
-    for id in 1..=2 {
-        rig.packet(a, send(conversation, "again", id));
-    }
-    rig.vanish(a);
-    rig.deaf = false;
-    rig.run();
-    let a = rig.connect(&alice, clean(V3, "a"));
-    // The third was lost on its way before; it comes first now, and the connection ends behind it.
-    rig.deaf = true;
-    rig.packet(a, send(conversation, "again", 3));
-    rig.vanish(a);
-    rig.deaf = false;
-    rig.run();
-    let a = rig.connect(&alice, clean(V3, "a"));
-    for id in 1..=3 {
-        rig.packet(a, send(conversation, "again", id));
-    }
-    assert_eq!(rig.entries(conversation), 3, "all three are retries");
-}
-
-#[test]
-fn who_had_something_new_acknowledged_or_took_leave_or_uses_the_packet_id_again_is_done_with_the_old() {
-    type Between = fn(&mut Rig, ConnId, ConversationId);
-    let between: [(Between, usize); 3] = [
-        (|rig, a, of| rig.packet(a, send(of, "new", 6)), 4),
-        (
-            |rig, a, _| {
-                rig.packet(
-                    a,
-                    Incoming::Disconnect {
-                        reason: 0,
-                        session_expiry: None,
-                    },
-                )
-            },
-            3,
-        ),
-        (
-            |rig, a, of| {
-                rig.deaf = true;
-                rig.packet(a, send(of, "new", 5));
-            },
-            4,
-        ),
-    ];
-    for (case, (act, entries)) in between.into_iter().enumerate() {
-        let mut rig = Rig::new();
-        let alice = user("alice");
-        let conversation = rig.make_conversation(&[alice.user]);
-        let a = rig.connect(&alice, clean(V3, "a"));
-        rig.deaf = true;
-        for id in 4..=5 {
-            rig.packet(a, send(conversation, "late", id));
-        }
-        rig.vanish(a);
-        rig.deaf = false;
-        rig.run();
-        let a = rig.connect(&alice, clean(V3, "a"));
-        act(&mut rig, a, conversation);
-        rig.vanish(a);
-        rig.deaf = false;
-        rig.run();
-        let a = rig.connect(&alice, clean(V3, "a"));
-        rig.packet(a, send(conversation, "late", 5));
-        assert_eq!(
-            rig.entries(conversation),
-            entries,
-            "case {case}: 5 is a new message by now"
-        );
-    }
-}
-
-#[test]
 fn a_client_message_id_in_a_user_property_names_the_message() {
     let mut rig = Rig::new();
     let alice = user("alice");
@@ -435,30 +300,4 @@ fn a_form_that_is_not_utf8_is_malformed() {
     packet.payload = Bytes::from_static(b"\xff\xfe");
     rig.packet(a, Incoming::Publish(packet));
     assert!(matches!(&rig.out(a)[..], [Outgoing::Puback(ack)] if ack.reason == 0x99));
-}
-
-#[test]
-fn a_retry_is_known_after_the_user_left_memory_and_only_once() {
-    let mut rig = Rig::new();
-    let alice = user("alice");
-    let conversation = rig.make_conversation(&[alice.user]);
-    let a = rig.connect(&alice, clean(V3, "a"));
-    rig.deaf = true;
-    rig.packet(a, send(conversation, "unanswered", 3));
-    rig.vanish(a);
-    rig.deaf = false;
-    rig.pass(30_000);
-    assert!(!rig.users.is_loaded(alice.user));
-    assert_eq!(rig.entries(conversation), 1);
-    let a = rig.connect(&alice, clean(V3, "a"));
-    rig.packet(a, send(conversation, "unanswered", 3));
-    assert_eq!(rig.entries(conversation), 1);
-    rig.crash();
-    let a = rig.connect(&alice, clean(V3, "a"));
-    rig.packet(a, send(conversation, "unanswered", 3));
-    assert_eq!(
-        rig.entries(conversation),
-        2,
-        "nobody knows: it may double, never be lost"
-    );
 }

@@ -23,6 +23,7 @@ mod quotas;
 mod rates;
 mod retained;
 mod retaining;
+mod retries;
 mod rig;
 mod sessions;
 mod subscribing;

@@ -22,7 +22,7 @@ use super::store::{MemStore, State};
 use crate::packet::{Connect, Incoming, Outgoing, PublishOut, Version};
 use crate::part::Part;
 use crate::topics::Topics;
-use crate::wire_trait::{CloseReason, Closed, ConnId, Sent, Wire};
+use crate::wire_trait::{CloseReason, Closed, ConnId, Sent, Unwritten, Wire};
 
 /// One recorded connection.
 #[derive(Default)]
@@ -33,7 +33,7 @@ pub(super) struct Line {
     pub(super) moved: Option<(UserId, bool)>,
     pub(super) paused: bool,
     pub(super) full: bool,
-    pub(super) unwritten: u32,
+    pub(super) unwritten: Unwritten,
     version: Option<Version>,
 }
 
@@ -51,7 +51,7 @@ impl Wire for Recorder {
         Sent::Taken
     }
 
-    fn close(&mut self, conn: ConnId, last: Option<Outgoing>) -> u32 {
+    fn close(&mut self, conn: ConnId, last: Option<Outgoing>) -> Unwritten {
         let line = self.lines.entry(conn).or_default();
         line.out.extend(last);
         line.closed = true;
@@ -85,8 +85,10 @@ impl Wire for Recorder {
         None
     }
 
-    fn pubacks_unwritten(&self, conn: ConnId) -> u32 {
-        self.lines.get(&conn).map_or(0, |line| line.unwritten)
+    fn unwritten(&self, conn: ConnId) -> Unwritten {
+        self.lines
+            .get(&conn)
+            .map_or_else(Unwritten::default, |line| line.unwritten)
     }
 }
 
@@ -425,7 +427,7 @@ impl Rig {
         }
         let closed = Closed {
             reason,
-            pubacks_unwritten: line.unwritten,
+            unwritten: line.unwritten,
         };
         let (users, wire) = (&mut self.users, &mut self.wire);
         self.harness
@@ -440,7 +442,7 @@ impl Rig {
             users.shut_down(cx, wire);
             let closed = Closed {
                 reason: CloseReason::Shutdown,
-                pubacks_unwritten: 0,
+                unwritten: Unwritten::default(),
             };
             users.closed(cx, wire, conn, closed);
         });
