@@ -38,6 +38,7 @@ use utoipa_axum::routes;
 pub use admin::admin_router;
 #[doc(hidden)]
 pub use fuzz::fuzz_body;
+pub use health::NotReady;
 pub use limits::Rate;
 pub use metrics::Metrics;
 pub use mqtt::{MqttUpgrade, take_apart};

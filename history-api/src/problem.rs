@@ -1,6 +1,8 @@
 //! Errors as `application/problem+json`: every error that leaves, ours or the framework's, gets this one form. Which
 //! code has which status is known to `wire::code` alone.
 
+use std::borrow::Cow;
+
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -77,7 +79,7 @@ impl From<Refusal> for Problem {
 
 impl Problem {
     /// A code with its sentence.
-    pub fn new(code: Code, detail: &'static str) -> Self {
+    pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
         Refusal::new(code, detail).into()
     }
 

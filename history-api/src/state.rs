@@ -16,6 +16,7 @@ use godwit_wire::ids::{ConversationId, Key, UserId};
 use tokio::sync::Semaphore;
 
 use crate::connect::Whereabouts;
+use crate::health::NotReady;
 use crate::limits::{Limiter, LoginGuard};
 use crate::metrics::Metrics;
 use crate::mqtt::MqttUpgrade;
@@ -46,6 +47,8 @@ pub struct Parts {
     pub clock: fn() -> u64,
     /// Which node holds a key.
     pub whereabouts: Whereabouts,
+    /// What keeps the node from serving beside the store and its end; `None`: nothing does.
+    pub not_ready: Option<NotReady>,
     /// Where connections upgraded at `/mqtt` go; `None`: there is no such path.
     pub mqtt: Option<MqttUpgrade>,
 }

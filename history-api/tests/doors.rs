@@ -188,8 +188,17 @@ fn the_admin_listener_counts_makes_users_and_is_not_the_other_port() {
 fn a_node_that_goes_away_is_alive_and_not_ready() {
     let site = Site::open();
     site.get("/readyz", "").expect(200);
+    *site.why.lock().unwrap() = Some("no view yet".to_owned());
+    let told = site.get("/readyz", "");
+    assert_eq!(told.body["detail"], "no view yet");
+    assert_eq!(told.problem(503), "unavailable");
+    site.get("/healthz", "").expect(200);
+    *site.why.lock().unwrap() = None;
+    site.get("/readyz", "").expect(200);
     site.api.drain();
-    assert_eq!(site.get("/readyz", "").problem(503), "unavailable");
+    let told = site.get("/readyz", "");
+    assert!(told.body["detail"].as_str().unwrap().starts_with("draining"));
+    assert_eq!(told.problem(503), "unavailable");
     site.get("/healthz", "").expect(200);
 }
 

@@ -9,7 +9,7 @@ use godwit_accounts::Accounts;
 use godwit_broker::NetMetrics;
 use godwit_cluster::{Clustered, MakeRoles, Role, Router, Workers};
 use godwit_history_api::connect::Whereabouts;
-use godwit_history_api::{Api, Rate, Register};
+use godwit_history_api::{Api, NotReady, Rate, Register};
 use godwit_ingest::Ingest;
 use godwit_store::Store;
 use godwit_wire::account::Secret;
@@ -153,6 +153,11 @@ pub fn serve(
         Some(membership) => peering::whereabouts(membership.clone()),
         None => godwit_history_api::connect::alone(addresses.reached()),
     };
+    let not_ready = doors
+        .membership
+        .clone()
+        .map(|membership| -> NotReady { Arc::new(move || membership.not_ready()) });
+    let whereabouts = (whereabouts, not_ready);
     let api = start_api(&node, &metrics, workers.router(), whereabouts, &search);
     let store = node.store.clone();
     let mut parts = Parts {
@@ -328,7 +333,7 @@ fn start_api(
     node: &Node,
     metrics: &Metrics,
     router: &Router,
-    whereabouts: Whereabouts,
+    (whereabouts, not_ready): (Whereabouts, Option<NotReady>),
     search: &Search,
 ) -> Api {
     let settings = &node.settings;
@@ -358,6 +363,7 @@ fn start_api(
         },
         metrics: metrics.http.clone(),
         clock: unix_ms,
+        not_ready,
         mqtt: Some(mqtt::upgrade(router)),
     })
 }

@@ -56,6 +56,14 @@ impl Holdings {
         now < self.act_until.load(Ordering::SeqCst)
     }
 
+    /// How long ago the request was begun that stored this start's last confirmed heartbeat; `None`: there is none that counts, since the
+    /// start has just begun or is over.
+    pub fn silence(&self, now: Millis) -> Option<Millis> {
+        let until = self.act_until.load(Ordering::SeqCst);
+        let begun = until.checked_sub(super::LEASE_MS)?;
+        Some(now.saturating_sub(begun))
+    }
+
     /// A peer or a confirmation named this view: if it is later than the node's, the node reads the view at once.
     pub fn hint(&self, view: View) {
         if self.hinted.fetch_max(view, Ordering::SeqCst) < view && view > self.current() {

@@ -4,7 +4,7 @@
 // A module of several test crates, each of which uses a part of it.
 #![allow(clippy::unwrap_used, unreachable_pub, dead_code)]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
@@ -43,6 +43,8 @@ impl Role for Mailboxes {
 
 pub struct Site {
     pub api: Api,
+    /// Why the node is not ready.
+    pub why: Arc<Mutex<Option<String>>>,
     pub http: axum::Router,
     pub router: Router,
     pub store: Arc<dyn Store>,
@@ -134,6 +136,11 @@ impl Site {
         };
         let workers = Workers::start(2, &store, Arc::new(make)).unwrap();
         let router = workers.router().clone();
+        let why: Arc<Mutex<Option<String>>> = Arc::default();
+        let not_ready = {
+            let why = why.clone();
+            move || why.lock().unwrap().clone()
+        };
         let api = Api::new(Parts {
             whereabouts: godwit_history_api::connect::alone(godwit_history_api::connect::Reached::default()),
             router: router.clone(),
@@ -143,6 +150,7 @@ impl Site {
             config,
             metrics: Default::default(),
             clock: now,
+            not_ready: Some(Arc::new(not_ready)),
             mqtt,
         });
         let http = godwit_history_api::router(api.clone());
@@ -153,6 +161,7 @@ impl Site {
             .unwrap();
         Self {
             api,
+            why,
             http,
             router,
             store,

@@ -4,6 +4,7 @@
 pub mod admin;
 mod clock;
 mod look;
+mod ready;
 mod secrets;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,7 @@ use crate::StartError;
 use crate::config::{self, Hidden};
 pub use look::Peers;
 use look::Seen;
+use ready::Ready;
 
 /// Every table of the product, as an engine wants them that makes and prepares them beforehand.
 pub fn tables() -> Vec<Table> {
@@ -101,6 +103,7 @@ impl Opened {
         let (drain, drain_asked) = watch::channel(false);
         let (left, left_seen) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
+        let ready = Arc::new(Ready::default());
         let member = Arc::new(Inner {
             coordination: self.store.coordination(),
             store: self.store.clone(),
@@ -112,6 +115,7 @@ impl Opened {
             drain,
             left: left_seen,
             seen: Mutex::new(Seen::default()),
+            ready: ready.clone(),
             peers: watch::Sender::default(),
         });
         let first = Arc::new(AtomicBool::new(true));
@@ -120,10 +124,12 @@ impl Opened {
             store: self.store.clone(),
             standing,
             first: first.clone(),
+            ready: ready.clone(),
         };
         let fresh = Box::new(move || {
             let id = Uuid::new_v4();
             first.store(true, Ordering::SeqCst);
+            ready.begins();
             start.send_replace(Some(id));
             (id, Uuid::new_v4().as_u64_pair().0)
         });
@@ -175,6 +181,7 @@ struct Told {
     standing: watch::Sender<Option<Arc<Standing>>>,
     /// The present start was in no view yet.
     first: Arc<AtomicBool>,
+    ready: Arc<Ready>,
 }
 
 impl Homes for Told {
@@ -197,6 +204,7 @@ impl Homes for Told {
             unsettled = standing.body.unsettled.len(),
             "stands in a view"
         );
+        self.ready.stands(standing.body.unsettled.len());
         self.standing.send_replace(Some(standing.clone()));
         self.homes.moved(standing);
     }
@@ -218,6 +226,7 @@ struct Inner {
     drain: watch::Sender<bool>,
     left: watch::Receiver<bool>,
     seen: Mutex<Seen>,
+    ready: Arc<Ready>,
     peers: watch::Sender<Peers>,
 }
 
@@ -263,6 +272,12 @@ impl Membership {
         let (standing, own) = (self.0.standing.borrow(), *self.0.start.borrow());
         let mut seats = standing.iter().flat_map(|standing| &standing.body.seats);
         seats.any(|seat| Some(seat.start) != own && !seat.leaving)
+    }
+
+    /// Why it is not to be sent clients, in one line; `None`: it is.
+    pub fn not_ready(&self) -> Option<String> {
+        let drains = *self.0.drain.borrow();
+        self.0.ready.why_not(drains, self.0.holdings.silence(boot_ms()))
     }
 
     /// Whether it has left, or was stopped.
