@@ -11,7 +11,7 @@ use bytes::Bytes;
 use godwit_store::View;
 use godwit_store::coordination::StartId;
 use godwit_wire::code::Refusal;
-use godwit_wire::command::{Answer, Command};
+use godwit_wire::command::{Answer, Command, UserCommand};
 use godwit_wire::ids::Key;
 use godwit_wire::peer::{PeerAnswer, PeerRequest};
 
@@ -276,6 +276,27 @@ impl Away {
         self.again_at = Some(0);
     }
 
+    /// Whether a request is sent back for the view by which it was sent: a shard that was `held` here since a later one had been elsewhere
+    /// in between; and a delivery is its topic's home's, which has another home in this node's view: who had it before, and may
+    /// be dead for all others, would give what the other gives too, or what came before.
+    pub(crate) fn is_void(&self, envelope: &Envelope, held: View) -> bool {
+        let ReplyTo::Peer { node, .. } = envelope.reply.0 else {
+            return false;
+        };
+        if envelope.view < held {
+            return true;
+        }
+        if envelope.view >= self.view() {
+            return false;
+        }
+        let Command::User(UserCommand::Deliver { publish, .. } | UserCommand::Share { publish, .. }) =
+            &envelope.command
+        else {
+            return false;
+        };
+        !matches!(self.place(slot_of(&Key::of_topic(&publish.topic))), Place::Node(at) if at == node)
+    }
+
     /// Whether something waits for this slot, or another node was asked, so that nothing may overtake it.
     pub(crate) fn holds_back(&self, slot: u16) -> bool {
         (!self.slots.is_empty() && self.slots.contains(&slot))
@@ -429,7 +450,7 @@ impl Away {
             let is_elsewhere = || self.under_way.contains_key(&slot);
             if now_ms >= one.until {
                 went.push(Went::Refused(one.envelope.reply));
-            } else if held(slot) != 0 && one.envelope.came_before(held(slot)) {
+            } else if held(slot) != 0 && self.is_void(&one.envelope, held(slot)) {
                 self.send_back(one.envelope.reply);
             } else if is_blocked || (held(slot) != 0 && is_elsewhere()) {
                 self.stay(order, one, now_ms);

@@ -44,12 +44,6 @@ impl Envelope {
         }
     }
 
-    /// Whether another node asked by a view before this one, in which its slot was taken up here. In between the slot had been
-    /// elsewhere, perhaps with what that node asked before.
-    pub(crate) fn came_before(&self, taken_up: View) -> bool {
-        self.is_peers() && self.view < taken_up
-    }
-
     /// Whether another node waits for the answer.
     pub(crate) fn is_peers(&self) -> bool {
         matches!(self.reply.0, ReplyTo::Peer { .. })

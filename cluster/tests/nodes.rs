@@ -15,7 +15,7 @@ use godwit_store::{
     Ticket, View,
 };
 use godwit_wire::code::Code;
-use godwit_wire::command::{Answer, Command, ConversationCommand as C};
+use godwit_wire::command::{Answer, Command, ConversationCommand as C, Publish, UserCommand};
 use godwit_wire::ids::{ConversationId, Key, UserId};
 use godwit_wire::peer::{PeerAnswer, PeerRequest};
 use uuid::Uuid;
@@ -68,8 +68,10 @@ struct Actor {
 impl Role for Actor {
     fn apply(&mut self, cx: &mut Cx<'_>, key: &Key, command: Command, reply: Reply) -> Flow {
         assert!(cx.holds(key), "what is not held is not applied");
-        let Command::Conversation(C::Indexed { up_to }) = command else {
-            panic!("nothing else is asked here")
+        let up_to = match command {
+            Command::Conversation(C::Indexed { up_to }) => up_to,
+            Command::User(UserCommand::Deliver { late, .. }) => u64::from(late),
+            _ => panic!("nothing else is asked here"),
         };
         lock(&self.done).push(up_to);
         match up_to {
@@ -184,21 +186,25 @@ fn slot(key: &Key) -> u16 {
     Layout::PRODUCT.slot(Group::Conversations, key.shard())
 }
 
+/// A view of both in which all but these leave.
+fn view(number: View, stay: &[usize]) -> Arc<Standing> {
+    let seat = |node| Seat {
+        start: start(node),
+        name: format!("n{node}").into(),
+        roles: Roles::ALL,
+        leaving: !stay.contains(&node),
+    };
+    let body = Body {
+        seats: vec![seat(0), seat(1)],
+        ..Body::default()
+    };
+    Arc::new(Standing::of(number, Uuid::nil(), body, Layout::PRODUCT))
+}
+
 impl Node {
     /// Learns of a view in which this node owns everything, and the other is about to leave.
     fn stands(&self, number: View, owner: usize) {
-        let seat = |node| Seat {
-            start: start(node),
-            name: format!("n{node}").into(),
-            roles: Roles::ALL,
-            leaving: node != owner,
-        };
-        let body = Body {
-            seats: vec![seat(0), seat(1)],
-            ..Body::default()
-        };
-        self.homes
-            .moved(Arc::new(Standing::of(number, Uuid::nil(), body, Layout::PRODUCT)));
+        self.homes.moved(view(number, &[owner]));
     }
 
     fn take_up(&self, view: View, key: &Key) {
@@ -418,5 +424,55 @@ async fn what_comes_by_a_view_from_before_the_take_up_is_sent_back_and_by_a_late
     nodes[0].take_up(4, &key);
     ok(later).await;
     assert_eq!((nodes[1].done(), nodes[0].done()), (vec![1, 2], vec![3]));
+    stop(nodes).await;
+}
+
+#[tokio::test]
+async fn a_delivery_by_an_earlier_view_is_taken_only_of_who_has_its_topic_still() {
+    let (nodes, _) = two();
+    let user = UserId::fresh();
+    let key = Key::User(user);
+    nodes[0].stands(1, 1);
+    let slot = Layout::PRODUCT.slot(Group::Users, key.shard());
+    nodes[1].homes.take_up(1, vec![slot]);
+    // Both have topics in the next view, of which the first node hears late.
+    let next = view(2, &[0, 1]);
+    nodes[1].homes.moved(next.clone());
+    let topic_of = |node: usize| {
+        let of = |topic: &String| {
+            let slot = Layout::PRODUCT.slot(Group::Users, Key::of_topic(topic).shard());
+            next.map.owner(slot).map(|at| next.body.seats[at].start) == Some(start(node))
+        };
+        (0..).map(|n| format!("a/{n}")).find(of).expect("there is one")
+    };
+    let deliver = |topic: String, late: u32| {
+        let publish = Publish {
+            topic: topic.into(),
+            payload: Default::default(),
+            qos: 1,
+            retain: false,
+            expires_at: None,
+            properties: None,
+            from: None,
+            message_id: None,
+        };
+        let targets = Vec::new();
+        let publish = Arc::new(publish);
+        let command = Command::User(UserCommand::Deliver {
+            publish,
+            targets,
+            late,
+        });
+        let (router, key) = (nodes[0].workers.router().clone(), key.clone());
+        tokio::spawn(async move { router.call(key, command).await })
+    };
+    ok(deliver(topic_of(0), 1)).await;
+    let lost = deliver(topic_of(1), 2);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(nodes[1].done(), [1], "its topic is another's");
+    // Who knows as much has had its topic by the same view.
+    nodes[0].stands(2, 1);
+    ok(lost).await;
+    assert_eq!(nodes[1].done(), [1, 2]);
     stop(nodes).await;
 }

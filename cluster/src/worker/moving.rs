@@ -176,7 +176,7 @@ impl Worker {
             _ => {
                 let slot = slot_of(&envelope.key);
                 let view = self.turn.views[usize::from(slot)];
-                if view != 0 && envelope.came_before(view) {
+                if view != 0 && away.is_void(&envelope, view) {
                     away.send_back(envelope.reply);
                     return None;
                 }
