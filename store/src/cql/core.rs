@@ -12,6 +12,7 @@ use super::clock::Clock;
 use super::confirm::{Confirms, Done};
 use super::coordination::CoordinationStatements;
 use super::keys::Keys;
+use super::lane::Lane;
 use super::line::Line;
 use super::order::Order;
 use super::session::{Link, Options};
@@ -32,6 +33,11 @@ const ON_THE_WIRE: usize = 512;
 const READERS: usize = 256;
 /// Calls that take something up. Their own, since each may write for some seconds where the store is slow.
 const TAKE_UPS: usize = 128;
+/// Of either so many more that the store does not answer, as where a part of the ring has lost its replicas: with these it has no more
+/// than twice as many as writes.
+const SLOW: usize = 384;
+/// How long one may have its place before it is one of those.
+const PLACE: Duration = Duration::from_secs(1);
 /// What take-ups leave to tidy up, at a time: it is nobody's hurry.
 const TIDIES_AT_ONCE: usize = 16;
 /// And what waits of it: some 20 MiB. What is above the next owner does.
@@ -56,8 +62,8 @@ pub(super) struct Core {
     pub(super) keys: Keys,
     pub(super) trims: Trims,
     pub(super) wire: Semaphore,
-    pub(super) readers: Semaphore,
-    pub(super) take_ups: Semaphore,
+    pub(super) readers: Lane,
+    pub(super) take_ups: Lane,
     pub(super) tidies: Line<After>,
     pub(super) reads_waiting: AtomicUsize,
     pub(super) meters: Meters,
@@ -110,8 +116,8 @@ impl Core {
             keys: Keys::default(),
             trims: Trims::default(),
             wire: Semaphore::new(ON_THE_WIRE),
-            readers: Semaphore::new(READERS),
-            take_ups: Semaphore::new(TAKE_UPS),
+            readers: Lane::new(READERS, SLOW, PLACE),
+            take_ups: Lane::new(TAKE_UPS, SLOW, PLACE),
             tidies: Line::new(TIDIES_AT_ONCE, TIDIES_WAITING),
             reads_waiting: AtomicUsize::new(0),
             meters: Meters::default(),

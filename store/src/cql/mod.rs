@@ -18,6 +18,7 @@ mod coordination;
 mod core;
 pub mod fence;
 mod keys;
+mod lane;
 mod line;
 mod names;
 mod order;

@@ -87,22 +87,21 @@ impl Core {
         } else {
             &self.readers
         };
-        // Never closed.
-        let permit = line.acquire().await;
-        if reads.iter().any(is_take_up) {
-            self.stamped().await?;
-        }
-        let first = reads.iter().filter(|read| is_take_up(read));
-        // Each to its end: none is left half written because another failed.
-        let first = join_all(first.map(|read| self.take_up(read, false))).await;
-        let mut taken = first.into_iter().collect::<Result<Vec<TakenUp>, _>>()?;
-        let others = reads
-            .iter()
-            .filter(|read| !is_take_up(read))
-            .map(|read| self.one(read));
-        let mut others = try_join_all(others).await?.into_iter();
+        let attempt = || async {
+            if reads.iter().any(is_take_up) {
+                self.stamped().await?;
+            }
+            let first = reads.iter().filter(|read| is_take_up(read));
+            // Each to its end: none is left half written because another failed.
+            let first = join_all(first.map(|read| self.take_up(read, false))).await;
+            let taken = first.into_iter().collect::<Result<Vec<TakenUp>, _>>()?;
+            let others = reads.iter().filter(|read| !is_take_up(read));
+            let others = try_join_all(others.map(|read| self.one(read))).await?;
+            Ok((taken, others))
+        };
         // While the view cannot be read nothing is confirmed, but others read.
-        drop(permit);
+        let (mut taken, others) = line.run(attempt).await?;
+        let mut others = others.into_iter();
         let mut scopes: Vec<Scope> = taken.iter().map(|t| t.scope).collect();
         scopes.dedup();
         for scope in scopes {

@@ -22,6 +22,7 @@ use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::{Consistency, SerialConsistency};
 use uuid::Uuid;
 
+use super::lane::is_repeated_outside;
 use super::tls::Tls;
 use crate::StoreError;
 
@@ -395,14 +396,10 @@ impl Link {
         statement: &PreparedStatement,
         values: &[Bind],
     ) -> Result<QueryRowsResult, StoreError> {
-        let pauses = ExponentialBuilder::default()
-            .with_min_delay(FIRST_READ_PAUSE)
-            .with_max_times(READ_REPEATS)
-            .with_jitter();
         let attempt = || self.run(statement, values);
         let result = attempt
-            .retry(pauses)
-            .when(|e| !matches!(e, ExecutionError::RequestTimeout(_)))
+            .retry(read_pauses())
+            .when(|e| !is_repeated_outside() && !matches!(e, ExecutionError::RequestTimeout(_)))
             .await
             .map_err(|e| unavailable(&e))?;
         result.into_rows_result().map_err(|e| unavailable(&e))
@@ -423,6 +420,14 @@ impl Link {
             .map(drop)
             .map_err(|e| unavailable(&e))
     }
+}
+
+/// The pauses of a read that fails at once.
+pub(super) fn read_pauses() -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(FIRST_READ_PAUSE)
+        .with_max_times(READ_REPEATS)
+        .with_jitter()
 }
 
 pub(super) fn unavailable(e: &impl std::fmt::Display) -> StoreError {
