@@ -11,6 +11,7 @@
 //! * Nothing here rests on a clock: timestamps only order what one owner writes.
 
 mod again;
+mod bind;
 mod claim;
 mod clock;
 mod confirm;
@@ -20,6 +21,7 @@ pub mod fence;
 mod keys;
 mod lane;
 mod line;
+mod meta;
 mod names;
 mod order;
 mod owned;

@@ -3,9 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use uuid::Uuid;
-
-use super::session::{Bind, Link, Options, Replication, Use, unavailable};
+use super::meta::Meta;
+use super::session::{Link, Options, Replication, unavailable};
 use super::statements::ENDED_TTL;
 use crate::StoreError;
 use crate::types::{Kind, Table};
@@ -20,6 +19,9 @@ pub(super) const VERSION_NAME: &str = "version";
 const SHORT_GRACE: u32 = 86_400;
 /// The same where a deletion must not be forgotten before a repair, which runs once a week.
 const GRACE: u32 = ENDED_TTL as u32;
+
+/// How often a keyspace or table is tried to be made: each time for as long as the session gives a change of the schema.
+const ATTEMPTS: u32 = 3;
 
 const LEVELLED: &str = "{'class': 'LeveledCompactionStrategy'}";
 const TIERED: &str = "{'class': 'SizeTieredCompactionStrategy'}";
@@ -57,7 +59,7 @@ pub fn create(options: &Options, tables: &[Table]) -> Result<Report, StoreError>
             if found.has(&name) {
                 report.found += 1;
             } else {
-                link.define(&cql).await?;
+                make(&link, options, &name, &cql).await?;
                 report.made.push(name);
             }
         }
@@ -69,6 +71,26 @@ pub fn create(options: &Options, tables: &[Table]) -> Result<Report, StoreError>
         meta.check(&agreed).await?;
         Ok(report)
     })
+}
+
+/// Makes one of them. What came to no good end is looked for when the store's nodes agree again, and tried once more only if it is not there: two
+/// attempts under way at once could make a table twice.
+async fn make(link: &Link, options: &Options, name: &str, cql: &str) -> Result<(), StoreError> {
+    let mut attempt = 1;
+    loop {
+        let Err(error) = link.define(cql).await else {
+            return Ok(());
+        };
+        tracing::warn!(name, attempt, %error, "the store did not say that this was made; it is looked for");
+        link.agree().await?;
+        if Found::of(link, options).await?.has(name) {
+            return Ok(());
+        }
+        if attempt == ATTEMPTS {
+            return Err(error);
+        }
+        attempt += 1;
+    }
 }
 
 /// Whether the schema that is there is this build's with all of these tables, and made for the same consistency and cluster. Changes nothing.
@@ -132,8 +154,7 @@ impl Found {
             // A name of these is plain letters, see `Options`.
             let asked =
                 format!("SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = '{keyspace}'");
-            let rows = link.define(&asked).await?.into_rows_result();
-            let rows = rows.map_err(|e| unavailable(&e))?;
+            let rows = link.ask(&asked).await?;
             let row = rows
                 .maybe_first_row::<(BTreeMap<String, String>,)>()
                 .map_err(|e| unavailable(&e))?;
@@ -141,8 +162,7 @@ impl Found {
             found.copies.push((keyspace.clone(), copies));
             let asked =
                 format!("SELECT table_name FROM system_schema.tables WHERE keyspace_name = '{keyspace}'");
-            let rows = link.define(&asked).await?.into_rows_result();
-            let rows = rows.map_err(|e| unavailable(&e))?;
+            let rows = link.ask(&asked).await?;
             for row in rows.rows::<(String,)>().map_err(|e| unavailable(&e))? {
                 let (table,) = row.map_err(|e| unavailable(&e))?;
                 found.names.insert(format!("{keyspace}.{table}"));
@@ -192,12 +212,7 @@ fn copies_found(found: &BTreeMap<String, String>) -> BTreeMap<String, String> {
 /// ScyllaDB describes its own tables in one that Cassandra does not have.
 async fn is_scylla(link: &Link) -> Result<bool, StoreError> {
     let asked = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = 'system_schema' AND table_name = 'scylla_tables'";
-    let found = link
-        .define(asked)
-        .await?
-        .into_rows_result()
-        .map_err(|e| unavailable(&e))?;
-    Ok(found.rows_num() > 0)
+    Ok(link.ask(asked).await?.rows_num() > 0)
 }
 
 fn replication(options: &Options) -> String {
@@ -299,84 +314,6 @@ fn statements(options: &Options, tables: &[Table], scylla: bool) -> Vec<Made> {
         }
     }
     all
-}
-
-/// What was agreed on when the schema was made. By lightweight transactions only.
-struct Meta<'a> {
-    link: &'a Link,
-    put: scylla::statement::prepared::PreparedStatement,
-    get: scylla::statement::prepared::PreparedStatement,
-}
-
-impl<'a> Meta<'a> {
-    async fn prepare(link: &'a Link, options: &Options) -> Result<Self, StoreError> {
-        let meta = format!("{}.meta", options.own_keyspace());
-        let put = format!("INSERT INTO {meta} (name, value, nonce) VALUES (?, ?, ?) IF NOT EXISTS");
-        let get = format!("SELECT value FROM {meta} WHERE name = ?");
-        Ok(Self {
-            put: link.prepare(&put, Use::Claim).await?,
-            get: link.prepare(&get, Use::SerialRead).await?,
-            link,
-        })
-    }
-
-    /// Writes it if it is new. An unknown outcome is seen by the check.
-    async fn put(&self, name: &str, value: &str) -> Result<(), StoreError> {
-        let values = [name.into(), value.into(), Bind::from(Uuid::new_v4())];
-        match self.link.run(&self.put, &values).await {
-            Ok(_) => Ok(()),
-            Err(e) => self.get(name).await?.map(drop).ok_or_else(|| unavailable(&e)),
-        }
-    }
-
-    async fn get(&self, name: &str) -> Result<Option<String>, StoreError> {
-        let rows = self.link.rows(&self.get, &[name.into()]).await?;
-        let row = rows
-            .maybe_first_row::<(Option<String>,)>()
-            .map_err(|e| unavailable(&e))?;
-        Ok(row.and_then(|(value,)| value))
-    }
-
-    /// Refuses what a newer build made, or what was made for something else; what is not said yet is no matter.
-    async fn may_be_mine(&self, agreed: &[(&str, String)]) -> Result<(), StoreError> {
-        for (name, wanted) in agreed {
-            let Some(found) = self.get(name).await? else {
-                continue;
-            };
-            let newer = || found.parse::<u32>().is_ok_and(|found| found > VERSION);
-            if found != *wanted && (*name != VERSION_NAME || newer()) {
-                return Err(differs(name, &found, wanted));
-            }
-        }
-        Ok(())
-    }
-
-    async fn check(&self, agreed: &[(&str, String)]) -> Result<(), StoreError> {
-        for (name, wanted) in agreed {
-            match self.get(name).await? {
-                Some(found) if found == *wanted => {}
-                Some(found) => return Err(differs(name, &found, wanted)),
-                None => {
-                    return Err(StoreError::Refused(
-                        "the store's schema is not complete: run `godwit schema`".into(),
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn differs(name: &str, found: &str, wanted: &str) -> StoreError {
-    StoreError::Refused(if name == VERSION_NAME {
-        format!(
-            "the store's schema is version {found}, this build's is {wanted}: run `godwit schema` of the newest build"
-        )
-    } else {
-        format!(
-            "the schema was made for {name} {found:?} and this node is set to {wanted:?}: all nodes must be alike"
-        )
-    })
 }
 
 #[cfg(test)]

@@ -5,23 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
-use bytes::Bytes;
 use scylla::client::execution_profile::{ExecutionProfile, ExecutionProfileHandle};
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
-use scylla::errors::ExecutionError;
+use scylla::errors::{DbError, ExecutionError, PrepareError, RequestAttemptError};
 use scylla::policies::load_balancing::DefaultPolicy;
 use scylla::policies::retry::{DefaultRetryPolicy, FallthroughRetryPolicy};
 use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
 use scylla::response::query_result::{QueryResult, QueryRowsResult};
-use scylla::serialize::SerializationError;
-use scylla::serialize::value::SerializeValue;
-use scylla::serialize::writers::{CellWriter, WrittenCellProof};
 use scylla::statement::batch::{Batch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
-use scylla::statement::{Consistency, SerialConsistency};
-use uuid::Uuid;
+use scylla::statement::{Consistency, SerialConsistency, Statement};
 
+pub(super) use super::bind::{Bind, number};
 use super::lane::is_repeated_outside;
 use super::tls::Tls;
 use crate::StoreError;
@@ -32,6 +28,10 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 const READ_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long an attempt of a lightweight transaction may take.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long one change of the schema may take: a busy store may need many seconds for a table.
+pub(super) const SCHEMA_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long all nodes of the store that are up may take to agree on it.
+const AGREEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// A read that has no answer by then is asked of another replica as well, once.
 const SPECULATE_AFTER: Duration = Duration::from_millis(100);
 /// A read that failed at once is tried again after this pause and its doubles, so many times: for 3 s in all.
@@ -159,85 +159,6 @@ impl Options {
     }
 }
 
-/// A bound value.
-#[derive(Clone, Debug)]
-pub(super) enum Bind {
-    Blob(Bytes),
-    Big(i64),
-    Int(i32),
-    Id(Uuid),
-    Yes(bool),
-    Text(String),
-}
-
-impl SerializeValue for Bind {
-    fn serialize<'b>(
-        &self,
-        typ: &scylla::frame::response::result::ColumnType<'_>,
-        writer: CellWriter<'b>,
-    ) -> Result<WrittenCellProof<'b>, SerializationError> {
-        match self {
-            Self::Blob(v) => v.serialize(typ, writer),
-            Self::Big(v) => v.serialize(typ, writer),
-            Self::Int(v) => v.serialize(typ, writer),
-            Self::Id(v) => v.serialize(typ, writer),
-            Self::Yes(v) => v.serialize(typ, writer),
-            Self::Text(v) => v.serialize(typ, writer),
-        }
-    }
-}
-
-impl From<&Bytes> for Bind {
-    fn from(v: &Bytes) -> Self {
-        Self::Blob(v.clone())
-    }
-}
-impl From<Bytes> for Bind {
-    fn from(v: Bytes) -> Self {
-        Self::Blob(v)
-    }
-}
-impl From<i64> for Bind {
-    fn from(v: i64) -> Self {
-        Self::Big(v)
-    }
-}
-/// Views and positions; the largest says "ended".
-impl From<u64> for Bind {
-    fn from(v: u64) -> Self {
-        Self::Big(i64::try_from(v).unwrap_or(i64::MAX))
-    }
-}
-impl From<Uuid> for Bind {
-    fn from(v: Uuid) -> Self {
-        Self::Id(v)
-    }
-}
-impl From<i32> for Bind {
-    fn from(v: i32) -> Self {
-        Self::Int(v)
-    }
-}
-impl From<bool> for Bind {
-    fn from(v: bool) -> Self {
-        Self::Yes(v)
-    }
-}
-impl From<&str> for Bind {
-    fn from(v: &str) -> Self {
-        Self::Text(v.into())
-    }
-}
-
-/// A number as it stands in a row.
-pub(super) fn number(stored: Option<i64>) -> u64 {
-    match stored {
-        Some(i64::MAX) => u64::MAX,
-        Some(n) => u64::try_from(n).unwrap_or(0),
-        None => 0,
-    }
-}
-
 /// A statement with its values.
 #[derive(Clone, Debug)]
 pub(super) struct Bound {
@@ -252,6 +173,7 @@ pub(super) struct Link {
     reads: ExecutionProfileHandle,
     serial_reads: ExecutionProfileHandle,
     claims: ExecutionProfileHandle,
+    schema: ExecutionProfileHandle,
 }
 
 /// What kind of statement is prepared: this decides consistency, time-out, and that nothing but reads is repeated by the driver.
@@ -289,6 +211,11 @@ impl Link {
             .request_timeout(Some(CLAIM_TIMEOUT))
             .build()
             .into_handle();
+        let schema = base
+            .clone()
+            .request_timeout(Some(SCHEMA_TIMEOUT))
+            .build()
+            .into_handle();
         let speculative = SimpleSpeculativeExecutionPolicy {
             max_retry_count: 1,
             retry_interval: SPECULATE_AFTER,
@@ -311,6 +238,7 @@ impl Link {
             .keepalive_timeout(KEEPALIVE)
             // Statements name their keyspaces; nothing else of the schema is looked at.
             .fetch_full_schema_metadata(false)
+            .schema_agreement_timeout(AGREEMENT_TIMEOUT)
             .tcp_nodelay(true);
         if let Some((user, password)) = &options.credentials {
             builder = builder.user(user, password);
@@ -344,16 +272,14 @@ impl Link {
             reads: reads.build().into_handle(),
             serial_reads: serial_reads.build().into_handle(),
             claims,
+            schema,
         })
     }
 
     /// Prepares a statement for a use.
     pub(super) async fn prepare(&self, cql: &str, usage: Use) -> Result<PreparedStatement, StoreError> {
-        let mut prepared = self.session.prepare(cql).await.map_err(|e| {
-            StoreError::Refused(format!(
-                "the store does not take a statement (is its schema made?): {e}; it is: {cql}"
-            ))
-        })?;
+        let prepared = self.session.prepare(cql).await;
+        let mut prepared = prepared.map_err(|e| not_prepared(&e, cql))?;
         let profile = match usage {
             Use::Write => &self.writes,
             Use::Read => &self.reads,
@@ -405,11 +331,26 @@ impl Link {
         result.into_rows_result().map_err(|e| unavailable(&e))
     }
 
-    /// A change of the schema, or a question about it; agreed on by all nodes that are up when it returns.
-    pub(super) async fn define(&self, cql: &str) -> Result<QueryResult, StoreError> {
-        let failed =
-            |e: &dyn std::fmt::Display| StoreError::Unavailable(format!("{e}; the statement was: {cql}"));
-        self.session.query_unpaged(cql, ()).await.map_err(|e| failed(&e))
+    /// A change of the schema; agreed on by all nodes that are up when it returns. After an error nobody knows whether it happens.
+    pub(super) async fn define(&self, cql: &str) -> Result<(), StoreError> {
+        self.unprepared(cql, &self.schema).await.map(drop)
+    }
+
+    /// A question about the schema.
+    pub(super) async fn ask(&self, cql: &str) -> Result<QueryRowsResult, StoreError> {
+        let answer = self.unprepared(cql, &self.reads).await?;
+        answer.into_rows_result().map_err(|e| unavailable(&e))
+    }
+
+    async fn unprepared(
+        &self,
+        cql: &str,
+        profile: &ExecutionProfileHandle,
+    ) -> Result<QueryResult, StoreError> {
+        let mut statement = Statement::new(cql);
+        statement.set_execution_profile_handle(Some(profile.clone()));
+        let answer = self.session.query_unpaged(statement, ()).await;
+        answer.map_err(|e| StoreError::Unavailable(format!("{e}; the statement was: {cql}")))
     }
 
     /// Waits until all nodes that are up have one schema.
@@ -422,6 +363,29 @@ impl Link {
     }
 }
 
+/// A store that says what is wrong with a statement will say so again; one that is busy, starting or gone may take it later.
+fn not_prepared(e: &PrepareError, cql: &str) -> StoreError {
+    use DbError::{AlreadyExists, ConfigError, FunctionFailure, Invalid, SyntaxError, Unauthorized};
+    if let PrepareError::AllAttemptsFailed {
+        first_attempt: RequestAttemptError::DbError(said, _),
+    } = e
+        && matches!(
+            said,
+            SyntaxError
+                | Invalid
+                | Unauthorized
+                | ConfigError
+                | AlreadyExists { .. }
+                | FunctionFailure { .. }
+        )
+    {
+        return StoreError::Refused(format!(
+            "the store does not take a statement (is its schema made?): {e}; it is: {cql}"
+        ));
+    }
+    StoreError::Unavailable(format!("{e}; the statement was: {cql}"))
+}
+
 /// The pauses of a read that fails at once.
 pub(super) fn read_pauses() -> ExponentialBuilder {
     ExponentialBuilder::default()
@@ -432,4 +396,22 @@ pub(super) fn read_pauses() -> ExponentialBuilder {
 
 pub(super) fn unavailable(e: &impl std::fmt::Display) -> StoreError {
     StoreError::Unavailable(e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_that_is_wrong_is_refused_and_one_that_a_busy_store_does_not_prepare_may_be_taken_later() {
+        let said = |error: DbError| {
+            let first_attempt = RequestAttemptError::DbError(error, "said".into());
+            not_prepared(&PrepareError::AllAttemptsFailed { first_attempt }, "SELECT").retryable()
+        };
+        assert!(!said(DbError::Invalid));
+        assert!(!said(DbError::Unauthorized));
+        assert!(said(DbError::Overloaded));
+        assert!(said(DbError::IsBootstrapping));
+        assert!(said(DbError::ServerError));
+    }
 }
