@@ -117,7 +117,17 @@ fn run_server(options: Options) -> anyhow::Result<()> {
         );
     }
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals")?;
-    let running = serve(config, None, Shutdown::default())?;
+    let shutdown = Shutdown::default();
+    let early = end_while_starting(&shutdown)?;
+    let started = serve(config, None, shutdown);
+    early.close();
+    let running = match started {
+        Err(StartError::Stopped) => {
+            tracing::info!("ended before it had started");
+            return Ok(());
+        }
+        started => started?,
+    };
     let router = running.router().clone();
     let waiting = signals.handle();
     router.on_failure(move || waiting.close());
@@ -132,6 +142,24 @@ fn run_server(options: Options) -> anyhow::Result<()> {
         bail!("a worker has failed, see the log; what was acknowledged is stored, start the server again");
     }
     Ok(())
+}
+
+/// Until it is closed, SIGTERM and SIGINT begin the shutdown; who waits for them later hears of them too.
+fn end_while_starting(shutdown: &Shutdown) -> anyhow::Result<signal_hook::iterator::Handle> {
+    let (mut signals, shutdown) = (
+        Signals::new([SIGTERM, SIGINT]).context("signals")?,
+        shutdown.clone(),
+    );
+    let handle = signals.handle();
+    std::thread::Builder::new()
+        .name("godwit-early".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                tracing::info!(signal, "asked to end while it starts");
+                shutdown.begin();
+            }
+        })?;
+    Ok(handle)
 }
 
 /// Returns at SIGTERM or SIGINT, or when a worker has failed.

@@ -69,6 +69,9 @@ pub enum StartError {
         #[source]
         error: std::io::Error,
     },
+    /// It was asked to end before it had started.
+    #[error("asked to end before it had started")]
+    Stopped,
     /// Threads or the like.
     #[error("the system refuses what the process needs")]
     System(#[from] std::io::Error),

@@ -14,6 +14,7 @@ use crate::StartError;
 use crate::cluster::Opened;
 use crate::config::{Config, Listen, Settings};
 use crate::data::DataFolder;
+use crate::shutdown::Shutdown;
 use crate::tls::Certificates;
 
 /// Everything that is opened, not yet at work.
@@ -33,7 +34,7 @@ pub(crate) struct Node {
 
 impl Node {
     /// Opens everything in the order in which it can be wrong.
-    pub(crate) fn create(config: Config) -> Result<Self, StartError> {
+    pub(crate) fn create(config: Config, shutdown: &Shutdown) -> Result<Self, StartError> {
         let settings = Settings::of(config)?;
         let certificates = settings.tls.clone().map(Certificates::open).transpose()?;
         let folder = DataFolder::at(&settings.options.data_dir);
@@ -45,7 +46,7 @@ impl Node {
             ),
             Some(wanted) => {
                 lock = Some(folder.lock()?);
-                let opened = crate::cluster::open(wanted)?;
+                let opened = crate::cluster::open(wanted, shutdown)?;
                 let opened = cluster.insert(opened);
                 (opened.store.clone(), opened.tokens.clone())
             }

@@ -103,14 +103,15 @@ struct Metrics {
 /// Starts a node and returns once it listens. `listeners`: given ones, else those of the configuration.
 ///
 /// # Errors
-/// Whatever keeps it from serving; then nothing is left running.
+/// Whatever keeps it from serving; then nothing is left running. A node of a cluster waits for its store as long as that does not answer, until
+/// `shutdown` begins.
 pub fn serve(
     config: Config,
     listeners: Option<Listeners>,
     shutdown: Shutdown,
 ) -> Result<Running, StartError> {
     let connections = open_files::raise();
-    let mut node = Node::create(config)?;
+    let mut node = Node::create(config, &shutdown)?;
     let mut listeners = match listeners {
         Some(given) => given,
         None => Listeners::bind(&node.settings)?,

@@ -4,6 +4,7 @@
 pub mod admin;
 mod clock;
 mod look;
+mod patient;
 mod ready;
 mod secrets;
 
@@ -23,6 +24,7 @@ pub use clock::boot_ms;
 
 use crate::StartError;
 use crate::config::{self, Hidden};
+use crate::shutdown::Shutdown;
 pub use look::Peers;
 use look::Seen;
 use ready::Ready;
@@ -72,16 +74,27 @@ impl std::fmt::Debug for Opened {
     }
 }
 
-/// Connects to the store, checks its schema, reads (or makes) the secrets.
+/// Connects to the store, checks its schema, reads (or makes) the secrets: as often as it takes until the store answers, or `shutdown` begins.
 ///
 /// # Errors
-/// The store does not answer, or has no schema of this build and cluster; a secret is damaged.
-pub fn open(settings: &config::Cluster) -> Result<Opened, StartError> {
+/// The store has no schema of this build and cluster; a secret is damaged; [`StartError::Stopped`].
+pub fn open(settings: &config::Cluster, shutdown: &Shutdown) -> Result<Opened, StartError> {
     let holdings = Arc::new(Holdings::new(Layout::PRODUCT));
     let ownership = Arc::new(Acting(holdings.clone()));
-    let store = Arc::new(Cql::open(&settings.cql, &tables(), ownership)?);
-    let tokens = secrets::tokens(&store, settings.signing_key.as_deref())?;
-    let peer_key = secrets::peer_key(&store, &settings.trust)?;
+    let options = settings.cql.clone();
+    let connect = move || Ok(Cql::open(&options, &tables(), ownership.clone())?);
+    let store = Arc::new(patient::until_answered(shutdown, connect)?);
+    // Both may be asked again: an attempt whose answer is lost is read back, whoever's secret is there is everybody's.
+    let (asked, file, trust) = (
+        store.clone(),
+        settings.signing_key.clone(),
+        settings.trust.clone(),
+    );
+    let secrets = move || {
+        let tokens = secrets::tokens(&asked, file.as_deref())?;
+        Ok((tokens, secrets::peer_key(&asked, &trust)?))
+    };
+    let (tokens, peer_key) = patient::until_answered(shutdown, secrets)?;
     Ok(Opened {
         store,
         holdings,

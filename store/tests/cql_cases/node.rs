@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use godwit_cluster::own::{Homes, Layout, Standing};
 use godwit_server::cluster::{self, Driver, Membership, Opened};
 use godwit_server::config::Engine;
-use godwit_server::{Config, Settings};
+use godwit_server::{Config, Settings, Shutdown};
 use godwit_store::coordination::Asked;
 use godwit_store::{Store, View};
 use uuid::Uuid;
@@ -72,7 +72,7 @@ fn open(keyspace: &str, name: &str) -> Opened {
     // Nothing listens there.
     config.peer = "127.0.0.1:7883".parse().expect("an address");
     let settings = Settings::of(config).expect("a configuration");
-    cluster::open(&settings.cluster.expect("a cluster")).expect("opened")
+    cluster::open(&settings.cluster.expect("a cluster"), &Shutdown::default()).expect("opened")
 }
 
 fn join(opened: Opened) -> (Membership, Driver) {

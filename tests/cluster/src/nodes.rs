@@ -19,8 +19,6 @@ use crate::owners::Said;
 
 /// A view must be formed within this.
 const FORMED: Duration = Duration::from_secs(120);
-/// How often the schema is tried.
-const SCHEMA_ATTEMPTS: u32 = 4;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long a node may take to answer its admin listener.
@@ -37,28 +35,17 @@ pub struct Nodes {
     pub around: Surroundings,
 }
 
-fn make_schema(binary: &Path, cassandra: &Cluster, keyspace: &str) -> Result<()> {
-    let points: Vec<String> = cassandra
-        .contact_points()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    let mut attempts = 0;
-    loop {
-        let made = Command::new(binary)
-            .args(["schema", "--store", "cql", "--cql-keyspace", keyspace])
-            .args(["--cql-nodes", &points.join(",")])
-            .args(["--cql-replication", &points.len().min(3).to_string()])
-            .output()?;
-        attempts += 1;
-        if made.status.success() {
-            return Ok(());
-        }
-        // A store on a busy machine may take longer for a table than it is waited for; what there is stays.
-        if attempts == SCHEMA_ATTEMPTS {
-            bail!("godwit schema: {}", String::from_utf8_lossy(&made.stderr));
-        }
+/// `godwit schema`.
+fn make_schema(binary: &Path, points: &str, copies: usize, keyspace: &str) -> Result<()> {
+    let made = Command::new(binary)
+        .args(["schema", "--store", "cql", "--cql-keyspace", keyspace])
+        .args(["--cql-nodes", points])
+        .args(["--cql-replication", &copies.to_string()])
+        .output()?;
+    if !made.status.success() {
+        bail!("godwit schema: {}", String::from_utf8_lossy(&made.stderr));
     }
+    Ok(())
 }
 
 /// Ports that no node has yet.
@@ -86,7 +73,9 @@ impl Nodes {
         more: &[&str],
     ) -> Result<Self> {
         let binary = Program::Godwit.path()?;
-        make_schema(&binary, cassandra, keyspace)?;
+        let points = cassandra.contact_points();
+        let named: Vec<String> = points.iter().map(ToString::to_string).collect();
+        make_schema(&binary, &named.join(","), points.len().min(3), keyspace)?;
         let mut around = Surroundings::new(folder, cassandra, count, around)?;
         let mut all = Vec::new();
         let mut taken = Vec::new();
@@ -124,6 +113,24 @@ impl Nodes {
             all,
             around,
         })
+    }
+
+    /// `godwit schema` once more, for one copy, as a node reaches the store.
+    ///
+    /// # Errors
+    /// When it fails, with what it says.
+    pub fn repeat_schema(&self, number: usize, keyspace: &str) -> Result<()> {
+        make_schema(&self.binary, &self.around.store(number), 1, keyspace)
+    }
+
+    /// Where a node's MQTT is.
+    pub fn mqtt_of(&self, number: usize) -> SocketAddr {
+        self.all[number].mqtt()
+    }
+
+    /// The end of a node's log.
+    pub fn tail(&self, number: usize) -> String {
+        self.all[number].tail()
     }
 
     /// How many.
@@ -172,24 +179,6 @@ impl Nodes {
         }
         self.wait_formed()?;
         Ok(began.elapsed())
-    }
-
-    /// As [`Nodes::start_all`], and what ends at its start because the store gave no answer is started again, as by whatever looks after it; says how
-    /// often that was.
-    ///
-    /// # Errors
-    /// As [`Nodes::start_all`], after so many times.
-    pub fn start_all_again(&mut self, times: u32) -> Result<u32> {
-        let mut again = 0;
-        loop {
-            match self.start_all() {
-                Ok(_) => return Ok(again),
-                Err(error) if again < times && format!("{error:#}").contains("the store does not answer") => {
-                    again += 1;
-                }
-                Err(error) => return Err(error),
-            }
-        }
     }
 
     /// kill -9.

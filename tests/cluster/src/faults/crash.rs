@@ -12,8 +12,6 @@ use rand::RngExt;
 use super::{Fault, LEASE, any, some};
 use crate::rig::{Rig, SERVED};
 
-/// How often nodes that end at their start are started again.
-const STARTS: u32 = 10;
 /// How long a node may take to end: far less than `drain_seconds`, far more than it needs on a busy machine.
 const ENDS: Duration = Duration::from_secs(9);
 /// How long clients roam each time.
@@ -43,13 +41,7 @@ pub(super) fn kill(rig: &mut Rig, count: usize) -> Result<()> {
 
 /// Starts all that do not run.
 fn start(rig: &mut Rig) -> Result<()> {
-    let again = rig.nodes.start_all_again(STARTS)?;
-    if again > 0 {
-        rig.note(format!(
-            "a node ended {again} times at its start, since the store gave no answer"
-        ));
-    }
-    Ok(())
+    rig.nodes.start_all().map(drop)
 }
 
 /// kill -9 of all, and a start.
