@@ -217,6 +217,10 @@ impl Role for Broker {
         }
     }
 
+    fn lapsed(&mut self, cx: &mut Cx<'_>, over_ms: u64, handed: &mut Vec<Box<dyn Any + Send>>) {
+        self.net.lapsed(cx, over_ms, handed);
+    }
+
     fn end_of_turn(&mut self, cx: &mut Cx<'_>) {
         self.users.end_of_turn(cx, &mut self.net);
         self.topics.end_of_turn(cx);

@@ -207,6 +207,13 @@ pub trait Role {
         let _ = (cx, item);
     }
 
+    /// The lease of the node is over: nothing else of this role is called until it is back, but to let slots go. Called each 20 ms. Nothing may be said that a
+    /// successor could contradict, nothing stored or asked. `over_ms`: for how long it has been over. `handed`: what was handed to the role meanwhile; what is
+    /// left in it comes again, and to [`Role::handed`] when the lease is back. Broker only.
+    fn lapsed(&mut self, cx: &mut Cx<'_>, over_ms: u64, handed: &mut Vec<Box<dyn Any + Send>>) {
+        let _ = (cx, over_ms, handed);
+    }
+
     /// Everything of this turn was dispatched: write what gathered. Called only after turns that did something.
     fn end_of_turn(&mut self, cx: &mut Cx<'_>) {
         let _ = cx;

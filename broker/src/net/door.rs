@@ -114,6 +114,9 @@ impl Net {
         };
         let Some(conn) = self.get(id) else { return };
         conn.connected_by(&connect);
+        if self.lapse.is_over {
+            return self.refuse(id, reason::SERVER_UNAVAILABLE);
+        }
         if let Some(refused) = self.place(id).refused() {
             self.say_no(id, refused.name(), refused.code());
             return;
@@ -426,8 +429,7 @@ impl Net {
             codec::reason::QUOTA => "user_properties",
             _ => "malformed",
         };
-        let elsewhere = self.config.server_reference.is_some();
-        if elsewhere && self.stopping && reason == reason::SERVER_UNAVAILABLE {
+        if self.config.server_reference.is_some() && self.stopping && reason == reason::SERVER_UNAVAILABLE {
             self.say_no(id, why, reason::USE_ANOTHER_SERVER);
         } else {
             self.say_no(id, why, reason);

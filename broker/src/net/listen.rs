@@ -245,7 +245,8 @@ impl Net {
     }
 
     fn pause_accepting(&mut self, cx: &mut Cx<'_>, ms: u64) {
-        if !std::mem::replace(&mut self.accept_paused, true) {
+        // While the lease is over that is seen to elsewhere.
+        if !std::mem::replace(&mut self.accept_paused, true) && !self.lapse.is_over {
             cx.after(ms, Part::Net.tag(TIMER_ACCEPT));
         }
     }

@@ -10,6 +10,7 @@ mod deadlines;
 mod door;
 mod frame_head;
 mod going;
+mod lapsed;
 mod listen;
 mod metrics;
 mod pace;
@@ -46,6 +47,7 @@ use addresses::Place;
 pub use addresses::{AddressLimits, Addresses, TOLD};
 use conn::{Conn, Stage};
 use going::{Going, TIMER_GOING};
+use lapsed::Lapse;
 pub use listen::{Listener, NewConnection, NewTransport, StopListening};
 pub use metrics::NetMetrics;
 use metrics::Tally;
@@ -185,6 +187,7 @@ pub(crate) struct Net {
     /// By whom certificates are judged since the last reload, if there was one.
     verifier: Option<std::sync::Arc<dyn rustls::server::danger::ClientCertVerifier>>,
     stopping: bool,
+    lapse: Lapse,
 }
 
 impl Net {
@@ -215,6 +218,7 @@ impl Net {
             verifying: None,
             verifier: None,
             stopping: false,
+            lapse: Lapse::default(),
         }
     }
 
@@ -384,11 +388,15 @@ impl Net {
             }
         }
         self.go_on_later_ones(cx, up);
+        self.tell_lapsed(cx, up);
         self.send_some_away(cx, up);
         while let Some(id) = self.dirty.pop() {
             self.flush(cx, id, up);
         }
-        let more = !(self.again.is_empty() && self.waiting.is_empty() && self.later.is_empty());
+        let more = !(self.again.is_empty()
+            && self.waiting.is_empty()
+            && self.later.is_empty()
+            && self.lapse.closed.is_empty());
         if more && !std::mem::replace(&mut self.again_timer, true) {
             // Soon: other connections, other workers and the store have their turn first.
             cx.after(0, Part::Net.tag(TIMER_AGAIN));

@@ -11,11 +11,14 @@ use godwit_wire::peer::PeerAnswer;
 
 use super::{LoadingKey, NAP, Parked, ROLES, Worker};
 use crate::away::Went;
-use crate::own::{Group, Layout};
+use crate::own::{Group, LEASE_MS, Layout};
 use crate::peers::Move;
 use crate::role::RoleId;
 use crate::router::Envelope;
 use crate::turn::slot_of;
+
+/// Naps between two looks at those who come while the lease is over.
+const NAPS_A_LOOK: u32 = 4;
 
 /// What kind of home a role's keys have.
 fn group_of(role: RoleId) -> Group {
@@ -29,6 +32,7 @@ impl Worker {
     /// Waits while the lease of the node is over; nothing is done meanwhile but to let go. `false`: the node stops, and who
     /// may not answer cannot say good-bye either.
     pub(super) fn await_lease(&mut self, stopping: bool) -> bool {
+        let mut calls = 0_u32;
         while self.lease_is_over() {
             let (stops, moves) = {
                 let mut mail = self.turn.own_inbox.lock();
@@ -40,9 +44,30 @@ impl Worker {
                 self.turn.own_inbox.quiet.store(true, Ordering::Release);
                 return false;
             }
+            if calls.is_multiple_of(NAPS_A_LOOK) {
+                self.turn_clients_away();
+            }
+            calls = calls.wrapping_add(1);
             std::thread::sleep(NAP);
         }
         true
+    }
+
+    /// The broker sees to those who come while the lease is over.
+    fn turn_clients_away(&mut self) {
+        let over_ms = self.clustered.as_ref().map_or(0, |clustered| {
+            let silence = clustered.holdings.silence((clustered.clock)());
+            silence.unwrap_or(0).saturating_sub(LEASE_MS)
+        });
+        let (of_broker, mut others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.turn.own_inbox.lock().handed)
+                .into_iter()
+                .partition(|(role, _)| *role == RoleId::Broker);
+        let mut handed = of_broker.into_iter().map(|(_, item)| item).collect();
+        self.with(RoleId::Broker, |role, cx| role.lapsed(cx, over_ms, &mut handed));
+        // Before what came meanwhile.
+        others.extend(handed.into_iter().map(|item| (RoleId::Broker, item)));
+        self.turn.own_inbox.lock().handed.splice(0..0, others);
     }
 
     fn lease_is_over(&self) -> bool {

@@ -213,6 +213,10 @@ impl Role for Home {
         self.net.handed(cx, item);
     }
 
+    fn lapsed(&mut self, cx: &mut Cx<'_>, over_ms: u64, handed: &mut Vec<Box<dyn Any + Send>>) {
+        self.net.lapsed(cx, over_ms, handed);
+    }
+
     fn end_of_turn(&mut self, cx: &mut Cx<'_>) {
         self.net.end_of_turn(cx, &mut up(&mut self.rest));
         if self.ends {
@@ -328,14 +332,24 @@ impl Rig {
 
     /// A node among others, which holds nothing yet.
     pub(super) fn among(config: NetConfig, peers: Arc<dyn Peers>) -> Self {
-        Self::make(config, None, None, Some(peers))
+        let clustered = Clustered {
+            holdings: Arc::new(Holdings::new(Layout::PRODUCT)),
+            clock: || 0,
+            peers,
+        };
+        Self::make(config, None, None, Some(clustered))
+    }
+
+    /// A node of a cluster, whose lease is as its holdings say.
+    pub(super) fn leased(clustered: Clustered) -> Self {
+        Self::make(NetConfig::default(), None, None, Some(clustered))
     }
 
     fn make(
         config: NetConfig,
         tls: Option<Arc<rustls::ServerConfig>>,
         proxies: Option<Proxies>,
-        peers: Option<Arc<dyn Peers>>,
+        clustered: Option<Clustered>,
     ) -> Self {
         let data = tempfile::tempdir().unwrap();
         let options = Options {
@@ -376,15 +390,10 @@ impl Rig {
                 Box::new(Accounts(Vec::new())),
             ]
         };
-        let workers = match peers {
+        let workers = match clustered {
             None => Workers::start(2, &store, Arc::new(make)).unwrap(),
-            Some(peers) => {
-                let clustered = |_: &Router| Clustered {
-                    holdings: Arc::new(Holdings::new(Layout::PRODUCT)),
-                    clock: || 0,
-                    peers: peers.clone(),
-                };
-                Workers::start_in(2, &store, Arc::new(make), &clustered).unwrap()
+            Some(clustered) => {
+                Workers::start_in(2, &store, Arc::new(make), &|_: &Router| clustered.clone()).unwrap()
             }
         };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
