@@ -225,7 +225,7 @@ impl Role for Broker {
         self.users.end_of_turn(cx, &mut self.net);
         self.topics.end_of_turn(cx);
         self.net.end_of_turn(cx, &mut up(&mut self.users));
-        let over = |until| cx.now().mono_ms >= until || self.users.quiet();
+        let over = |until| cx.now().mono_ms >= until || (self.users.quiet() && !self.net.passes_on());
         if self.drain_until.is_some_and(over) {
             self.drain_until = None;
             self.net.shut_down(cx, &mut up(&mut self.users));

@@ -3,6 +3,7 @@
 
 use godwit_store::coordination::StartId;
 use godwit_wire::ids::UserId;
+use uuid::Uuid;
 
 use crate::packet::{Outgoing, Version};
 
@@ -114,6 +115,12 @@ pub(crate) trait Wire {
 
     /// The start of the node where its client came, if that is not this one.
     fn came_by(&self, conn: ConnId) -> Option<StartId>;
+
+    /// The certificate of a client that came to another node, where it showed one there: its credential, or beside it.
+    fn certificate(&self, conn: ConnId) -> Option<Uuid> {
+        let _ = conn;
+        None
+    }
 
     /// Which of the PUBACKs given to it are not written yet; none if it is gone.
     fn unwritten(&self, conn: ConnId) -> Unwritten;

@@ -382,7 +382,7 @@ pub enum UserCommand {
         /// All others would not take it: taken although the member is nearly full.
         last: bool,
     },
-    /// A token or login session of the user ended: its connections are closed (0x87). No answer.
+    /// A token or login session of the user ended, or a client certificate was revoked: its connections are closed (0x87). No answer.
     CredentialEnded {
         /// Which ([`Principal::credential`](crate::account::Principal)).
         credential: uuid::Uuid,

@@ -151,6 +151,24 @@ impl Net {
         }
     }
 
+    /// Nothing more comes from a client. If it came by a node that leaves, that one may have ended before all were told: this one is, behind
+    /// what was on its way.
+    pub(super) fn said_all(&mut self, cx: &mut Cx<'_>, id: ConnId, up: &mut Up<'_>) {
+        let leaves = self.peek(id).is_some_and(|conn| match &conn.transport {
+            Transport::Spliced(spliced) => conn.stage == Stage::Open && !cx.stays(spliced.from),
+            _ => false,
+        });
+        if leaves {
+            let goer = Goer {
+                user: None,
+                is_first: true,
+            };
+            self.tell_to_go(cx, id, &goer, up);
+        } else {
+            self.gone(cx, id, CloseReason::Gone, up);
+        }
+    }
+
     /// Nodes have come or go: who came by one that leaves, or is no member any more, is served until it is told.
     pub(crate) fn stands(&mut self, cx: &Cx<'_>) {
         if self.metrics.spliced_home.get() == 0 {

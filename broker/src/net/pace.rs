@@ -9,7 +9,7 @@ use godwit_wire::ids::{Key, UserId};
 use super::conn::Arrival;
 use super::{Net, Up};
 use crate::codec::reason;
-use crate::wire_trait::{CloseReason, ConnId};
+use crate::wire_trait::ConnId;
 
 /// Connections of homes whose other side has gone that are ended in a turn, and as many among what is read in it: each
 /// costs 20 to 50 µs with the rows of its session and its will.
@@ -101,7 +101,7 @@ impl Net {
         let Some(conn) = self.get(id) else { return };
         if !conn.owned || !many {
             self.later.ended += usize::from(conn.owned);
-            self.gone(cx, id, CloseReason::Gone, up);
+            self.said_all(cx, id, up);
         } else {
             // Nothing is there to be read.
             conn.unread = false;
@@ -116,7 +116,7 @@ impl Net {
             let Some(id) = self.later.ends.pop_front() else {
                 break;
             };
-            self.gone(cx, id, CloseReason::Gone, up);
+            self.said_all(cx, id, up);
         }
         self.look_at_some(cx, up);
     }

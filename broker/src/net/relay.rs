@@ -5,13 +5,15 @@ use std::io::{self, ErrorKind, Read as _};
 use std::sync::Arc;
 
 use godwit_cluster::{Cx, Pipe};
-use godwit_wire::ids::Key;
+use godwit_wire::command::{Command, UserCommand};
+use godwit_wire::ids::{Key, UserId};
+use godwit_wire::limits::PACKET_BYTES;
 
 use super::conn::{Arrival, Conn, Stage};
 use super::spliced::{Counted, about};
 use super::transport::Transport;
 use super::{LINGER_SECONDS, Net, SLOW_SECONDS, TICKS, Up};
-use crate::codec::{kind, reason};
+use crate::codec::{self, Frame, kind, reason};
 use crate::packet::{Connack, Outgoing};
 use crate::wire_trait::{ConnId, Wire as _};
 
@@ -31,9 +33,12 @@ pub(super) const NEVER: u32 = u32::MAX;
 
 /// What a connection has that is passed on.
 pub(super) struct Relay {
+    user: UserId,
     pub(super) pipe: Box<dyn Pipe>,
     /// The home has said something. Before that nothing but the CONNECT goes there, so that it can go elsewhere.
     is_open: bool,
+    /// It has said something else than AUTH: what the client says is bounded by it from then on, not by frames.
+    has_answered: bool,
     /// The pipe may have something.
     pub(super) unread: bool,
     /// Nothing more comes from the client.
@@ -189,16 +194,59 @@ impl Net {
         }
     }
 
+    /// What its client came by was revoked. Its home, which knows where packets end, tells the client and closes, and the client's will
+    /// with it; the client is heard no more, and gone in [`LINGER_SECONDS`] whatever its home does.
+    pub(super) fn turn_out_relayed(&mut self, cx: &mut Cx<'_>, id: ConnId) {
+        let until = self.now + u32::from(LINGER_SECONDS) * TICKS;
+        let Some(conn) = self.get(id) else { return };
+        let certified = conn.transport.certified().flatten();
+        conn.input = Vec::new();
+        let Some(relay) = conn.relay().filter(|relay| relay.is_open) else {
+            // Nobody has said anything yet.
+            conn.end_relay();
+            conn.stage = Stage::Judging;
+            self.refuse(id, reason::BAD_CREDENTIAL);
+            return;
+        };
+        relay.client_ended = true;
+        // Its end is not the client's to say.
+        relay.is_shut = true;
+        let user = relay.user;
+        conn.until = until;
+        self.look_at(id, until);
+        if let Some(certified) = certified {
+            let credential = certified.certificate;
+            let ended = UserCommand::CredentialEnded { credential };
+            cx.tell(Key::User(user), Command::User(ended));
+        }
+    }
+
+    /// This node ends. Its home hears so behind what the client has said, and has the last word, which comes behind what is on its
+    /// way; all in [`LINGER_SECONDS`]. Who has no home yet is turned away.
+    pub(super) fn relays_no_more(&mut self, id: ConnId) {
+        match self.get(id).and_then(Conn::relay) {
+            Some(relay) if relay.is_open => {
+                relay.client_ended = true;
+                self.queue(id);
+            }
+            _ => self.relayed_too_late(id),
+        }
+    }
+
     fn pass_on(&mut self, cx: &Cx<'_>, id: ConnId, pipe: Box<dyn Pipe>) {
         let on_ready = self.signal(cx, id);
         let counted = Counted::of(&self.metrics.spliced_here);
         let Some(conn) = self.get(id) else { return };
-        let raw = conn.arrival.as_deref().and_then(|of| of.raw.as_deref());
-        let raw = raw.map_or(0, <[u8]>::len);
+        let Some(arrival) = conn.arrival.as_deref() else {
+            return;
+        };
+        let (user, raw) = (arrival.user, arrival.raw.as_deref().map_or(0, <[u8]>::len));
         conn.stage = Stage::Relay;
         let mut relay = Relay {
+            user,
             pipe,
             is_open: false,
+            has_answered: false,
             unread: false,
             client_ended: false,
             is_shut: false,
@@ -322,9 +370,14 @@ impl Net {
             }
             out.extend_from_slice(bytes);
             let is_first = !std::mem::replace(&mut relay.is_open, true);
+            let answers = !relay.has_answered && has_answer(bytes);
+            relay.has_answered |= answers;
             self.metrics.spliced_bytes_out.inc_by(read as u64);
             if is_first {
-                self.opened_at_home(id, bytes);
+                self.opened_at_home(id);
+            }
+            if answers && let Some(conn) = self.get(id) {
+                conn.transport.let_in();
             }
             if has_just_ended {
                 self.look_at(id, until);
@@ -340,7 +393,7 @@ impl Net {
     }
 
     /// The home has said its first word: the rest of what the client says goes there too.
-    fn opened_at_home(&mut self, id: ConnId, bytes: &[u8]) {
+    fn opened_at_home(&mut self, id: ConnId) {
         drop(self.take_arrival(id));
         let Some(conn) = self.get(id) else { return };
         if conn.relay().is_none_or(|relay| !relay.home_ended) {
@@ -349,10 +402,6 @@ impl Net {
         conn.unread = true;
         if let Some(special) = conn.special.as_deref_mut() {
             special.auth = None;
-        }
-        // An AUTH says nothing yet; what follows is bounded by the home, not by frames.
-        if bytes.first().is_some_and(|first| first >> 4 != kind::AUTH) {
-            conn.transport.let_in();
         }
         conn.transport.probe();
     }
@@ -418,6 +467,21 @@ impl Net {
         }
         pumped
     }
+}
+
+/// Whether something else than an AUTH is among what a home has said. Each AUTH is one write of it, far below a window, so
+/// that it comes whole.
+fn has_answer(mut bytes: &[u8]) -> bool {
+    while let Some(first) = bytes.first() {
+        if first >> 4 != kind::AUTH {
+            return true;
+        }
+        bytes = match codec::frame(bytes, PACKET_BYTES) {
+            Frame::Whole { len } => bytes.get(len..).unwrap_or_default(),
+            _ => return false,
+        };
+    }
+    false
 }
 
 impl Relay {

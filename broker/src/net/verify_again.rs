@@ -85,6 +85,8 @@ impl Net {
                 let last = Outgoing::Disconnect(reason::NOT_AUTHORIZED, Vec::new());
                 self.end(cx, id, CloseReason::Revoked, Some(&last), up);
             }
+            // Its home is on another node, and has a will to drop as well.
+            Some((Stage::Relay, _)) => self.turn_out_relayed(cx, id),
             // Its home is about to answer: as if its deadline had come.
             Some((_, true)) => self.judged_too_late(cx, id, up),
             Some((Stage::Closing, _)) | None => {}

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use godwit_cluster::Cx;
 use godwit_store::coordination::StartId;
 use godwit_wire::ids::UserId;
+use uuid::Uuid;
 
 use super::conn::{Conn, Stage};
 use super::transport::Transport;
@@ -179,7 +180,8 @@ impl Net {
         unwritten
     }
 
-    /// Accepts and reads no more; what is not open yet is turned away.
+    /// Accepts and reads no more; what is not open yet is turned away. What is passed on ends when its home has said all, soon: see
+    /// [`Self::passes_on`].
     pub(crate) fn stop_reading(&mut self) {
         self.stopping = true;
         self.listeners.clear();
@@ -190,9 +192,16 @@ impl Net {
                 Some((Stage::Judging | Stage::Exchange | Stage::Waiting, false)) => {
                     self.refuse(id, reason::SERVER_UNAVAILABLE)
                 }
+                Some((Stage::Relay, _)) => self.relays_no_more(id),
                 _ => {}
             }
         }
+    }
+
+    /// Whether something is passed on still.
+    pub(crate) fn passes_on(&self) -> bool {
+        let is_relay = |slot: &super::Slot| slot.conn.as_ref().is_some_and(|conn| conn.stage == Stage::Relay);
+        self.slots.iter().any(is_relay)
     }
 
     /// Ends every connection; clients of MQTT 5 are told.
@@ -322,6 +331,13 @@ impl Wire for Net {
     fn came_by(&self, id: ConnId) -> Option<StartId> {
         match &self.peek(id)?.transport {
             Transport::Spliced(spliced) => Some(spliced.from),
+            _ => None,
+        }
+    }
+
+    fn certificate(&self, id: ConnId) -> Option<Uuid> {
+        match &self.peek(id)?.transport {
+            Transport::Spliced(spliced) => spliced.certified.as_ref().map(|of| of.certificate),
             _ => None,
         }
     }

@@ -106,10 +106,13 @@ impl Home {
         }
     }
 
-    /// A token or login session ended.
+    /// A token or login session ended, or a certificate was found to be revoked where its client came.
     pub(crate) fn credential_ended(&mut self, env: &mut Env<'_, '_>, credential: Uuid) {
         let lives = self.sessions.iter().filter_map(|session| session.live.as_deref());
-        let of = lives.filter(|live| live.principal.credential == Some(credential));
+        let of = lives.filter(|live| {
+            live.principal.credential == Some(credential)
+                || env.wire.certificate(live.conn) == Some(credential)
+        });
         let conns: Vec<ConnId> = of.map(|live| live.conn).collect();
         for conn in conns {
             self.close_and(env, conn, REVOKED, Leave::Revoked);

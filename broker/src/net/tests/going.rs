@@ -107,3 +107,37 @@ fn while_a_node_leaves_new_clients_are_sent_to_their_home() {
     drop(old);
     two.is_empty();
 }
+
+#[test]
+fn what_is_on_its_way_over_a_node_that_ends_arrives_and_then_the_word_where_to_go() {
+    let mut two = Two::new();
+    let mut clients: Vec<Client> = (0..3)
+        .map(|_| {
+            let mut client = two.here.client();
+            client.write(&two.connect(5));
+            comes_in(&mut client);
+            client
+        })
+        .collect();
+    // The home leaves its pipes for a while.
+    let mut other = at_home(&two, 5);
+    other.write(&publish("nap", 1, b""));
+    two.home.wait_for(&Saw::Publish("nap".into(), 0));
+    let before = two.passed();
+    let publish = publish("t", 7, b"");
+    clients.iter_mut().for_each(|client| client.write(&publish));
+    in_time("it does not come", || {
+        two.passed() == before + clients.len() * publish.len()
+    });
+    two.tell(2, &view(2, &[2], &[1]));
+    two.here.stop();
+    for client in &mut clients {
+        assert_eq!(client.packet().unwrap(), [0x40, 2, 0, 7]);
+        assert!(says(client.packet(), "n2:1883"));
+    }
+    for client in &mut clients {
+        assert_eq!(client.packet(), None);
+    }
+    drop((clients, other));
+    two.is_empty();
+}

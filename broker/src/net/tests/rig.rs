@@ -219,9 +219,13 @@ impl Role for Home {
 
     fn end_of_turn(&mut self, cx: &mut Cx<'_>) {
         self.net.end_of_turn(cx, &mut up(&mut self.rest));
-        if self.ends {
+        if self.ends && !self.net.passes_on() {
             self.net.shut_down(cx, &mut up(&mut self.rest));
         }
+    }
+
+    fn quiet(&self) -> bool {
+        !self.net.passes_on()
     }
 
     fn shut_down(&mut self, _: &mut Cx<'_>) {
@@ -331,13 +335,17 @@ impl Rig {
     }
 
     /// A node among others, which holds nothing yet.
-    pub(super) fn among(config: NetConfig, peers: Arc<dyn Peers>) -> Self {
+    pub(super) fn among(
+        config: NetConfig,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        peers: Arc<dyn Peers>,
+    ) -> Self {
         let clustered = Clustered {
             holdings: Arc::new(Holdings::new(Layout::PRODUCT)),
             clock: || 0,
             peers,
         };
-        Self::make(config, None, None, Some(clustered))
+        Self::make(config, tls, None, Some(clustered))
     }
 
     /// A node of a cluster, whose lease is as its holdings say.

@@ -1,16 +1,25 @@
 //! Clients at a node that is not their user's home: what goes from one to the other, and what ends.
 
 use std::io::Write as _;
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use godwit_cluster::Pipe as _;
+use godwit_cluster::{Pipe as _, RoleId};
+use godwit_wire::command::{Command, UserCommand};
+use godwit_wire::ids::{Key, UserId};
+use godwit_wire::peer::PeerRequest;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use tungstenite::protocol::Role;
+use tungstenite::{Message, WebSocket};
 
-use super::rig::{Client, Saw, publish};
+use super::rig::{Client, Saw, connect, packet, publish};
 use super::two::{Both, End, Two, WINDOW, comes_in, in_time, start, tell};
-use crate::net::spliced;
+use super::web_sockets::{binary, upgraded};
+use crate::net::{VerifyAgain, spliced};
 use crate::wire_trait::{CloseReason, Unwritten};
 
 #[test]
@@ -228,4 +237,171 @@ fn who_cannot_be_passed_on_in_time_is_turned_away() {
     drop(client);
     two.is_empty();
     assert_eq!(two.here.refused("elsewhere"), 1);
+}
+
+#[test]
+fn an_end_that_comes_with_data_is_found_behind_it_at_both_nodes() {
+    let two = Two::new();
+    let mut client = two.here.client();
+    client.write(&two.connect(5));
+    comes_in(&mut client);
+    drop(client);
+    two.home.wait_for(&Saw::Closed(CloseReason::Gone));
+    let about = two.way.about.lock().unwrap().clone();
+    let both = Arc::new(Mutex::new(Both::default()));
+    spliced(
+        two.home.router(),
+        start(1),
+        &about,
+        Box::new(End(both.clone(), 1)),
+    );
+    let says_and_ends = |both: &Mutex<Both>, me: usize, bytes: &[u8]| {
+        let mut state = both.lock().unwrap();
+        state.written[me].extend(bytes);
+        state.untaken[me] += bytes.len();
+        state.ended[me] = true;
+        drop(state);
+        // Said once, for both.
+        tell(both, 1 - me);
+    };
+    let all = [two.connect(5), publish("last", 1, b"words")].concat();
+    says_and_ends(&both, 0, &all);
+    let words = Saw::Publish("last".into(), 5);
+    two.home
+        .wait(|saw| saw.ends_with(&[words.clone(), Saw::Closed(CloseReason::Gone)]));
+
+    two.way.is_kept.store(true, Ordering::SeqCst);
+    let mut client = two.here.client();
+    client.write(&two.connect(4));
+    in_time("it is not passed on", || two.way.pipes.lock().unwrap().len() == 2);
+    let both = two.way.pipes.lock().unwrap()[1].0.clone();
+    says_and_ends(&both, 1, &[0x20, 2, 0, 0, 0xd0, 0]);
+    comes_in(&mut client);
+    assert_eq!(client.packet().unwrap(), [0xd0, 0]);
+    assert_eq!(client.packet(), None);
+}
+
+#[test]
+fn in_a_web_socket_a_home_that_asks_for_proof_takes_large_frames_once_it_has_let_its_client_in() {
+    let two = Two::new();
+    two.way.is_kept.store(true, Ordering::SeqCst);
+    let mut socket = WebSocket::from_raw_socket(upgraded(&two.here, Vec::new()), Role::Client, None);
+    socket.send(Message::binary(two.connect(5))).unwrap();
+    in_time("it is not passed on", || two.way.pipes.lock().unwrap().len() == 1);
+    let mut end = two.way.pipes.lock().unwrap()[0].1.take().unwrap();
+    let reads = |end: &mut End, packet: &[u8]| {
+        let (mut all, mut part) = (Vec::new(), vec![0; 4_096]);
+        in_time("it does not come", || {
+            while let Ok(read @ 1..) = end.read(&mut part) {
+                end.taken(read);
+                all.extend_from_slice(&part[..read]);
+            }
+            all.len() >= packet.len()
+        });
+        assert!(all == packet);
+    };
+    reads(&mut end, &two.connect(5));
+    let auth = [0xf0, 2, 0x18, 0];
+    for _ in 0..2 {
+        end.write(&auth).unwrap();
+        assert_eq!(binary(&mut socket), auth);
+        socket.send(Message::binary(auth.to_vec())).unwrap();
+        reads(&mut end, &auth);
+    }
+    let connack = [0x20, 3, 0, 0, 0];
+    end.write(&connack).unwrap();
+    assert_eq!(binary(&mut socket), connack);
+    let large = publish("large", 1, &[7; 200_000]);
+    socket.send(Message::binary(large.clone())).unwrap();
+    reads(&mut end, &large);
+}
+
+type Made = (CertificateDer<'static>, PrivateKeyDer<'static>);
+
+fn certificate(server: Option<&str>, name: &str) -> Made {
+    let names: Vec<String> = server.iter().map(ToString::to_string).collect();
+    let mut params = rcgen::CertificateParams::new(names).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap().der().clone();
+    (certificate, PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+}
+
+fn roots((certificate, _): &Made) -> Arc<rustls::RootCertStore> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    Arc::new(roots)
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// Takes who shows this certificate.
+fn takes(client: &Made) -> Arc<dyn ClientCertVerifier> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots(client), provider());
+    verifier.build().unwrap()
+}
+
+#[test]
+fn whose_certificate_is_revoked_where_it_came_is_told_by_its_home_and_heard_no_more() {
+    let user = UserId::fresh();
+    let (server, shown) = (
+        certificate(Some("localhost"), "server"),
+        certificate(None, &user.to_string()),
+    );
+    let shows = rustls::ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots(&server))
+        .with_client_auth_cert(vec![shown.0.clone()], shown.1.clone_key())
+        .unwrap();
+    let doors = rustls::ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(takes(&shown))
+        .with_single_cert(vec![server.0], server.1)
+        .unwrap();
+    let two = Two::with_tls(Some(Arc::new(doors)), user);
+    two.take_up();
+    two.way.is_kept.store(true, Ordering::SeqCst);
+    let name = ServerName::try_from("localhost").unwrap();
+    let session = rustls::ClientConnection::new(Arc::new(shows), name).unwrap();
+    let socket = TcpStream::connect(two.here.at).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut client = rustls::StreamOwned::new(session, socket);
+    client.write_all(&connect(5, "c", 0, None)).unwrap();
+    in_time("it is not passed on", || {
+        let _ = client.flush();
+        two.way.pipes.lock().unwrap().len() == 1
+    });
+    let mut end = two.way.pipes.lock().unwrap()[0].1.take().unwrap();
+    end.write(&[0x20, 3, 0, 0, 0]).unwrap();
+    assert_eq!(packet(&mut client).unwrap(), [0x20, 3, 0, 0, 0]);
+    let verifier = takes(&certificate(None, "another"));
+    for worker in 0..2 {
+        let again = VerifyAgain(verifier.clone());
+        two.here
+            .router()
+            .hand_over(worker, RoleId::Broker, Box::new(again));
+    }
+    let told = || {
+        let sent = two.way.sent.lock().unwrap();
+        let ended = |request: &PeerRequest| match &request.command {
+            Command::User(UserCommand::CredentialEnded { .. }) => Some(request.key.clone()),
+            _ => None,
+        };
+        sent.iter().find_map(ended)
+    };
+    in_time("its home is not told", || told().is_some());
+    assert_eq!(told(), Some(Key::User(user)));
+    // The home is in the middle of a packet, and has its last word behind it.
+    end.write(&[0x30, 5, 0, 1]).unwrap();
+    end.write(b"t\x00x").unwrap();
+    end.write(&[0xe0, 1, 0x87]).unwrap();
+    drop(end);
+    assert_eq!(packet(&mut client).unwrap(), [0x30, 5, 0, 1, b't', 0, b'x']);
+    assert_eq!(packet(&mut client).unwrap(), [0xe0, 1, 0x87]);
+    assert_eq!(packet(&mut client), None);
 }

@@ -127,13 +127,17 @@ pub(super) struct Way {
     /// The other node takes nothing up, and is not told.
     pub(super) is_kept: AtomicBool,
     pub(super) is_down: AtomicBool,
+    /// What this node asks of the other, which does not hear it.
+    pub(super) sent: Mutex<Vec<PeerRequest>>,
     /// What was told of the last connection.
     pub(super) about: Mutex<Bytes>,
     pub(super) pipes: Mutex<Vec<Between>>,
 }
 
 impl Peers for Way {
-    fn send(&self, _: StartId, _: &mut VecDeque<PeerRequest>) {}
+    fn send(&self, _: StartId, requests: &mut VecDeque<PeerRequest>) {
+        self.sent.lock().unwrap().extend(requests.drain(..));
+    }
     fn answer(&self, _: StartId, _: &mut Vec<(u64, PeerAnswer)>) {}
     fn reference(&self, node: StartId) -> Option<Arc<str>> {
         (node != start(4)).then(|| format!("n{}:1883", node.as_u128()).into())
@@ -196,15 +200,20 @@ pub(super) fn in_time(what: &str, mut done: impl FnMut() -> bool) {
 
 impl Two {
     pub(super) fn unknown() -> Self {
+        Self::with_tls(None, UserId::fresh())
+    }
+
+    /// The client comes by TLS.
+    pub(super) fn with_tls(tls: Option<Arc<rustls::ServerConfig>>, user: UserId) -> Self {
         let way = Arc::new(Way::default());
-        let here = Rig::among(NetConfig::default(), way.clone());
-        let home = Rig::among(NetConfig::default(), Arc::new(Way::default()));
+        let here = Rig::among(NetConfig::default(), tls, way.clone());
+        let home = Rig::among(NetConfig::default(), None, Arc::new(Way::default()));
         assert!(way.to.set(home.router().clone()).is_ok());
         Self {
             here,
             home,
             way,
-            user: UserId::fresh(),
+            user,
         }
     }
 
@@ -243,6 +252,12 @@ impl Two {
 
     pub(super) fn connect(&self, level: u8) -> Vec<u8> {
         connect(level, "c", 0, Some((&self.user.to_string(), "good")))
+    }
+
+    /// How much of what clients said has gone to the home.
+    pub(super) fn passed(&self) -> usize {
+        let pipes = self.way.pipes.lock().unwrap();
+        pipes.iter().map(|(both, _)| both.lock().unwrap().all[0]).sum()
     }
 
     /// Nothing of any connection is left, here or at home.

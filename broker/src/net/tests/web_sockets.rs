@@ -19,7 +19,7 @@ use crate::packet::Outgoing;
 use crate::wire_trait::{CloseReason, Wire};
 
 /// The client's end of a WebSocket after its upgrade, given to worker 0.
-fn upgraded(rig: &Rig, already_read: Vec<u8>) -> TcpStream {
+pub(super) fn upgraded(rig: &Rig, already_read: Vec<u8>) -> TcpStream {
     let (ours, client) = pair();
     let peer = ours.peer_addr().unwrap();
     let new = NewConnection {
@@ -32,7 +32,7 @@ fn upgraded(rig: &Rig, already_read: Vec<u8>) -> TcpStream {
     client
 }
 
-fn binary(socket: &mut WebSocket<TcpStream>) -> Vec<u8> {
+pub(super) fn binary(socket: &mut WebSocket<TcpStream>) -> Vec<u8> {
     loop {
         match socket.read().unwrap() {
             Message::Binary(bytes) => return bytes.to_vec(),
