@@ -56,6 +56,11 @@ impl Harness {
         })
     }
 
+    /// Whether the calendar is far off the other members'.
+    pub fn doubt_clock(&mut self, doubts: bool) {
+        self.turn.doubts_clock = doubts;
+    }
+
     /// The time.
     pub fn now(&self) -> Now {
         self.turn.now

@@ -248,6 +248,16 @@ impl Cx<'_> {
         self.turn.scope(key)
     }
 
+    /// The time by which something may be called over, milliseconds since 1970: 0 while this node's calendar is far off the other members', so that what
+    /// ends by time ends late rather than early.
+    pub fn expiry_ms(&self) -> u64 {
+        if self.turn.doubts_clock {
+            0
+        } else {
+            self.turn.now.unix_ms
+        }
+    }
+
     /// The view in which the worker took up this key's shard.
     pub fn view_of(&self, key: &Key) -> View {
         self.turn.scope(key).view

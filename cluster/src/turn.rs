@@ -38,6 +38,8 @@ pub(crate) struct Turn {
     pub(crate) router: Router,
     pub(crate) registry: mio::Registry,
     pub(crate) health: Health,
+    /// Nothing ends by the calendar now.
+    pub(crate) doubts_clock: bool,
     totally_ordered: bool,
     pub(crate) store: Arc<dyn Store>,
     /// Batches that the engine had no room for, in order, each with its size.
@@ -90,6 +92,7 @@ impl Turn {
             registry,
             totally_ordered: store.totally_ordered(),
             health: store.health(),
+            doubts_clock: false,
             store,
             unsubmitted: VecDeque::new(),
             unsubmitted_bytes: 0,

@@ -164,6 +164,10 @@ impl Worker {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.turn.now.unix_ms = u64::try_from(unix.as_millis()).unwrap_or(u64::MAX);
         self.turn.health = self.turn.store.health();
+        self.turn.doubts_clock = self
+            .clustered
+            .as_ref()
+            .is_some_and(|clustered| clustered.holdings.doubts_clock());
     }
 
     fn sleep(&self, stopping: bool) -> Option<Duration> {

@@ -136,6 +136,14 @@ impl Collector for OfCluster {
         gauge(to, "godwit_cluster_unsettled_views", help, unsettled as f64)?;
         let help = "Shards that the node has taken up, of all three groups";
         gauge(to, "godwit_cluster_shards_held", help, self.0.held() as f64)?;
+        if let Some(ahead) = self.0.clock_ahead_ms() {
+            let help = "How far the machine's calendar is ahead of the median of the members'";
+            gauge(to, "godwit_cluster_clock_ahead_seconds", help, ahead as f64 / 1e3)?;
+        }
+        let doubted = f64::from(u8::from(holdings.doubts_clock()));
+        let help =
+            "1 while the calendar is more than 10 s off that median, or not compared yet: nothing expires";
+        gauge(to, "godwit_cluster_clock_doubted", help, doubted)?;
         let acts = f64::from(u8::from(holdings.may_act(boot_ms())));
         gauge(to, "godwit_cluster_acts", "1 while the node's lease lasts", acts)
     }

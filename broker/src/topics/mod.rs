@@ -255,7 +255,7 @@ impl Topics {
                 here,
             } => self.member(cx, key, filter, (session, here), reply),
             TopicCommand::Retained { filter } => {
-                let now = cx.now().unix_ms;
+                let now = cx.expiry_ms();
                 let found = self.home(key).map(|home| home.retained_matching(&filter, now));
                 cx.answer(reply, Answer::Retained(found.unwrap_or_default()));
             }
@@ -446,7 +446,7 @@ impl Topics {
 
     /// Ends retained messages whose time is over.
     fn expire(&mut self, cx: &mut Cx<'_>) {
-        let now = cx.now().unix_ms;
+        let now = cx.expiry_ms();
         let (mut writes, mut room) = (Vec::new(), EXPIRED_AT_ONCE);
         for (levels, home) in &mut self.homes {
             let Some(retained) = home.retained.as_deref_mut() else {

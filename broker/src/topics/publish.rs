@@ -151,7 +151,7 @@ impl Topics {
         publish: &Arc<Publish>,
         by: UserId,
     ) -> Result<Vec<Op>, Refusal> {
-        let (view, now) = (cx.view_of(key), cx.now().unix_ms);
+        let view = cx.view_of(key);
         let mut ops = Vec::new();
         let Key::Topic(levels) = key else {
             return Ok(ops);
@@ -173,7 +173,7 @@ impl Topics {
         let mut checked = retained.check(publish);
         if checked.is_err() {
             // Two writes each, and four more are to follow in the batch.
-            let over = retained.expire(now, EXPIRED_AT_ONCE / 2 - 2);
+            let over = retained.expire(cx.expiry_ms(), EXPIRED_AT_ONCE / 2 - 2);
             self.metrics.retained_expired.inc_by(over.len() as u64);
             over.iter()
                 .for_each(|kept| clear_retained(key, view, kept, &mut ops));

@@ -123,7 +123,7 @@ impl Topics {
         else {
             return;
         };
-        let now = cx.now().unix_ms;
+        let now = cx.expiry_ms();
         let mut found = Vec::new();
         if let Some(home) = self.home(&key) {
             home.busy = home.busy.saturating_sub(1);

@@ -357,7 +357,7 @@ fn packet(
 ) -> Option<PublishOut> {
     let publish = &*owed.publish;
     let now = env.unix_ms();
-    if !repeat && publish.expires_at.is_some_and(|at| at <= now) {
+    if !repeat && publish.expires_at.is_some_and(|at| at <= env.expiry_ms()) {
         env.metrics().expired.inc();
         return None;
     }

@@ -432,7 +432,7 @@ impl Home {
             // Its connection ended with an earlier start of this node.
             session.disconnected_at = now;
         }
-        if session.live.is_none() && session.ends_at() <= now {
+        if session.live.is_none() && session.ends_at() <= env.expiry_ms() {
             let ended = Box::new(self.remove_session(env, index, &mut ops));
             self.session_over(env, ended.id);
             self.finish_end(env, Some(ended), ops);

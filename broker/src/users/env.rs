@@ -297,6 +297,11 @@ impl Env<'_, '_> {
         self.cx.now().unix_ms
     }
 
+    /// The time by which something may be called over: see [`Cx::expiry_ms`](godwit_cluster::Cx::expiry_ms).
+    pub(crate) fn expiry_ms(&self) -> u64 {
+        self.cx.expiry_ms()
+    }
+
     /// Milliseconds that only grow.
     pub(crate) fn mono_ms(&self) -> u64 {
         self.cx.now().mono_ms

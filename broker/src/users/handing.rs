@@ -281,7 +281,7 @@ impl Home {
         id: SessionId,
         answers: Option<Vec<ReadAnswer>>,
     ) {
-        let now = env.unix_ms();
+        let now = env.expiry_ms();
         let Some(estate) = self.estate(id) else { return };
         let Some(ReadAnswer::Log { rows, .. }) = answers.and_then(|answers| answers.into_iter().next())
         else {

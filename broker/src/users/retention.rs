@@ -86,7 +86,7 @@ impl Mailbox {
             .ages
             .iter()
             .rev()
-            .find(|(at, _)| at + kept_ms <= env.unix_ms());
+            .find(|(at, _)| *at == 0 || at + kept_ms <= env.expiry_ms());
         over.map_or(0, |(_, number)| *number).min(self.log.stored_head())
     }
 }

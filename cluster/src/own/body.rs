@@ -114,6 +114,25 @@ struct AboutRow {
     http: String,
 }
 
+/// What a start says about itself with each heartbeat, behind [`AboutRow`] in the same bytes.
+#[derive(Clone, PartialEq, Message)]
+struct BeatRow {
+    #[prost(uint64, tag = "7")]
+    unix_ms: u64,
+}
+
+/// The time of a start's calendar when it wrote its row, milliseconds since 1970, put behind what it says about itself.
+pub fn with_clock(about: &Bytes, unix_ms: u64) -> Bytes {
+    let beat = BeatRow { unix_ms }.encode_to_vec();
+    [about, &beat[..]].concat().into()
+}
+
+/// That time of a row; `None`: it says none.
+pub fn clock_of(about: &Bytes) -> Option<u64> {
+    let beat = BeatRow::decode(about.clone()).ok()?;
+    (beat.unix_ms > 0).then_some(beat.unix_ms)
+}
+
 impl Body {
     /// As the view's row holds it.
     pub fn encode(&self) -> Bytes {

@@ -26,6 +26,11 @@ pub trait Clock: Send + Sync {
     /// CLOCK_BOOTTIME in milliseconds: goes on while the process is stopped.
     fn now(&self) -> Millis;
 
+    /// Milliseconds since 1970 by the machine's calendar, for the others to compare with theirs; 0: not told.
+    fn unix_ms(&self) -> u64 {
+        0
+    }
+
     /// Ends at `at`, never early.
     fn sleep_until(&self, at: Millis) -> Asked<'_, ()>;
 }
@@ -132,6 +137,7 @@ async fn run(
                     let done = homes.let_go(view, slots);
                     calls.let_go.push_back((view, done));
                 }
+                Action::WriteStart(row) => calls.write(row, coordination, clock.unix_ms()),
                 request => calls.begin(request, coordination),
             }
         }
@@ -185,15 +191,19 @@ struct Calls<'a> {
 }
 
 impl<'a> Calls<'a> {
+    fn write(&mut self, mut row: StartRow, coordination: &'a dyn Coordination, unix_ms: u64) {
+        row.stamp = coordination.stamp() + STAMPS_AHEAD_MICROS;
+        if unix_ms > 0 {
+            row.about = super::body::with_clock(&row.about, unix_ms);
+        }
+        self.confirms = row.confirmed;
+        self.write = Some(Box::pin(
+            async move { coordination.write_start(row).await.is_ok() },
+        ));
+    }
+
     fn begin(&mut self, request: Action, coordination: &'a dyn Coordination) {
         match request {
-            Action::WriteStart(mut row) => {
-                row.stamp = coordination.stamp() + STAMPS_AHEAD_MICROS;
-                self.confirms = row.confirmed;
-                self.write = Some(Box::pin(
-                    async move { coordination.write_start(row).await.is_ok() },
-                ));
-            }
             Action::ReadStarts => {
                 self.starts = Some(Box::pin(async { coordination.read_starts().await.ok() }));
             }
@@ -206,7 +216,8 @@ impl<'a> Calls<'a> {
                 // A row that stays is found again.
                 let _ = coordination.delete_start(start, beat).await;
             })),
-            Action::LetGo { .. }
+            Action::WriteStart(_)
+            | Action::LetGo { .. }
             | Action::TakeUp { .. }
             | Action::Moved(_)
             | Action::RaiseStamps(_)

@@ -1,6 +1,6 @@
 //! What this node holds, for all its threads: lock-free to read. `member.rs` alone writes it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use godwit_store::{Ownership, Scope, Verdict, View};
 use tokio::sync::Notify;
@@ -19,6 +19,8 @@ pub struct Holdings {
     /// The largest view that a confirmation has shown.
     hinted: AtomicU64,
     hint: Notify,
+    /// The machine's calendar is not to be trusted.
+    doubts_clock: AtomicBool,
 }
 
 impl Holdings {
@@ -31,6 +33,7 @@ impl Holdings {
             since: (0..layout.slots()).map(|_| AtomicU64::new(0)).collect(),
             hinted: AtomicU64::new(0),
             hint: Notify::new(),
+            doubts_clock: AtomicBool::new(false),
         }
     }
 
@@ -62,6 +65,16 @@ impl Holdings {
         let until = self.act_until.load(Ordering::SeqCst);
         let begun = until.checked_sub(super::LEASE_MS)?;
         Some(now.saturating_sub(begun))
+    }
+
+    /// Whether the machine's calendar is far off the other members': then nothing ends by it.
+    pub fn doubts_clock(&self) -> bool {
+        self.doubts_clock.load(Ordering::Relaxed)
+    }
+
+    /// Says so; whether it was said before.
+    pub fn doubt_clock(&self, doubts: bool) -> bool {
+        self.doubts_clock.swap(doubts, Ordering::Relaxed)
     }
 
     /// A peer or a confirmation named this view: if it is later than the node's, the node reads the view at once.

@@ -16,7 +16,7 @@ mod sightings;
 #[cfg(test)]
 mod tests;
 
-pub use body::{About, Body, Earlier, MAX_MEMBERS, MAX_NAME, MAX_UNSETTLED, Seat};
+pub use body::{About, Body, Earlier, MAX_MEMBERS, MAX_NAME, MAX_UNSETTLED, Seat, clock_of, with_clock};
 pub use drive::{Clock, Homes, Settings, drive};
 pub use events::{Action, Event, Me, Standing, Why};
 pub use holdings::Holdings;

@@ -22,6 +22,10 @@ impl Clock for Boot {
         boot_ms()
     }
 
+    fn unix_ms(&self) -> u64 {
+        crate::node::unix_ms()
+    }
+
     fn sleep_until(&self, at: Millis) -> Asked<'_, ()> {
         Box::pin(async move {
             loop {

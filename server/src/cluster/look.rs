@@ -2,15 +2,16 @@
 //! it leave. Nothing here decides who owns what.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use godwit_cluster::own::{About, Millis};
+use godwit_cluster::own::{About, Millis, clock_of};
 use godwit_store::coordination::{Coordination as _, StartId, StartRow};
 use godwit_store::{Kind, Read, ReadAnswer, Store as _, StoreError, Table};
 
-use super::{Membership, boot_ms};
+use super::{Membership, boot_ms, wall};
+use crate::node::unix_ms;
 
 /// A start → that it is to leave. One row for each node that was ever drained through another.
 pub(crate) const DRAINS: Table = Table {
@@ -61,6 +62,7 @@ impl Membership {
     pub(super) async fn rows(&self) -> Result<Vec<Row>, StoreError> {
         let rows = self.0.coordination.read_starts().await?;
         self.seen().read(boot_ms(), &rows);
+        self.compare_clocks(&rows);
         let row = |row: StartRow| Row {
             start: row.start,
             about: About::decode(&row.about),
@@ -79,6 +81,42 @@ impl Membership {
             changed
         });
         Ok(rows)
+    }
+
+    /// This machine's calendar beside those of the other members, as of their last heartbeats.
+    fn compare_clocks(&self, rows: &[StartRow]) {
+        let (standing, own) = (self.0.standing.borrow().clone(), *self.0.start.borrow());
+        let Some(standing) = standing else { return };
+        let (here, now) = (unix_ms(), boot_ms());
+        let is_other = |row: &&StartRow| Some(row.start) != own && standing.body.seat_of(row.start).is_some();
+        let others = rows.iter().filter(is_other).filter_map(|row| {
+            let age = self
+                .seen()
+                .age(now, row.start)
+                .filter(|age| *age < wall::FRESH_MS)?;
+            let there = clock_of(&row.about)?.saturating_add(age);
+            i64::try_from(i128::from(there) - i128::from(here)).ok()
+        });
+        let ahead = wall::ahead_ms(others);
+        *self
+            .0
+            .clock_ahead_ms
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(ahead);
+        let is_off = wall::is_off(ahead);
+        let was_off = self.0.holdings.doubt_clock(is_off);
+        let seconds = ahead as f64 / 1e3;
+        if is_off && !was_off {
+            tracing::warn!(
+                seconds,
+                "this machine's calendar is far off the median of the members': this node expires and trims nothing until that is right"
+            );
+        } else if was_off && !is_off {
+            tracing::info!(
+                seconds,
+                "this machine's calendar agrees with the members': what is over ends"
+            );
+        }
     }
 
     /// Asks another start to leave. Blocks.

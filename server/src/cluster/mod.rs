@@ -7,6 +7,7 @@ mod look;
 mod patient;
 mod ready;
 mod secrets;
+mod wall;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -129,8 +130,11 @@ impl Opened {
             left: left_seen,
             seen: Mutex::new(Seen::default()),
             ready: ready.clone(),
+            clock_ahead_ms: Mutex::default(),
             peers: watch::Sender::default(),
         });
+        // Until it was compared with the others'.
+        self.holdings.doubt_clock(true);
         let first = Arc::new(AtomicBool::new(true));
         let told = Told {
             homes,
@@ -240,6 +244,8 @@ struct Inner {
     left: watch::Receiver<bool>,
     seen: Mutex<Seen>,
     ready: Arc<Ready>,
+    /// How far the calendar is ahead of the members' median, milliseconds; `None`: not known yet.
+    clock_ahead_ms: Mutex<Option<i64>>,
     peers: watch::Sender<Peers>,
 }
 
@@ -296,6 +302,15 @@ impl Membership {
     /// Whether it has left, or was stopped.
     pub fn left(&self) -> watch::Receiver<bool> {
         self.0.left.clone()
+    }
+
+    /// How far this machine's calendar is ahead of the median of the members', milliseconds; `None`: not known yet.
+    pub fn clock_ahead_ms(&self) -> Option<i64> {
+        *self
+            .0
+            .clock_ahead_ms
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {

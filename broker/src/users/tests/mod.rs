@@ -6,6 +6,7 @@ mod chat;
 mod clients;
 mod corners;
 mod delays;
+mod doubted;
 mod ends;
 mod groups;
 mod groups_ends;
