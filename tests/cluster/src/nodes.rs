@@ -123,6 +123,12 @@ impl Nodes {
         make_schema(&self.binary, &self.around.store(number), 1, keyspace)
     }
 
+    /// More options of one node, from its next start on.
+    pub fn add_arguments(&mut self, number: usize, more: &[&str]) {
+        let node = self.all.remove(number);
+        self.all.insert(number, node.arguments(more));
+    }
+
     /// Where a node's MQTT is.
     pub fn mqtt_of(&self, number: usize) -> SocketAddr {
         self.all[number].mqtt()
