@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -61,10 +62,10 @@ async fn connection(inner: Arc<Inner>, tcp: TcpStream, from: SocketAddr, permit:
     // A delay more is no reason to refuse.
     let _ = tcp.set_nodelay(true);
     let Some(secured) = &inner.secured else {
-        return serve(&inner, tcp, from, permit, by).await;
+        return serve(&inner, tcp, from, (permit, by), None).await;
     };
     match timeout_at(by, secured.accept(tcp)).await {
-        Ok(Ok(stream)) => serve(&inner, stream, from, permit, by).await,
+        Ok(Ok((stream, shown))) => serve(&inner, stream, from, (permit, by), shown).await,
         Ok(Err(error)) => inner.refused(from, None, &error),
         Err(_) => inner.refused(from, None, &LinkError::Late),
     }
@@ -75,6 +76,8 @@ async fn connection(inner: Arc<Inner>, tcp: TcpStream, from: SocketAddr, permit:
 struct Call {
     inner: Arc<Inner>,
     from: SocketAddr,
+    /// The certificate that it showed.
+    shown: Option<Arc<CertificateDer<'static>>>,
     /// A connection carries one call.
     is_used: Arc<AtomicBool>,
     /// Its bytes are no longer counted.
@@ -85,13 +88,19 @@ struct Call {
     done: CancellationToken,
 }
 
-async fn serve<I>(inner: &Arc<Inner>, io: I, from: SocketAddr, permit: OwnedSemaphorePermit, by: Instant)
-where
+async fn serve<I>(
+    inner: &Arc<Inner>,
+    io: I,
+    from: SocketAddr,
+    (permit, by): (OwnedSemaphorePermit, Instant),
+    shown: Option<CertificateDer<'static>>,
+) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let call = Call {
         inner: inner.clone(),
         from,
+        shown: shown.map(Arc::new),
         is_used: Arc::default(),
         is_open: Arc::default(),
         known: CancellationToken::new(),
@@ -163,6 +172,12 @@ impl Call {
             }
         };
         let known = self.inner.link(met.start).ok_or(LinkError::NotMember);
+        let known = known.and_then(|link| {
+            if let Some(secured) = &self.inner.secured {
+                secured.is_at(self.shown.as_deref(), &link.addr)?;
+            }
+            Ok(link)
+        });
         let (link, (open, opened)) = match known.and_then(|link| Ok((link.clone(), link.open(met.credit)?))) {
             Ok(both) => both,
             Err(error) => {

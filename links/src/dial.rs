@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::error::LinkError;
 use crate::link::Link;
 use crate::session;
-use crate::stream::{Codec, MESSAGE_BYTES, PATH, Pair};
+use crate::stream::{Codec, Gate, MESSAGE_BYTES, PATH, Pair};
 use crate::{Inner, http};
 
 /// The first pause between two calls, and the longest; jitter makes them up to twice as long.
@@ -107,7 +107,10 @@ where
     driver.spawn(connection);
 
     let (mut pair, outbound) = Pair::new();
-    let service = tower::service_fn(move |request| sender.send_request(request));
+    let service = tower::service_fn(move |request| {
+        let asked = sender.send_request(request);
+        async move { asked.await.map(|response| response.map(Gate::of_called)) }
+    });
     let origin = Uri::from_static("http://godwit");
     let mut grpc = tonic::client::Grpc::with_origin(service, origin)
         .max_decoding_message_size(MESSAGE_BYTES)

@@ -21,7 +21,9 @@ pub(crate) enum LinkError {
     Proof,
     #[error("a node sent something that the protocol does not allow there: {0}")]
     Unexpected(&'static str),
-    #[error("the certificate of the other node is not good for the name that nodes have")]
+    #[error(
+        "the certificate of the other node is not good for the address that it has in the store, or for the name that nodes have"
+    )]
     Name,
     #[error("no answer in time")]
     Late,

@@ -45,8 +45,8 @@ pub struct Tls {
     pub key: PrivateKeyDer<'static>,
     /// Who signs the nodes' certificates, and best nothing else.
     pub ca: Vec<CertificateDer<'static>>,
-    /// A DNS name that the certificates of all nodes bear; each side checks it. `None`: who calls checks the host of the
-    /// address it calls, and any certificate of the authority may call.
+    /// A DNS name that the certificates of all nodes bear; each side checks it, and any of them may say that it is any other. `None`: each side checks that
+    /// the other's is good for the host of the address where that node is reached, so none may pass for another.
     pub name: Option<String>,
 }
 

@@ -179,17 +179,69 @@ impl Stream for Outbound {
     }
 }
 
-/// A caller's bytes: few until it has proved itself.
+/// What gRPC writes before each message: whether it is compressed, and its length.
+const HEAD: usize = 5;
+/// Messages of a greeting, Hello and Proof: what comes behind them is asked for when they were believed, not before.
+const GREETED: usize = 2;
+
+/// Lengths of the first messages of a stream. For what a head announces memory is reserved before a byte of it is there.
+#[derive(Debug, Default)]
+struct Heads {
+    head: [u8; HEAD],
+    have: usize,
+    /// Bytes that are left of a message.
+    rest: usize,
+    seen: usize,
+}
+
+impl Heads {
+    /// `false`: a message of a greeting says that it is larger than one may be.
+    fn take(&mut self, mut data: &[u8]) -> bool {
+        while self.seen < GREETED || self.rest > 0 {
+            let skipped = self.rest.min(data.len());
+            self.rest -= skipped;
+            data = data.get(skipped..).unwrap_or_default();
+            let (Some((first, more)), true) = (data.split_first(), self.seen < GREETED) else {
+                break;
+            };
+            if let Some(byte) = self.head.get_mut(self.have) {
+                *byte = *first;
+            }
+            (self.have, data) = (self.have + 1, more);
+            if self.have == HEAD {
+                let [_, length @ ..] = self.head;
+                (self.have, self.rest) = (0, u32::from_be_bytes(length) as usize);
+                self.seen += 1;
+                if self.rest > STRANGER_BYTES {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+}
+
+/// The bytes of another side: few, and in small messages, until it has proved itself.
 pub(crate) struct Gate<B> {
     body: B,
     left: usize,
     is_open: Arc<AtomicBool>,
+    heads: Heads,
 }
 
 impl<B> Gate<B> {
     pub(crate) fn new(body: B, is_open: Arc<AtomicBool>) -> Self {
-        let left = STRANGER_BYTES;
-        Self { body, left, is_open }
+        Self {
+            body,
+            left: STRANGER_BYTES,
+            is_open,
+            heads: Heads::default(),
+        }
+    }
+
+    /// Of who was called: behind its greeting it says more at once, which nobody takes before the greeting is believed.
+    pub(crate) fn of_called(body: B) -> Self {
+        Self::new(body, Arc::new(AtomicBool::new(true)))
     }
 }
 
@@ -207,6 +259,12 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
         let is_open = self.is_open.load(Ordering::Relaxed);
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+            && !self.heads.take(data)
+        {
+            return Poll::Ready(Some(Err("a greeting that is too large".into())));
+        }
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
             && !is_open
@@ -245,6 +303,22 @@ mod tests {
         ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
             Poll::Ready(Some(Ok(Frame::data(vec![0; 1024].into()))))
         }
+    }
+
+    #[test]
+    fn a_greeting_says_that_it_is_small_and_what_comes_behind_it_may_be_large() {
+        let head = |length: u32| [&[0], &length.to_be_bytes()[..]].concat();
+        let mut heads = Heads::default();
+        assert!(!heads.take(&head(MESSAGE_BYTES as u32)));
+        let mut heads = Heads::default();
+        let two = [head(3), vec![255; 3], head(STRANGER_BYTES as u32)].concat();
+        // In crumbs.
+        assert!(two.iter().all(|byte| heads.take(&[*byte])));
+        assert!(heads.take(&vec![255; STRANGER_BYTES]));
+        assert!(heads.take(&head(MESSAGE_BYTES as u32)) && heads.take(&[255; 100]));
+        let mut heads = Heads::default();
+        assert!(heads.take(&[head(0), vec![0]].concat()));
+        assert!(!heads.take(&(STRANGER_BYTES as u32 + 1).to_be_bytes()));
     }
 
     #[test]

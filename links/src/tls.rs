@@ -75,8 +75,12 @@ impl Secured {
         Ok(self.connector.connect(name, tcp).await?)
     }
 
-    /// Of a connection that came. Its certificate was verified, and its name where nodes have one.
-    pub(crate) async fn accept(&self, tcp: Tcp) -> Result<FromClient, LinkError> {
+    /// Of a connection that came, and the certificate that it showed. That was verified, and its name where nodes have one; else its host is
+    /// to be when it is known who calls: [`Secured::is_at`].
+    pub(crate) async fn accept(
+        &self,
+        tcp: Tcp,
+    ) -> Result<(FromClient, Option<CertificateDer<'static>>), LinkError> {
         let stream = self.acceptor.accept(tcp).await?;
         let certificate = stream
             .get_ref()
@@ -88,7 +92,20 @@ impl Secured {
         {
             return Err(LinkError::Name);
         }
-        Ok(stream)
+        let shown = certificate.map(|certificate| certificate.clone().into_owned());
+        Ok((stream, shown))
+    }
+
+    /// Whether a certificate is that of a node which others reach at `addr` (`host:port`): one node's must not do for another.
+    pub(crate) fn is_at(&self, shown: Option<&CertificateDer<'_>>, addr: &str) -> Result<(), LinkError> {
+        if self.name.is_some() {
+            return Ok(());
+        }
+        let host = host(addr)?;
+        match shown {
+            Some(shown) if is_good_for(shown, &host) => Ok(()),
+            _ => Err(LinkError::Name),
+        }
     }
 }
 

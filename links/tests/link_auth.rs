@@ -161,6 +161,11 @@ fn a_node_with_a_certificate_of_another_authority_or_name_or_none_is_refused() {
         &node(1, good()),
         &node(2, certified(&["127.0.0.2"], &ca, &ca, None)),
     );
+    // A certificate of the authority, but another node's: it says that it is the one at 127.0.0.1.
+    refuse_each_other(
+        &node(1, certified(&["127.0.0.2"], &ca, &ca, None)),
+        &node(2, good()),
+    );
     refuse_each_other(&node(1, Some(Auth::Open)), &node(2, good()));
     refuse_each_other(&node(1, good()), &node(2, Some(Auth::Open)));
     // The caller's name counts too, where nodes have one.
