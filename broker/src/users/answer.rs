@@ -108,10 +108,10 @@ impl Home {
                 live.given.push_back(inbound.retry.unwrap_or_default());
                 // An acknowledgement is always taken.
                 let _ = env.wire.send(conn, &Outgoing::Puback(ack));
-                if live.given.len() > GIVEN {
-                    let unwritten = env.wire.unwritten(conn).all();
-                    let written = live.given.len().saturating_sub(unwritten);
-                    live.given.drain(..written);
+                if live.given.len() > 2 * GIVEN {
+                    let kept = env.wire.unwritten(conn).all().max(GIVEN);
+                    let gone = live.given.len().saturating_sub(kept);
+                    live.given.drain(..gone);
                 }
                 continue;
             };

@@ -1,5 +1,5 @@
 //! Sends without a client message id: a publish that equals one of the previous connection whose PUBACK is known not to
-//! have been written, or is marked as a repeat (DUP) and equals one of which nobody knows that, takes that one's identity
+//! have been written, or is marked as a repeat (DUP) and equals one whose PUBACK may have been lost, takes that one's identity
 //! (docs/protocol.md, Retries). Everything else gets a fresh one.
 
 use std::collections::HashSet;
@@ -14,7 +14,8 @@ use super::session::{Live, Session};
 use crate::packet::PublishIn;
 use crate::wire_trait::{ConnId, Unwritten};
 
-/// PUBACKs given that are remembered before it is asked how many of them are written.
+/// PUBACKs given that are remembered at least, written or not, while a client is busy; it is asked at twice as many how many of
+/// them are written.
 pub(crate) const GIVEN: usize = 32;
 /// Clients of a user whose previous connection is remembered.
 const CLIENTS: usize = 64;
@@ -174,7 +175,13 @@ impl Home {
             .filter(|of| !of.passed && leave != Leave::Normally)
             .map_or_else(Vec::new, |of| of.publishes);
         let known = unwritten.known as usize;
-        let given = live.given.iter().rev().take(unwritten.all()).enumerate();
+        // What the operating system has may not have come either, but to who took leave.
+        let most = if leave == Leave::Normally {
+            known
+        } else {
+            usize::MAX
+        };
+        let given = live.given.iter().rev().take(most).enumerate();
         let given = given.map(|(back, retry)| Retry {
             doubtful: back >= known,
             ..*retry
