@@ -80,7 +80,7 @@ pub enum UserVerb {
         /// User name: 2 to 32 of a-z, 0-9, ".", "_", "-".
         name: String,
         /// Makes an administrator of the installation.
-        #[arg(long = "admin")]
+        #[arg(long)]
         administrator: bool,
         /// Reads the password from standard input, up to the end of the first line, instead of asking for it.
         #[arg(long)]
@@ -143,7 +143,7 @@ pub enum SessionVerb {
     },
 }
 
-/// How a data folder and its server are found, where `--admin` means something else.
+/// How a data folder and its server are found, by the options that all commands have for it.
 #[derive(Debug, clap::Args)]
 pub struct Place {
     /// Configuration file.
@@ -154,7 +154,7 @@ pub struct Place {
     pub data_dir: Option<PathBuf>,
     /// Address of the running server's admin listener.
     #[arg(long, value_name = "ADDR")]
-    pub admin_listener: Option<crate::config::Listen>,
+    pub admin: Option<crate::config::Listen>,
 }
 
 /// Options of the configuration, and its file.

@@ -217,7 +217,7 @@ fn add(username: String, admin: bool, password_stdin: bool, place: Place) -> any
     let none = <Flags as confique::Layer>::empty();
     let flags = Flags {
         data_dir: place.data_dir,
-        admin: place.admin_listener,
+        admin: place.admin,
         ..none
     };
     let config = Config::load(flags, place.config.as_deref())?;

@@ -121,9 +121,16 @@ fn a_second_process_on_the_same_folder_is_refused_in_one_line_and_harms_nothing(
 fn add(server: &Server, name: &str, password: &str) -> String {
     let output = run_with_input(
         godwit()
-            .args(["user", "add", name, "--admin", "--password-stdin", "--data-dir"])
+            .args([
+                "user",
+                "add",
+                name,
+                "--administrator",
+                "--password-stdin",
+                "--data-dir",
+            ])
             .arg(server.folder.join("data"))
-            .args(["--admin-listener", &format!("127.0.0.1:{}", server.admin)]),
+            .args(["--admin", &format!("127.0.0.1:{}", server.admin)]),
         &format!("{password}\n"),
     );
     assert_eq!(
