@@ -17,6 +17,7 @@ mod pace;
 mod proxy;
 mod reading;
 mod relay;
+mod relay_ends;
 mod spliced;
 #[cfg(test)]
 mod tests;

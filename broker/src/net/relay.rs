@@ -1,11 +1,10 @@
 //! A connection whose user's home is on another node, where its client came: CONNECT goes there as it came, and then the bytes of
-//! both sides, which are not looked at (docs/decisions/0011-many-nodes.md). The home's end is in `spliced`.
+//! both sides, which are not looked at (docs/decisions/0011-many-nodes.md). The home's end is in `spliced`; how it ends, in `relay_ends`.
 
 use std::io::{self, ErrorKind, Read as _};
 use std::sync::Arc;
 
 use godwit_cluster::{Cx, Pipe};
-use godwit_wire::command::{Command, UserCommand};
 use godwit_wire::ids::{Key, UserId};
 use godwit_wire::limits::PACKET_BYTES;
 
@@ -33,18 +32,18 @@ pub(super) const NEVER: u32 = u32::MAX;
 
 /// What a connection has that is passed on.
 pub(super) struct Relay {
-    user: UserId,
+    pub(super) user: UserId,
     pub(super) pipe: Box<dyn Pipe>,
     /// The home has said something. Before that nothing but the CONNECT goes there, so that it can go elsewhere.
-    is_open: bool,
+    pub(super) is_open: bool,
     /// It has said something else than AUTH: what the client says is bounded by it from then on, not by frames.
     has_answered: bool,
     /// The pipe may have something.
     pub(super) unread: bool,
     /// Nothing more comes from the client.
-    client_ended: bool,
+    pub(super) client_ended: bool,
     /// The home was told so.
-    is_shut: bool,
+    pub(super) is_shut: bool,
     /// The home takes no more.
     home_ended: bool,
     _counted: Counted,
@@ -69,7 +68,7 @@ impl Conn {
         self.special.as_deref_mut()?.relay.as_deref_mut()
     }
 
-    fn end_relay(&mut self) {
+    pub(super) fn end_relay(&mut self) {
         if let Some(special) = self.special.as_deref_mut() {
             special.relay = None;
         }
@@ -178,61 +177,6 @@ impl Net {
         self.close(id, Some(Outgoing::Connack(Box::new(connack))));
     }
 
-    /// The home did not answer in time; or the client does not take the rest, or its own end was not answered.
-    pub(super) fn relayed_too_late(&mut self, id: ConnId) {
-        let Some(conn) = self.get(id) else { return };
-        let is_open = conn.relay().is_some_and(|relay| relay.is_open);
-        conn.end_relay();
-        if is_open {
-            self.metrics.count_closed("too_slow");
-            if let Some(mut conn) = self.remove(None, id) {
-                conn.transport.abort();
-            }
-        } else {
-            conn.stage = Stage::Judging;
-            self.refuse(id, reason::SERVER_UNAVAILABLE);
-        }
-    }
-
-    /// What its client came by was revoked. Its home, which knows where packets end, tells the client and closes, and the client's will
-    /// with it; the client is heard no more, and gone in [`LINGER_SECONDS`] whatever its home does.
-    pub(super) fn turn_out_relayed(&mut self, cx: &mut Cx<'_>, id: ConnId) {
-        let until = self.now + u32::from(LINGER_SECONDS) * TICKS;
-        let Some(conn) = self.get(id) else { return };
-        let certified = conn.transport.certified().flatten();
-        conn.input = Vec::new();
-        let Some(relay) = conn.relay().filter(|relay| relay.is_open) else {
-            // Nobody has said anything yet.
-            conn.end_relay();
-            conn.stage = Stage::Judging;
-            self.refuse(id, reason::BAD_CREDENTIAL);
-            return;
-        };
-        relay.client_ended = true;
-        // Its end is not the client's to say.
-        relay.is_shut = true;
-        let user = relay.user;
-        conn.until = until;
-        self.look_at(id, until);
-        if let Some(certified) = certified {
-            let credential = certified.certificate;
-            let ended = UserCommand::CredentialEnded { credential };
-            cx.tell(Key::User(user), Command::User(ended));
-        }
-    }
-
-    /// This node ends. Its home hears so behind what the client has said, and has the last word, which comes behind what is on its
-    /// way; all in [`LINGER_SECONDS`]. Who has no home yet is turned away.
-    pub(super) fn relays_no_more(&mut self, id: ConnId) {
-        match self.get(id).and_then(Conn::relay) {
-            Some(relay) if relay.is_open => {
-                relay.client_ended = true;
-                self.queue(id);
-            }
-            _ => self.relayed_too_late(id),
-        }
-    }
-
     fn pass_on(&mut self, cx: &Cx<'_>, id: ConnId, pipe: Box<dyn Pipe>) {
         let on_ready = self.signal(cx, id);
         let counted = Counted::of(&self.metrics.spliced_here);
@@ -294,26 +238,6 @@ impl Net {
                 self.remove(None, id);
             }
         }
-    }
-
-    /// The home has ended it, and the client has what was said: it closes too, or is closed in a while.
-    fn end_relayed(&mut self, id: ConnId, why: &'static str) {
-        self.metrics.count_closed(why);
-        let now = self.now;
-        let Some(conn) = self.get(id) else { return };
-        let has_left = conn.relay().is_none_or(|relay| relay.client_ended);
-        conn.end_relay();
-        conn.transport.end();
-        if has_left {
-            self.remove(None, id);
-            return;
-        }
-        conn.stage = Stage::Closing;
-        conn.input = Vec::new();
-        let until = now + u32::from(LINGER_SECONDS) * TICKS;
-        conn.until = until;
-        self.look_at(id, until);
-        self.discard(id);
     }
 
     fn feed_client(&mut self, id: ConnId, chunk: &mut [u8]) -> Pumped {
