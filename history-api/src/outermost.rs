@@ -33,6 +33,9 @@ pub(crate) async fn run(State(api): State<Api>, request: Request, next: Next) ->
         Ok(_held) => next.run(request).await,
         Err(problem) => problem.into_response(),
     };
+    if let Some(limit) = Problem::limit_of(&response) {
+        metrics.limits_met.get_or_create(&[("limit", limit)]).inc();
+    }
     let response = finish(counted(&api, peer, response), id);
     metrics.in_flight.dec();
     let status = response.status().as_u16();
@@ -61,7 +64,7 @@ type Held = (OwnedSemaphorePermit, Option<Share>);
 
 fn admitted(api: &Api, request: &Request, peer: IpAddr) -> Result<Held, Problem> {
     let permit = api.requests.clone().try_acquire_owned();
-    let permit = permit.map_err(|_| Problem::from(Refusal::unavailable()))?;
+    let permit = permit.map_err(|_| Problem::from(Refusal::unavailable()).of_limit("requests"))?;
     let path = request.uri().path();
     if path.len() > PATH_BYTES {
         return Err(Problem::new(Code::Malformed, "the path is too long"));
@@ -70,7 +73,7 @@ fn admitted(api: &Api, request: &Request, peer: IpAddr) -> Result<Held, Problem>
     if !free {
         api.per_address
             .take(peer.into(), api.passed())
-            .map_err(Problem::too_often)?;
+            .map_err(|seconds| Problem::too_often(seconds).of_limit("address_requests"))?;
     }
     let body = waiting::body(&api.waiting, peer, request.body()).map_err(|()| no_room(api))?;
     Ok((permit, body))

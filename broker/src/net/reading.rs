@@ -146,7 +146,12 @@ impl Net {
                 conn.unread = conn.transport.cut();
                 Got::Nothing
             }
-            Err(_) => Got::Ended,
+            Err(_) => {
+                if conn.transport.has_refused() {
+                    self.metrics.protocol_errors.inc();
+                }
+                Got::Ended
+            }
         }
     }
 

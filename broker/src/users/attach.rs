@@ -44,6 +44,9 @@ impl Home {
         principal: Principal,
     ) {
         if connect.client_id.len() > CLIENT_ID_BYTES || connect.client_id.contains('\0') {
+            if connect.client_id.len() > CLIENT_ID_BYTES {
+                env.metrics().count_limit("client_id");
+            }
             refuse(env, conn, BAD_CLIENT_ID);
             return;
         }
