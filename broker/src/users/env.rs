@@ -126,6 +126,8 @@ pub(crate) enum What {
     SubscribeTimeout(SessionId, u64),
     /// Timer: whether the home can leave memory.
     Idle,
+    /// Timer: further connections are looked at after a change of the rules.
+    Review,
     /// Timer: a page of a session's log is read again, of this generation of its feed.
     OwedAgain(SessionId, u32),
     /// Timer: and one of the mailbox.

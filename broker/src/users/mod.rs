@@ -31,6 +31,7 @@ mod retaining;
 mod retention;
 mod retries;
 mod returns;
+mod reviewing;
 mod rows;
 mod session;
 mod shares;
@@ -47,7 +48,6 @@ mod wills;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use godwit_accounts::Acl;
 use godwit_cluster::{Cx, Flow, Loading, Reply};
 use godwit_store::{Read, ReadAnswer};
 use godwit_wire::account::Principal;
@@ -59,6 +59,7 @@ pub use self::config::{UsersConfig, UsersMetrics};
 pub(crate) use self::env::VIEW_SHIFT;
 use self::env::{Common, Env, Ticket, What};
 use self::home::{Home, LoadState, Loaded};
+use self::reviewing::Review;
 use self::waiter::Waiter;
 use crate::packet::{Connect, Incoming};
 use crate::part::Part;
@@ -74,6 +75,7 @@ pub(crate) struct Users {
     homes: HashMap<UserId, Box<Home>>,
     loading: HashMap<UserId, LoadState>,
     common: Common,
+    review: Option<Review>,
     stopping: bool,
 }
 
@@ -84,6 +86,7 @@ impl Users {
             homes: HashMap::new(),
             loading: HashMap::new(),
             common: Common::new(config, metrics),
+            review: None,
             stopping: false,
         }
     }
@@ -223,14 +226,6 @@ impl Users {
             Incoming::Connect(_) | Incoming::Pingreq | Incoming::Auth(_) => {
                 home.close_connection(env, conn, PROTOCOL_ERROR);
             }
-        });
-    }
-
-    /// The rules of ordinary topics are these from now on, also for what is subscribed and owed already.
-    pub(crate) fn new_rules(&mut self, acl: Arc<Acl>) {
-        self.common.config = Arc::new(UsersConfig {
-            acl,
-            ..(*self.common.config).clone()
         });
     }
 
