@@ -163,14 +163,18 @@ impl Bed {
     /// When the process is gone.
     pub fn cpu_seconds(&self) -> Result<f64> {
         let pid = self.node.pid().context("it does not run")?;
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        let fields = stat.rsplit(')').next().unwrap_or_default();
-        let mut fields = fields.split_whitespace().skip(11);
-        let mut ticks = || fields.next().and_then(|text| text.parse::<u64>().ok());
-        let (Some(user), Some(system)) = (ticks(), ticks()) else {
-            bail!("no times in /proc");
-        };
-        Ok((user + system) as f64 / 100.0)
+        cpu_seconds_of(&pid.to_string())
+    }
+
+    /// Bytes that it has had written to disk so far.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn written(&self) -> Result<u64> {
+        let pid = self.node.pid().context("it does not run")?;
+        let text = std::fs::read_to_string(format!("/proc/{pid}/io"))?;
+        let bytes = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        Ok(bytes.context("no write_bytes in /proc")?.trim().parse()?)
     }
 
     /// Open descriptors.
@@ -220,6 +224,18 @@ impl Bed {
     pub fn tail(&self) -> String {
         self.node.tail()
     }
+}
+
+/// Seconds of processor time of a process, or of `self`.
+pub(crate) fn cpu_seconds_of(pid: &str) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let mut fields = fields.split_whitespace().skip(11);
+    let mut ticks = || fields.next().and_then(|text| text.parse::<u64>().ok());
+    let (Some(user), Some(system)) = (ticks(), ticks()) else {
+        bail!("no times in /proc");
+    };
+    Ok((user + system) as f64 / 100.0)
 }
 
 /// A script that starts the binary with fewer open files.
