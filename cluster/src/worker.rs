@@ -14,6 +14,7 @@ use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::Key;
 
 use crate::away::Away;
+use crate::meter::Part;
 use crate::own::Layout;
 use crate::peers::Clustered;
 use crate::role::{Cx, Flow, Loading, Reply, Role, RoleId, Tag, unpack};
@@ -23,8 +24,10 @@ use crate::turn::Turn;
 /// Most commands parked while a key loads; beyond it they are refused as `unavailable`. Entries cannot be refused: the
 /// role that asks for them bounds them.
 pub const PARKED_PER_KEY: usize = 1_024;
-/// Requests taken from the inbox a turn, so that sockets get their turn too.
-const REQUESTS_PER_TURN: usize = 1_024;
+/// Requests taken from the inbox at a time, as often as their part of the turn lasts.
+const REQUESTS: usize = 64;
+/// Most taken in a turn.
+const REQUESTS_A_TURN: usize = 1_024;
 /// How long a shutdown waits for the roles to become quiet.
 const SHUTDOWN: Duration = Duration::from_secs(8);
 /// Longest sleep without an event, so that kept-back work is tried again.
@@ -100,6 +103,9 @@ impl Worker {
         let mut stop_at: Option<Instant> = None;
         // Whether the end of the last turn set off work of its own, whose end of turn is still due.
         let mut unfinished = false;
+        // How many of the sockets that were ready had their turn.
+        let mut served = 0;
+        let mut begun = Instant::now();
         loop {
             if !self.await_lease(stop_at.is_some()) {
                 return;
@@ -115,6 +121,7 @@ impl Worker {
                 }
                 unfinished = self.drain_local();
             }
+            unfinished |= std::mem::take(&mut self.turn.again);
             self.turn.resubmit();
             self.turn.answer_dropped();
             self.turn.flush();
@@ -125,23 +132,30 @@ impl Worker {
                     return;
                 }
             }
-            let sleep = if unfinished {
-                Some(Duration::ZERO)
-            } else {
-                self.sleep(stop_at.is_some())
-            };
-            if let Err(error) = poll.poll(&mut events, sleep)
-                && error.kind() != io::ErrorKind::Interrupted
-            {
-                tracing::error!(%error, "polling failed");
-                std::thread::sleep(NAP);
+            self.turn.own_inbox.meter.turn(begun.elapsed());
+            if events.iter().nth(served).is_none() {
+                served = 0;
+                let sleep = if unfinished {
+                    Some(Duration::ZERO)
+                } else {
+                    self.sleep(stop_at.is_some())
+                };
+                if let Err(error) = poll.poll(&mut events, sleep)
+                    && error.kind() != io::ErrorKind::Interrupted
+                {
+                    tracing::error!(%error, "polling failed");
+                    std::thread::sleep(NAP);
+                }
             }
+            begun = Instant::now();
             self.tell_time();
             // It may have slept for long: nobody is read, or answered, without the lease.
             if !self.await_lease(stop_at.is_some()) {
                 return;
             }
-            for event in events.iter() {
+            let part = Part::begins();
+            for event in events.iter().skip(served) {
+                served += 1;
                 if event.token() != WAKER {
                     let ended = event.is_read_closed() || event.is_error();
                     let readable = event.is_readable() || ended;
@@ -153,6 +167,9 @@ impl Worker {
                         role.io(cx, event.token(), readable, writable);
                     });
                     self.drain_local();
+                }
+                if part.is_over() {
+                    break;
                 }
             }
         }
@@ -197,14 +214,12 @@ impl Worker {
             std::mem::take(&mut mail.peer_answers),
             std::mem::take(&mut mail.moves),
         );
-        let take = mail.requests.len().min(REQUESTS_PER_TURN);
-        let requests: Vec<Envelope> = mail.requests.drain(..take).collect();
-        let more = !mail.requests.is_empty();
+        // Those that come from now on may belong behind answers that come with them.
+        let waiting = mail.requests.len();
+        let mut left = waiting.min(REQUESTS_A_TURN);
+        let mut requests = take_some(&mut mail.requests, &mut left);
         let stop = std::mem::take(&mut mail.stop);
         drop(mail);
-        if more {
-            inbox.wake();
-        }
         let busy = !(answers.is_empty()
             && completions.is_empty()
             && loads.is_empty()
@@ -224,8 +239,20 @@ impl Worker {
         for (role, item) in handed {
             self.with(role, |role, cx| role.handed(cx, item));
         }
-        for envelope in requests {
-            self.apply(envelope);
+        let part = Part::begins();
+        let mut applied = 0;
+        loop {
+            applied += requests.len();
+            for envelope in requests {
+                self.apply(envelope);
+            }
+            if left == 0 || part.is_over() {
+                break;
+            }
+            requests = take_some(&mut inbox.lock().requests, &mut left);
+        }
+        if applied < waiting {
+            inbox.wake();
         }
         if stop && stop_at.is_none() {
             *stop_at = Some(Instant::now() + SHUTDOWN);
@@ -450,6 +477,13 @@ impl Worker {
             return;
         }
     }
+}
+
+/// The next requests, of so many that may be taken.
+fn take_some(requests: &mut VecDeque<Envelope>, left: &mut usize) -> Vec<Envelope> {
+    let take = REQUESTS.min(*left).min(requests.len());
+    *left -= take;
+    requests.drain(..take).collect()
 }
 
 pub(super) const ROLES: [RoleId; RoleId::COUNT] = [RoleId::Accounts, RoleId::Broker, RoleId::Ingest];

@@ -20,7 +20,7 @@ use tokio::task::AbortHandle;
 use crate::cluster::Driver;
 use crate::config::{Config, Engine, Registration};
 use crate::doors::Doors;
-use crate::metrics::{OfCluster, OfProcess, OfStore};
+use crate::metrics::{OfCluster, OfProcess, OfStore, OfWorkers};
 use crate::node::{Addresses, Listeners, Node, unix_ms};
 use crate::peering::{self, ClusterHomes, Maker, Peering};
 use crate::search::Search;
@@ -211,6 +211,7 @@ impl Parts {
         self.doors.refused.register(&mut registry);
         if let Some(membership) = &self.doors.membership {
             registry.register_collector(Box::new(OfCluster(membership.clone())));
+        registry.register_collector(Box::new(OfWorkers(self.workers.router().clone())));
         }
         self.doors
             .open_admin(node, &self.api, self.workers.router(), registry, listeners.admin)?;

@@ -57,6 +57,8 @@ pub(super) struct Conn {
     pub(super) owned: bool,
     /// The home wants no packets now.
     pub(super) paused: bool,
+    /// The next packet waits for its turn.
+    pub(super) in_line: bool,
     /// The socket may have more.
     pub(super) unread: bool,
     /// The other side will send no more than what is there: it is read to its end.
@@ -136,6 +138,7 @@ impl Conn {
             version: Version::V5,
             owned: false,
             paused: false,
+            in_line: false,
             unread: true,
             ended: false,
             dirty: false,
@@ -224,7 +227,7 @@ impl Conn {
             self.stage,
             Stage::Judging | Stage::Waiting | Stage::Relay | Stage::Orphan | Stage::Closing
         );
-        self.paused || is_held
+        self.paused || self.in_line || is_held
     }
 
     /// The tick from which on it has been silent for 1.5 times its keep-alive (MQTT-3.1.2-24).

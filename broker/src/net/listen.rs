@@ -16,8 +16,8 @@ use super::websocket::{Stream, WebSocketStream};
 use super::{GREETING_BYTES, LISTENER_TOKENS, Net, TICKS, TIMER_ACCEPT};
 use crate::part::Part;
 
-/// Accepts a turn and listener.
-const ACCEPTS: usize = 256;
+/// Accepts a turn and listener, some 15 µs each.
+const ACCEPTS: usize = 32;
 /// Pause of accepting when descriptors are used up: long enough to cost nothing, short beside a client's patience.
 const ACCEPT_PAUSE_MS: u64 = 100;
 

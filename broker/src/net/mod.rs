@@ -363,10 +363,14 @@ impl Net {
             self.flush(cx, id, up);
         }
         if readable {
-            if let Some(conn) = self.get(id) {
-                conn.unread = true;
+            let Some(conn) = self.get(id) else { return };
+            conn.unread = true;
+            if matches!(conn.stage, Stage::Greeting | Stage::Exchange) {
+                // At the end of the turn, so many a turn.
+                self.queue(id);
+            } else {
+                self.read(cx, id, up);
             }
-            self.read(cx, id, up);
         }
     }
 
@@ -387,6 +391,7 @@ impl Net {
         self.send_some_away(cx, up);
         while let Some(id) = self.dirty.pop() {
             self.flush(cx, id, up);
+        self.go_on_lines(cx, up);
         }
         let more = !(self.again.is_empty() && self.waiting.is_empty() && self.later.is_empty());
         if more && !std::mem::replace(&mut self.again_timer, true) {
@@ -397,6 +402,9 @@ impl Net {
     }
 
     pub(crate) fn timer(&mut self, cx: &mut Cx<'_>, number: u64, up: &mut Up<'_>) {
+        if self.later.has_lines() {
+            cx.again();
+        }
         self.tell_time(cx);
         match number {
             TIMER_TICK => {

@@ -1,5 +1,5 @@
-//! What many connections need at once — their ends, their deadlines — a part a turn, so that the others are served in
-//! between; and which connections are between their CONNECT and their home.
+//! What many connections need at once — to be let in, to subscribe, their ends, their deadlines — a part a turn, so that the others
+//! are served in between; and which connections are between their CONNECT and their home.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
@@ -16,6 +16,14 @@ use crate::wire_trait::{CloseReason, ConnId};
 pub(super) const ENDS: usize = 16;
 /// Deadlines looked at in a turn. Most have moved; one that has come costs as much as an end.
 pub(super) const LOOKS: usize = 128;
+/// What of those that are not let in yet is read in a turn, in reads of a piece, 5 to 15 µs each.
+pub(super) const STRANGERS: usize = 64;
+/// And what a whole CONNECT counts for: with its home, which is loaded, and its rows it costs 50 to 150 µs here and at the user's
+/// worker. So a turn lets 8 in, and a worker some 10,000 a second while it does nothing else.
+pub(super) const OF_A_CONNECT: usize = 8;
+/// SUBSCRIBEs and UNSUBSCRIBEs that are taken as they come in a turn, and as many of those that wait: each stores rows, and goes to homes
+/// of topics.
+pub(super) const SUBSCRIBES: usize = 8;
 
 /// What waits for a later turn. A connection is in each as often as once at most, or its entry is void.
 #[derive(Default)]
@@ -26,11 +34,30 @@ pub(super) struct Later {
     looks: VecDeque<(u32, ConnId)>,
     /// Ended in this turn.
     ended: usize,
+    /// Not let in yet, and to be read. None is in it twice.
+    pub(super) strangers: VecDeque<ConnId>,
+    /// Whose next packet is a SUBSCRIBE that waits for its turn: they are not read.
+    in_line: VecDeque<ConnId>,
+    /// SUBSCRIBEs taken in this turn.
+    subscribes: usize,
+    /// CONNECTs taken in this turn.
+    pub(super) connects: usize,
 }
 
 impl Later {
     pub(super) fn is_empty(&self) -> bool {
         self.ends.is_empty() && self.looks.is_empty()
+    }
+
+    /// Whether there is more for the next turn that need not wait for time to pass.
+    pub(super) fn has_lines(&self) -> bool {
+        !(self.strangers.is_empty() && self.in_line.is_empty())
+    }
+
+    /// Whether a SUBSCRIBE may be taken now.
+    pub(super) fn takes_subscribe(&mut self) -> bool {
+        self.subscribes += 1;
+        self.subscribes <= SUBSCRIBES
     }
 
     pub(super) fn put_looks(&mut self, tick: u32, ids: Vec<ConnId>) {
@@ -119,6 +146,46 @@ impl Net {
             self.gone(cx, id, CloseReason::Gone, up);
         }
         self.look_at_some(cx, up);
+    }
+
+    /// A connection's next packet waits for its turn, and what is behind it.
+    pub(super) fn stand_in_line(&mut self, id: ConnId) {
+        if let Some(conn) = self.get(id) {
+            conn.in_line = true;
+            self.later.in_line.push_back(id);
+        }
+    }
+
+    /// The end of a turn: the next of those that are to be let in, and of those that subscribe.
+    pub(super) fn go_on_lines(&mut self, cx: &mut Cx<'_>, up: &mut Up<'_>) {
+        let mut read = 0;
+        // Who has more to be read is behind the others.
+        for _ in 0..self.later.strangers.len() {
+            if read + self.later.connects * OF_A_CONNECT >= STRANGERS {
+                break;
+            }
+            let Some(id) = self.later.strangers.pop_front() else {
+                break;
+            };
+            if let Some(conn) = self.get(id) {
+                conn.queued = false;
+                read += 1;
+                self.read(cx, id, up);
+            }
+        }
+        self.later.connects = 0;
+        self.later.subscribes = 0;
+        for _ in 0..self.later.in_line.len().min(SUBSCRIBES) {
+            let Some(id) = self.later.in_line.pop_front() else {
+                break;
+            };
+            if let Some(conn) = self.get(id)
+                && std::mem::take(&mut conn.in_line)
+            {
+                self.read(cx, id, up);
+            }
+        }
+        self.later.subscribes = 0;
     }
 
     /// The next deadlines that have come.

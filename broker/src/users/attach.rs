@@ -146,6 +146,7 @@ impl Home {
             inbound: Queue::default(),
             first_serial: 0,
             asked0: 0,
+            unanswered: 0,
             given: Queue::default(),
             parked: None,
             requests: Vec::new(),

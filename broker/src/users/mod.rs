@@ -14,6 +14,7 @@ mod due;
 mod env;
 mod feed;
 mod feed_mail;
+mod firing;
 mod handing;
 mod home;
 mod in2;
@@ -359,10 +360,20 @@ impl Users {
         if !self.is_loaded(user) {
             return Some(self.load_reads(cx, user));
         }
+        let ticket = self.take(number);
         if let Some(Ticket {
+            what: What::WillTurn(session, will),
+            ..
+        }) = &ticket
+        {
+            self.came_back(user);
+            self.with(cx, wire, user, |home, env| {
+                home.fire_will_now(env, *session, *will);
+            });
+        } else if let Some(Ticket {
             what: What::Look(look),
             ..
-        }) = self.take(number)
+        }) = ticket
         {
             self.with(cx, wire, user, |home, env| home.look(env, *look));
         }
@@ -372,6 +383,7 @@ impl Users {
     /// Everything of this turn was dispatched.
     pub(crate) fn end_of_turn(&mut self, cx: &mut Cx<'_>, _wire: &mut dyn Wire) {
         self.some_looks(cx);
+        self.fire_some(cx);
     }
 
     /// The worker owns these shards from now on.
@@ -388,6 +400,7 @@ impl Users {
     /// The worker no longer owns these shards: everything about them is dropped, nobody is told anything but where to come to.
     pub(crate) fn given_up(&mut self, wire: &mut dyn Wire, lost: &HashSet<u16>) {
         self.common.due.given_up(lost);
+        self.common.firing.given_up(lost);
         self.common.tickets.forget(lost);
         let conns = &mut self.common.conns;
         self.homes.retain(|user, home| {

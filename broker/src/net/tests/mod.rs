@@ -8,6 +8,7 @@ mod bounds;
 mod bursts;
 mod door;
 mod going;
+mod lines;
 mod options;
 mod proxied;
 mod rig;
