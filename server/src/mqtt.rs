@@ -50,6 +50,10 @@ pub(crate) fn config(node: &Node, connections: u32, metrics: &Metrics) -> godwit
         users: Arc::new(UsersConfig {
             acl: settings.acl.clone(),
             mailbox_ms: u64::from(options.mailbox_days) * DAY_MS,
+            mailbox_entries: options.mailbox_entries.into(),
+            mailbox_bytes: options.mailbox_bytes.into(),
+            session_log_entries: options.session_log_entries.into(),
+            session_log_bytes: options.session_log_bytes.into(),
             session_expiry_max: options.session_days * DAY_SECONDS,
             publishes_per_second: options.publishes_per_second,
             publish_bytes_per_second: options.publish_bytes_per_second,

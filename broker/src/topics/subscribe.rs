@@ -39,7 +39,11 @@ impl Topics {
         let wild = *key == Key::Wildcards;
         if wild && let Err(refusal) = self.wildcards.check(&route) {
             let room = self.wildcards.groups.check(&route);
-            let limit = if room.is_err() { "share_members" } else { "wildcards" };
+            let limit = if room.is_err() {
+                "share_members"
+            } else {
+                "wildcards"
+            };
             self.metrics.count_limit(limit);
             cx.answer(reply, refusal.into());
             return;

@@ -175,6 +175,28 @@ pub struct Config {
     #[config(layer_attr(arg(long, value_name = "DAYS")))]
     pub mailbox_days: u32,
 
+    /// And how many entries of one mailbox at most, 16384 at least. Beyond it the oldest go, a sixteenth at a time, and devices that did
+    /// not have them are told of a gap.
+    #[config(env = "GODWIT_MAILBOX_ENTRIES", default = 1_000_000)]
+    #[config(layer_attr(arg(long, value_name = "COUNT")))]
+    pub mailbox_entries: u32,
+
+    /// And how many bytes of refused sends, which no conversation holds, 16777216 at least.
+    #[config(env = "GODWIT_MAILBOX_BYTES", default = 268_435_456)]
+    #[config(layer_attr(arg(long, value_name = "BYTES")))]
+    pub mailbox_bytes: u32,
+
+    /// Most entries that ordinary topics owe to one persistent session, 16384 at least. Beyond it the oldest go, a sixteenth at a time,
+    /// and are counted; a connected client is disconnected (0x97).
+    #[config(env = "GODWIT_SESSION_LOG_ENTRIES", default = 100_000)]
+    #[config(layer_attr(arg(long, value_name = "COUNT")))]
+    pub session_log_entries: u32,
+
+    /// And most bytes of them, 16777216 at least.
+    #[config(env = "GODWIT_SESSION_LOG_BYTES", default = 67_108_864)]
+    #[config(layer_attr(arg(long, value_name = "BYTES")))]
+    pub session_log_bytes: u32,
+
     /// Days after which an absent session ends at the latest, whatever its client asked for; 1 to 3650.
     #[config(env = "GODWIT_SESSION_DAYS", default = 90)]
     #[config(layer_attr(arg(long, value_name = "DAYS")))]

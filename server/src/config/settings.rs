@@ -14,6 +14,9 @@ use super::cluster::Cluster;
 use super::{ClientAuth, Config, ConfigError, Hidden, Network, Registration, Switch, TlsFiles};
 
 const DAYS: RangeInclusive<u32> = 1..=3_650;
+/// A log is looked at each 1,024 entries and each MiB, and a sixteenth of its quota goes at a time: with less, all would.
+const OWED_ENTRIES: RangeInclusive<u32> = 16_384..=u32::MAX;
+const OWED_BYTES: RangeInclusive<u32> = (16 << 20)..=u32::MAX;
 /// With fewer a single large packet would hold its client back for minutes.
 const PUBLISH_BYTES: RangeInclusive<u32> = 16_384..=u32::MAX;
 /// Longest server reference, bytes: a few names of hosts.
@@ -82,6 +85,18 @@ impl Settings {
     pub fn of(options: Config) -> Result<Self, ConfigError> {
         in_range("mailbox_days", options.mailbox_days, &DAYS)?;
         in_range("session_days", options.session_days, &DAYS)?;
+        for (name, entries) in [
+            ("mailbox_entries", options.mailbox_entries),
+            ("session_log_entries", options.session_log_entries),
+        ] {
+            in_range(name, entries, &OWED_ENTRIES)?;
+        }
+        for (name, bytes) in [
+            ("mailbox_bytes", options.mailbox_bytes),
+            ("session_log_bytes", options.session_log_bytes),
+        ] {
+            in_range(name, bytes, &OWED_BYTES)?;
+        }
         in_range("store_cache_mb", options.store_cache_mb, &CACHE_MB)?;
         in_range(
             "workers",
@@ -337,7 +352,7 @@ mod tests {
     #[test]
     fn options_that_contradict_each_other_or_leave_their_range_are_refused_by_name() {
         type Change = (&'static str, fn(&mut Config));
-        let changes: [Change; 24] = [
+        let changes: [Change; 28] = [
             ("tls_key", |c| c.tls_cert = Some("x".into())),
             ("tls_client_ca", |c| c.tls_client_auth = ClientAuth::Required),
             ("tls_client_auth", |c| c.tls_client_ca = Some("x".into())),
@@ -358,6 +373,10 @@ mod tests {
                 c.registration_token = Some(Hidden("long enough".into()))
             }),
             ("mailbox_days", |c| c.mailbox_days = 0),
+            ("mailbox_entries", |c| c.mailbox_entries = 16_383),
+            ("session_log_entries", |c| c.session_log_entries = 0),
+            ("mailbox_bytes", |c| c.mailbox_bytes = 0),
+            ("session_log_bytes", |c| c.session_log_bytes = 1),
             ("store_cache_mb", |c| c.store_cache_mb = 1),
             ("workers", |c| c.workers = 1_000),
             ("max_qos", |c| c.max_qos = 3),

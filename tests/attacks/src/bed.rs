@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use godwit_e2e::binaries::Program;
@@ -42,6 +42,17 @@ pub struct Measured {
     pub mark: f64,
 }
 
+/// A part of an attack, whose bystanders are looked at by themselves too.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// What was done.
+    pub what: String,
+    /// When it began.
+    pub from: Instant,
+    /// And ended.
+    pub to: Instant,
+}
+
 /// A running server.
 #[derive(Debug)]
 pub struct Bed {
@@ -53,6 +64,7 @@ pub struct Bed {
     /// The bystanders.
     pub bystanders: [User; 2],
     measured: Mutex<Vec<Measured>>,
+    steps: Mutex<Vec<Step>>,
     /// Kept until the end.
     _folder: tempfile::TempDir,
 }
@@ -109,6 +121,7 @@ impl Bed {
             api,
             node,
             measured: Mutex::default(),
+            steps: Mutex::default(),
             _folder: folder,
         }))
     }
@@ -121,6 +134,22 @@ impl Bed {
             value,
             mark,
         });
+    }
+
+    /// A part of the attack has ended just now.
+    pub fn step(&self, what: impl Into<String>, from: Instant) {
+        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        steps.push(Step {
+            what: what.into(),
+            from,
+            to: Instant::now(),
+        });
+    }
+
+    /// Those that have ended so far.
+    pub fn steps(&self) -> Vec<Step> {
+        let steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        steps.clone()
     }
 
     /// What was measured so far.

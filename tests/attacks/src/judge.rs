@@ -32,6 +32,8 @@ const LONGEST: Duration = Duration::from_secs(300);
 static ALONE: Mutex<()> = Mutex::new(());
 /// The attacker's threads stand for other machines: they leave the processors to the server and the bystanders.
 const NICE: i32 = 10;
+/// Messages of which the report says when they were sent.
+const SLOWEST: usize = 5;
 /// Descriptors that this process may come to need.
 const DESCRIPTORS: i32 = 32_768;
 
@@ -207,6 +209,8 @@ pub fn run(attack: &Attack) -> Result<Report> {
     });
     let ended = Instant::now();
     let used = Used::so_far(&bed) - used;
+    let longest_turn = attackers.block_on(bed.metric("godwit_worker_turn_longest_seconds"));
+    let longest_turn = Duration::from_secs_f64(longest_turn.unwrap_or_default().max(0.0));
     attackers.shutdown_background();
     let harm = first.bystanders.finish();
     let harm_twin = twin
@@ -225,7 +229,18 @@ pub fn run(attack: &Attack) -> Result<Report> {
         harm_twin,
         before: first.phase(begun, attacked),
         during: first.phase(attacked, ended),
+        steps: bed
+            .steps()
+            .into_iter()
+            .map(|step| {
+                let control = twin.as_ref().map(|twin| twin.phase(step.from, step.to));
+                let phase = first.phase(step.from, step.to);
+                (step.what, phase, control)
+            })
+            .collect(),
         control: twin.map(|twin| twin.phase(attacked, ended)),
+        slowest: first.bystanders.slowest(attacked, ended, SLOWEST),
+        longest_turn,
         used,
         grown: peak.load(Ordering::Acquire).saturating_sub(base),
         base,

@@ -11,6 +11,8 @@ use crate::bystander::{Harm, Times};
 
 /// A p99 may be so many times what it is at the twin meanwhile: the third-worst of some hundred samples is not the same twice.
 const BESIDE: f64 = 1.5;
+/// Messages of a part of an attack by which it is judged by itself.
+const ENOUGH: usize = 100;
 
 /// The bystanders of a server for a time.
 #[derive(Debug)]
@@ -57,7 +59,7 @@ impl Sub for Used {
 
 /// A kind of time, judged.
 struct Line<'a> {
-    what: &'static str,
+    what: &'a str,
     before: &'a Times,
     during: &'a Times,
     control: Option<&'a Times>,
@@ -109,6 +111,12 @@ pub struct Report {
     pub(crate) during: Phase,
     /// At the twin, during the attack.
     pub(crate) control: Option<Phase>,
+    /// Parts of the attack: what was done, the bystanders meanwhile, and those of the twin.
+    pub(crate) steps: Vec<(String, Phase, Option<Phase>)>,
+    /// When the slowest messages were sent, and what they took.
+    pub(crate) slowest: Vec<(Duration, Duration)>,
+    /// Of a worker, since its start.
+    pub(crate) longest_turn: Duration,
     pub(crate) used: Used,
     pub(crate) grown: u64,
     pub(crate) base: u64,
@@ -172,7 +180,18 @@ impl Report {
 
     fn judged(&self) -> impl Iterator<Item = Line<'_>> {
         let connects = self.connects.then(|| self.new_connections());
-        std::iter::once(self.messages()).chain(connects)
+        // Of fewer the p99 is the worst one.
+        let steps = self.steps().filter(|line| line.during.count() >= ENOUGH);
+        std::iter::once(self.messages()).chain(connects).chain(steps)
+    }
+
+    fn steps(&self) -> impl Iterator<Item = Line<'_>> {
+        self.steps.iter().map(|(what, phase, control)| Line {
+            what,
+            before: &self.before.messages,
+            during: &phase.messages,
+            control: control.as_ref().map(|phase| &phase.messages),
+        })
     }
 
     /// What is over the mark that counts what was before alone, and is so at the twin too.
@@ -265,6 +284,25 @@ impl fmt::Display for Report {
             "  the measuring side's own delay: p99 {} before, {} during",
             ms(self.before.probe.quantile(0.99)),
             ms(self.during.probe.quantile(0.99))
+        )?;
+        for line in self.steps() {
+            writeln!(
+                f,
+                "  messages during {}: p99 {} of {}",
+                line.what,
+                ms(Line::p99(line.during)),
+                line.during.count()
+            )?;
+        }
+        let slowest = self.slowest.iter();
+        let slowest: Vec<String> = slowest
+            .map(|(at, took)| format!("{} at {:.2} s", ms(*took), at.as_secs_f64()))
+            .collect();
+        writeln!(
+            f,
+            "  the slowest: {}; a worker's longest turn: {}",
+            slowest.join(", "),
+            ms(self.longest_turn)
         )?;
         let Used { server, own, written } = self.used;
         writeln!(

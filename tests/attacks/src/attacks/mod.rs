@@ -5,6 +5,7 @@ pub mod doors;
 pub mod floods;
 pub mod flows;
 pub mod half_open;
+pub mod limits;
 pub mod malformed;
 pub mod oversized;
 pub mod rates;
@@ -49,4 +50,9 @@ pub const ALL: &[Make] = &[
     rates::properties,
     rest::requests,
     websocket::compression,
+    limits::doors,
+    limits::packets,
+    limits::sessions,
+    limits::owed,
+    limits::http,
 ];
