@@ -7,6 +7,7 @@ mod doors;
 mod http;
 mod owed;
 mod packets;
+mod rest;
 mod sessions;
 
 use std::fmt::Write as _;

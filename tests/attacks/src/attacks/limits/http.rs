@@ -1,13 +1,13 @@
-//! Limits of REST and of accounts: in one table. Requests are written on bare sockets, from addresses of their own.
+//! Limits of REST and of accounts: in one table.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use godwit_e2e::world::User;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use super::rest::{Answer, Rest, bearer};
 use super::{Case, cases, group};
 use crate::attacks::doors::all;
 use crate::attacks::floods::burst;
@@ -56,98 +56,6 @@ pub(super) fn attack(long: bool) -> Attack {
         192 << 20,
         "password hashes at a time, 1,100 connections of 32 KiB, 1,000 groups, and 96 MiB",
     )
-}
-
-/// An answer: status, the header's lines in lower case, the body.
-struct Answer {
-    status: u16,
-    head: String,
-    body: Value,
-}
-
-impl Answer {
-    /// It must have this status; what is told to come later says when.
-    fn must(self, status: u16, what: &str) -> Result<Value> {
-        ensure!(
-            self.status == status,
-            "{what}: {} {:.300} where {status} is due",
-            self.status,
-            self.body.to_string()
-        );
-        let later = matches!(status, 429 | 503);
-        ensure!(
-            !later || self.head.contains("\r\nretry-after: "),
-            "{what}: no Retry-After: {}",
-            self.head
-        );
-        Ok(self.body)
-    }
-}
-
-/// A connection to REST.
-struct Rest {
-    peer: Peer,
-    input: Vec<u8>,
-}
-
-impl Rest {
-    async fn open(bed: &Bed, from: usize) -> Result<Self> {
-        Ok(Self {
-            peer: Peer::bare(bed.http(), from).await?,
-            input: Vec::new(),
-        })
-    }
-
-    /// Sends the head of a request; `length` bytes of body are announced.
-    async fn begin(&mut self, request: &str, headers: &str, length: usize) -> Result<()> {
-        let head = format!(
-            "{request} HTTP/1.1\r\nhost: localhost\r\n{headers}content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
-        );
-        self.peer.send(head.as_bytes()).await
-    }
-
-    async fn answer(&mut self) -> Result<Answer> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            if let Some(end) = self.input.windows(4).position(|four| four == b"\r\n\r\n") {
-                let head = String::from_utf8_lossy(&self.input[..end + 2]).to_lowercase();
-                let length = head.split("\r\ncontent-length: ").nth(1);
-                let length = length.and_then(|rest| rest.split("\r\n").next()?.parse().ok());
-                let length: usize = length.unwrap_or(0);
-                let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-                if self.input.len() >= end + 4 + length {
-                    let body = serde_json::from_slice(&self.input[end + 4..end + 4 + length]);
-                    self.input.drain(..end + 4 + length);
-                    return Ok(Answer {
-                        status: status.context("no status")?,
-                        head,
-                        body: body.unwrap_or(Value::Null),
-                    });
-                }
-            }
-            let more = self
-                .peer
-                .raw(until.saturating_duration_since(Instant::now()))
-                .await;
-            ensure!(!more.is_empty(), "closed, or no answer");
-            self.input.extend(more);
-        }
-    }
-
-    async fn ask(&mut self, request: &str, headers: &str, body: &Value) -> Result<Answer> {
-        let body = if body.is_null() {
-            String::new()
-        } else {
-            body.to_string()
-        };
-        self.begin(request, headers, body.len()).await?;
-        self.peer.send(body.as_bytes()).await?;
-        self.answer().await
-    }
-}
-
-fn bearer(user: &User) -> String {
-    format!("authorization: Bearer {}\r\n", user.token)
 }
 
 async fn query(bed: Arc<Bed>) -> Result<String> {
