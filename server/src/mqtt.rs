@@ -43,6 +43,7 @@ pub(crate) fn config(node: &Node, connections: u32, metrics: &Metrics) -> godwit
                 0 => connections,
                 given => given.min(connections),
             },
+            memory_full: node.memory.full.clone(),
             connect_seconds: options.connect_seconds,
             server_reference: options.server_reference.as_deref().map(Arc::from),
             addresses: Arc::new(Addresses::new(limits).counted_in(&metrics.net)),

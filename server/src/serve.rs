@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use godwit_accounts::Accounts;
 use godwit_broker::NetMetrics;
+use godwit_cluster::own::Roles;
 use godwit_cluster::{Clustered, MakeRoles, Role, Router, Workers};
 use godwit_history_api::connect::Whereabouts;
 use godwit_history_api::{Api, Rate, Register};
@@ -167,6 +168,7 @@ pub fn serve(
         membership,
     };
     warn_of_doors(&node, &addresses);
+    node.memory.watch(parts.doors.runtime.handle());
     if let Err(error) = parts.open_doors(&node, &metrics, listeners) {
         parts.end();
         return Err(error);
@@ -209,9 +211,9 @@ impl Parts {
     fn open_doors(&mut self, node: &Node, metrics: &Metrics, listeners: Listeners) -> Result<(), StartError> {
         let mut registry = registry(node, metrics, &self.search);
         self.doors.refused.register(&mut registry);
+        registry.register_collector(Box::new(OfWorkers(self.workers.router().clone())));
         if let Some(membership) = &self.doors.membership {
             registry.register_collector(Box::new(OfCluster(membership.clone())));
-        registry.register_collector(Box::new(OfWorkers(self.workers.router().clone())));
         }
         self.doors
             .open_admin(node, &self.api, self.workers.router(), registry, listeners.admin)?;
@@ -359,7 +361,7 @@ fn start_api(
         },
         metrics: metrics.http.clone(),
         clock: unix_ms,
-        mqtt: Some(mqtt::upgrade(router)),
+        mqtt: settings.does(Roles::BROKER).then(|| mqtt::upgrade(router)),
     })
 }
 
@@ -378,6 +380,7 @@ fn registry(node: &Node, metrics: &Metrics, search: &Search) -> Registry {
     registry.register_collector(Box::new(OfStore(node.store.clone())));
     registry.register_collector(search.collector(node));
     registry.register_collector(Box::new(OfProcess));
+    node.memory.register(&mut registry);
     registry
 }
 

@@ -4,6 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use godwit_cluster::Cx;
 
@@ -212,7 +213,9 @@ impl Net {
         }
         let Some(place) = self.place_of_node(place) else {
             // Dropped, so that it learns at once; the descriptors left are the store's.
-            self.metrics.count_refused(Refused::Full.name());
+            let full = self.config.memory_full.load(Ordering::Relaxed);
+            let refused = if full { Refused::Memory } else { Refused::Full };
+            self.metrics.count_refused(refused.name());
             return;
         };
         // Without it small packets wait for each other; a socket that refuses it is gone and will say so.
@@ -237,6 +240,10 @@ impl Net {
         let open = self.metrics.connections.get();
         let open = open - i64::from(told.min(addresses.told_open()));
         if most == 0 || open < most || place.refused().is_some() {
+        if self.config.memory_full.load(Ordering::Relaxed) && place.refused().is_none() {
+            addresses.left(place);
+            return addresses.to_be_told(Refused::Memory);
+        }
             return Some(place);
         }
         addresses.left(place);

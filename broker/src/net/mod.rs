@@ -34,6 +34,7 @@ pub(crate) mod fuzzed {
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use godwit_cluster::Cx;
 use godwit_wire::account::Principal;
@@ -103,6 +104,8 @@ pub struct NetConfig {
     /// Most connections of all workers together; further ones are closed at once, or told where else to go if that is known
     /// (at most [`TOLD`] at a time). 0: no limit but the system's.
     pub max_connections: u32,
+    /// Set while the node is at its bound on memory: further connections are told so (at most [`TOLD`] at a time) or closed at once.
+    pub memory_full: Arc<AtomicBool>,
     /// Where clients of MQTT 5 are sent when the node ends or is full (Server Reference).
     pub server_reference: Option<Arc<str>>,
     /// Seconds from the first byte of TCP to a whole CONNECT and its CONNACK, what a balancer announces and the handshake
@@ -117,6 +120,7 @@ impl Default for NetConfig {
         Self {
             anonymous: false,
             max_connections: 0,
+            memory_full: Arc::default(),
             server_reference: None,
             connect_seconds: 5,
             addresses: Arc::default(),

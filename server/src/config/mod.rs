@@ -152,6 +152,12 @@ pub struct Config {
     #[config(layer_attr(arg(long, value_name = "COUNT")))]
     pub max_connections: u32,
 
+    /// Megabytes of memory, pages of files apart, at which no further MQTT connection is let in until it is less; 64 at least. 0: what
+    /// the process's control group may have, less a tenth; without one there is no bound.
+    #[config(env = "GODWIT_MAX_MEMORY_MB", default = 0)]
+    #[config(layer_attr(arg(long, value_name = "MB")))]
+    pub max_memory_mb: u32,
+
     /// Most MQTT connections of one address (IPv6: of one /64) at a time; 0: no limit. With the default a machine can open 20,000
     /// for a load test; on the internet a lower one is right, unless many users share an address.
     #[config(env = "GODWIT_CONNECTIONS_PER_ADDRESS", default = 25_000)]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use godwit_accounts::Acl;
 use godwit_cluster::MAX_WORKERS;
+use godwit_cluster::own::Roles;
 use ipnet::IpNet;
 use rustls::pki_types::DnsName;
 
@@ -22,6 +23,8 @@ const PUBLISH_BYTES: RangeInclusive<u32> = 16_384..=u32::MAX;
 /// Longest server reference, bytes: a few names of hosts.
 const REFERENCE_BYTES: RangeInclusive<usize> = 1..=1_024;
 const CACHE_MB: RangeInclusive<u32> = 8..=65_536;
+/// With less a node without clients would let nobody in.
+const MEMORY_MB: RangeInclusive<u32> = 64..=u32::MAX;
 const TOKEN_CHARS: RangeInclusive<usize> = 8..=256;
 const CONNECT_SECONDS: RangeInclusive<u32> = 1..=60;
 const DRAIN_SECONDS: RangeInclusive<u32> = 0..=600;
@@ -78,6 +81,13 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whether the node is to do this: alone it does everything.
+    pub(crate) fn does(&self, role: Roles) -> bool {
+        self.cluster
+            .as_ref()
+            .is_none_or(|cluster| cluster.about.roles.has(role))
+    }
+
     /// Checks the options.
     ///
     /// # Errors
@@ -96,6 +106,9 @@ impl Settings {
             ("session_log_bytes", options.session_log_bytes),
         ] {
             in_range(name, bytes, &OWED_BYTES)?;
+        }
+        if options.max_memory_mb > 0 {
+            in_range("max_memory_mb", options.max_memory_mb, &MEMORY_MB)?;
         }
         in_range("store_cache_mb", options.store_cache_mb, &CACHE_MB)?;
         in_range(
@@ -352,7 +365,7 @@ mod tests {
     #[test]
     fn options_that_contradict_each_other_or_leave_their_range_are_refused_by_name() {
         type Change = (&'static str, fn(&mut Config));
-        let changes: [Change; 28] = [
+        let changes: [Change; 29] = [
             ("tls_key", |c| c.tls_cert = Some("x".into())),
             ("tls_client_ca", |c| c.tls_client_auth = ClientAuth::Required),
             ("tls_client_auth", |c| c.tls_client_ca = Some("x".into())),
@@ -378,6 +391,7 @@ mod tests {
             ("mailbox_bytes", |c| c.mailbox_bytes = 0),
             ("session_log_bytes", |c| c.session_log_bytes = 1),
             ("store_cache_mb", |c| c.store_cache_mb = 1),
+            ("max_memory_mb", |c| c.max_memory_mb = 1),
             ("workers", |c| c.workers = 1_000),
             ("max_qos", |c| c.max_qos = 3),
             ("publish_bytes_per_second", |c| c.publish_bytes_per_second = 1),

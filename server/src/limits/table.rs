@@ -155,6 +155,14 @@ fn doors() -> Vec<Limit> {
         .told("closed; with `server_reference` CONNACK 0x9C", "closed; with `server_reference` CONNACK 3")
         .counted("godwit_mqtt_refused{reason=\"too_many\"}"),
         Limit::new(
+            "memory of the node",
+            At::Option("max_memory_mb", " MB"),
+            "further MQTT connections are closed at once, or told so, `TOLD` at a time; those that are in stay, each with bounds of its own; 0: what the process's control group may have, less a tenth",
+            &["tests/attacks/tests/doors.rs::at_its_bound_on_memory_a_node_lets_nobody_more_in_and_serves_who_is"],
+        )
+        .told("closed, or CONNACK 0x97", "closed, or CONNACK 3")
+        .counted("godwit_mqtt_refused{reason=\"memory\"}"),
+        Limit::new(
             "connections that are turned away and heard first, in the node",
             At::Count("TOLD", u64::from(godwit_broker::TOLD)),
             "whose CONNECT is awaited (`connect_seconds` at most) to be answered, beside the limits that turn them away; further ones are closed at once",

@@ -126,6 +126,12 @@ impl Nodes {
         })
     }
 
+    /// Further options of one node, for its next start.
+    pub fn tell(&mut self, number: usize, more: &[&str]) {
+        let node = self.all.remove(number);
+        self.all.insert(number, node.arguments(more));
+    }
+
     /// How many.
     pub fn count(&self) -> usize {
         self.all.len()

@@ -7,6 +7,7 @@ pub mod flows;
 pub mod half_open;
 pub mod limits;
 pub mod malformed;
+pub mod memory;
 pub mod oversized;
 pub mod rates;
 pub mod rest;
@@ -26,6 +27,7 @@ pub const ALL: &[Make] = &[
     doors::storm,
     doors::connections,
     doors::descriptors,
+    memory::bound,
     malformed::packets,
     oversized::packets,
     oversized::held,
