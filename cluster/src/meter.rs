@@ -1,12 +1,16 @@
 //! How long a worker's turns last: what of a turn its sockets and its requests may have, and the counts for whoever asks. The turn
 //! itself is in `worker`.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// After so long the sockets that are ready wait for the next turn, and so do requests: what a message does takes several turns
 /// (its sender's, the conversation's, the store's answer, the recipient's), and each is as long as all that is done in it.
 const PART: Duration = Duration::from_millis(1);
+
+/// From here on a turn is long, and the log says at level debug what it was spent on.
+pub(crate) const LONG: Duration = Duration::from_millis(10);
 
 /// A part of a turn.
 pub(crate) struct Part(Instant);
@@ -19,6 +23,39 @@ impl Part {
     /// Whether what was done is enough.
     pub(crate) fn is_over(&self) -> bool {
         self.0.elapsed() >= PART
+    }
+}
+
+/// What a turn consisted of: for whoever looks why one was long.
+pub(crate) struct Spent {
+    last: Instant,
+    parts: [(&'static str, Duration, usize); 6],
+    used: usize,
+}
+
+impl Spent {
+    pub(crate) fn begins() -> Self {
+        Self {
+            last: Instant::now(),
+            parts: [("", Duration::ZERO, 0); 6],
+            used: 0,
+        }
+    }
+
+    /// So many of these were done since the last time.
+    pub(crate) fn on(&mut self, what: &'static str, count: usize) {
+        let now = Instant::now();
+        if let Some(part) = self.parts.get_mut(self.used) {
+            *part = (what, now - self.last, count);
+        }
+        self.used += 1;
+        self.last = now;
+    }
+}
+
+impl fmt::Debug for Spent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.parts.iter().take(self.used)).finish()
     }
 }
 

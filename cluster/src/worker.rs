@@ -8,16 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use godwit_store::{Completion, Outcome, Read, Store};
-use godwit_wire::code::Refusal;
+use godwit_store::{Completion, Outcome, Store};
 use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::Key;
 
 use crate::away::Away;
-use crate::meter::Part;
+use crate::meter::{LONG, Part, Spent};
 use crate::own::Layout;
 use crate::peers::Clustered;
-use crate::role::{Cx, Flow, Loading, Reply, Role, RoleId, Tag, unpack};
+use crate::role::{Cx, Flow, Reply, Role, RoleId, Tag, unpack};
 use crate::router::{Envelope, LOADS, Router};
 use crate::turn::Turn;
 
@@ -33,6 +32,7 @@ const SHUTDOWN: Duration = Duration::from_secs(8);
 /// Longest sleep without an event, so that kept-back work is tried again.
 const NAP: Duration = Duration::from_millis(5);
 
+mod loading;
 mod moving;
 
 /// The token under which a worker is woken.
@@ -58,6 +58,8 @@ pub(crate) struct Worker {
     loading_keys: HashMap<(RoleId, Key), u64>,
     next_load: u64,
     started: Instant,
+    /// In this turn.
+    spent: Spent,
     clustered: Option<Clustered>,
 }
 
@@ -84,6 +86,7 @@ impl Worker {
             loading_keys,
             next_load: 0,
             started: Instant::now(),
+            spent: Spent::begins(),
             clustered,
         }
     }
@@ -114,12 +117,14 @@ impl Worker {
             busy |= self.look_away();
             busy |= self.run_timers();
             self.drain_local();
+            self.spent.on("timers", 0);
             unfinished = false;
             if busy || !events.is_empty() {
                 for role in ROLES {
                     self.with(role, |role, cx| role.end_of_turn(cx));
                 }
                 unfinished = self.drain_local();
+                self.spent.on("ends", 0);
             }
             unfinished |= std::mem::take(&mut self.turn.again);
             self.turn.resubmit();
@@ -132,7 +137,11 @@ impl Worker {
                     return;
                 }
             }
-            self.turn.own_inbox.meter.turn(begun.elapsed());
+            let took = begun.elapsed();
+            self.turn.own_inbox.meter.turn(took);
+            if took > LONG {
+                tracing::debug!(?took, of = ?self.spent, "a long turn");
+            }
             if events.iter().nth(served).is_none() {
                 served = 0;
                 let sleep = if unfinished {
@@ -147,6 +156,7 @@ impl Worker {
                     std::thread::sleep(NAP);
                 }
             }
+            self.spent = Spent::begins();
             begun = Instant::now();
             self.tell_time();
             // It may have slept for long: nobody is read, or answered, without the lease.
@@ -172,6 +182,7 @@ impl Worker {
                     break;
                 }
             }
+            self.spent.on("sockets, the last of these", served);
         }
     }
 
@@ -228,12 +239,16 @@ impl Worker {
             && moves.is_empty()
             && requests.is_empty()
             && !stop);
+        let of_store = completions.len();
         for completion in completions.into_iter().chain(loads) {
             self.complete(completion);
         }
+        self.spent.on("completions", of_store);
+        let of_others = answers.len();
         for (tag, answer) in answers {
             self.answered(tag, answer);
         }
+        self.spent.on("answers", of_others);
         self.peers_answered(peer_answers);
         self.moved(moves);
         for (role, item) in handed {
@@ -254,6 +269,7 @@ impl Worker {
         if applied < waiting {
             inbox.wake();
         }
+        self.spent.on("handed and requests", applied);
         if stop && stop_at.is_none() {
             *stop_at = Some(Instant::now() + SHUTDOWN);
             for role in ROLES {
@@ -361,120 +377,6 @@ impl Worker {
                     reads,
                 );
             }
-        }
-    }
-
-    fn enter(&mut self, role: RoleId, key: Key, tag: Tag) {
-        if !self.loading_keys.is_empty()
-            && let Some(load) = self.loading_keys.get(&(role, key.clone())).copied()
-            && let Some(loading) = self.loading.get_mut(&load)
-        {
-            loading.parked.push_back(Parked::Entry(tag));
-            return;
-        }
-        if let Some(reads) = self.with(role, |role, cx| role.enter(cx, &key, tag)) {
-            self.load(role, key, VecDeque::from([Parked::Entry(tag)]), reads);
-        }
-    }
-
-    /// Gives the command back if its key is not loading.
-    fn park_if_loading(&mut self, role: RoleId, key: &Key, parked: Parked) -> Option<(Command, Reply)> {
-        let Parked::Command(command, reply) = parked else {
-            return None;
-        };
-        if self.loading_keys.is_empty() {
-            return Some((command, reply));
-        }
-        let Some(loading) = self
-            .loading_keys
-            .get(&(role, key.clone()))
-            .and_then(|load| self.loading.get_mut(load))
-        else {
-            return Some((command, reply));
-        };
-        if loading.parked.len() < PARKED_PER_KEY {
-            loading.parked.push_back(Parked::Command(command, reply));
-        } else {
-            self.turn.answer(reply, Answer::Refused(Refusal::unavailable()));
-        }
-        None
-    }
-
-    fn load(&mut self, role: RoleId, key: Key, parked: VecDeque<Parked>, reads: Vec<Read>) {
-        let load = self.next_load;
-        self.next_load += 1;
-        self.loading_keys.insert((role, key.clone()), load);
-        self.loading.insert(load, LoadingKey { role, key, parked });
-        self.turn
-            .store
-            .read(self.turn.worker, (LOADS << 56) | load, reads);
-        self.take_own_reads();
-    }
-
-    /// Loads that the engine answered at once go on at once, so that what was parked keeps its place.
-    fn take_own_reads(&mut self) {
-        let ready = std::mem::take(&mut self.turn.own_inbox.lock().loads);
-        for completion in ready {
-            self.complete(completion);
-        }
-    }
-
-    fn load_read(&mut self, load: u64, answers: Option<Vec<godwit_store::ReadAnswer>>) {
-        let Some(LoadingKey { role, key, parked }) = self.loading.remove(&load) else {
-            return;
-        };
-        let Some(answers) = answers else {
-            self.loading_keys.remove(&(role, key.clone()));
-            self.with(role, |role, cx| role.load_failed(cx, &key));
-            for parked in parked {
-                if let Parked::Command(_, reply) = parked {
-                    self.turn.answer(reply, Answer::Refused(Refusal::unavailable()));
-                }
-            }
-            return;
-        };
-        match self.with(role, |role, cx| role.loaded(cx, &key, answers)) {
-            Loading::More(reads) => {
-                self.loading.insert(load, LoadingKey { role, key, parked });
-                self.turn
-                    .store
-                    .read(self.turn.worker, (LOADS << 56) | load, reads);
-                self.take_own_reads();
-            }
-            Loading::Ready => {
-                self.loading_keys.remove(&(role, key.clone()));
-                self.unpark(role, key, parked);
-            }
-        }
-    }
-
-    fn unpark(&mut self, role: RoleId, key: Key, mut parked: VecDeque<Parked>) {
-        while let Some(next) = parked.pop_front() {
-            let reads = match next {
-                Parked::Command(command, reply) => {
-                    match self.with(role, |role, cx| role.apply(cx, &key, command, reply)) {
-                        Flow::Taken => continue,
-                        Flow::Load {
-                            command,
-                            reply,
-                            reads,
-                        } => {
-                            parked.push_front(Parked::Command(command, reply));
-                            reads
-                        }
-                    }
-                }
-                Parked::Entry(tag) => match self.with(role, |role, cx| role.enter(cx, &key, tag)) {
-                    None => continue,
-                    Some(reads) => {
-                        parked.push_front(Parked::Entry(tag));
-                        reads
-                    }
-                },
-            };
-            // It needs more than was loaded: what is left waits in the same order.
-            self.load(role, key, parked, reads);
-            return;
         }
     }
 }

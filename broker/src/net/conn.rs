@@ -85,6 +85,8 @@ pub(super) struct Conn {
     pub(super) looked_at: u32,
     /// PUBACKs in `out`, one written in part included.
     pubacks: u32,
+    /// SUBSCRIBEs that are not answered, of the worker's count.
+    pub(super) subscribing: u16,
     /// Bytes at the start of `out` that end a packet which was written in part.
     partial: u32,
     /// What of `out` is in the gauge of kept bytes.
@@ -153,6 +155,7 @@ impl Conn {
             ends_at: 0,
             looked_at: 0,
             pubacks: 0,
+            subscribing: 0,
             partial: 0,
             counted: 0,
             input,

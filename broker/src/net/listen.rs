@@ -123,7 +123,8 @@ impl Net {
             self.accepted(cx, listener, stream, peer);
         }
         // More may wait, and its readiness is not told twice: the others' turn first.
-        self.pause_accepting(cx, 0);
+        self.accept_paused = true;
+        self.later.accepts = true;
     }
 
     /// A connection came from `peer`.
@@ -239,11 +240,11 @@ impl Net {
         let told = addresses.told_open();
         let open = self.metrics.connections.get();
         let open = open - i64::from(told.min(addresses.told_open()));
-        if most == 0 || open < most || place.refused().is_some() {
         if self.config.memory_full.load(Ordering::Relaxed) && place.refused().is_none() {
             addresses.left(place);
             return addresses.to_be_told(Refused::Memory);
         }
+        if most == 0 || open < most || place.refused().is_some() {
             return Some(place);
         }
         addresses.left(place);

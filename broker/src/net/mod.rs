@@ -317,6 +317,7 @@ impl Net {
         if let Some(arrival) = &conn.arrival {
             self.arriving.forget(id, arrival);
         }
+        self.later.subscribed(std::mem::take(&mut conn.subscribing));
         if cx.is_none() {
             self.config.addresses.left(place);
         }
@@ -391,24 +392,27 @@ impl Net {
                 self.read(cx, id, up);
             }
         }
+        if std::mem::take(&mut self.later.accepts) {
+            self.accept_again(cx);
+        }
+        self.go_on_lines(cx, up);
         self.go_on_later_ones(cx, up);
         self.send_some_away(cx, up);
         while let Some(id) = self.dirty.pop() {
             self.flush(cx, id, up);
-        self.go_on_lines(cx, up);
         }
         let more = !(self.again.is_empty() && self.waiting.is_empty() && self.later.is_empty());
         if more && !std::mem::replace(&mut self.again_timer, true) {
             // Soon: other connections, other workers and the store have their turn first.
             cx.after(0, Part::Net.tag(TIMER_AGAIN));
         }
+        if self.later.has_lines() {
+            cx.again();
+        }
         self.metrics.add(&mut self.tally);
     }
 
     pub(crate) fn timer(&mut self, cx: &mut Cx<'_>, number: u64, up: &mut Up<'_>) {
-        if self.later.has_lines() {
-            cx.again();
-        }
         self.tell_time(cx);
         match number {
             TIMER_TICK => {

@@ -191,8 +191,7 @@ impl Net {
                 }
             };
             let is_open = conn.stage == Stage::Open;
-            if is_open && is_subscribe(rest) && !self.later.takes_subscribe() {
-                self.stand_in_line(id);
+            if is_open && is_subscribe(rest) && !self.may_subscribe(id) {
                 break;
             }
             let (frame, after) = rest.split_at(len);

@@ -168,6 +168,9 @@ impl Net {
         self.write_out(id);
         let now = self.now;
         let Some(conn) = self.get(id) else { return 0 };
+        let subscribing = std::mem::take(&mut conn.subscribing);
+        self.later.subscribed(subscribing);
+        let Some(conn) = self.get(id) else { return 0 };
         let until = now + u32::from(conn.abort.max(LINGER_SECONDS)) * TICKS;
         let unwritten = conn.pubacks_unwritten();
         conn.transport.end();
@@ -246,6 +249,9 @@ impl Wire for Net {
         let spare = if needs_buffer { self.spare.pop() } else { None };
         let named = if opened { self.named(id, packet) } else { None };
         let packet = named.as_ref().unwrap_or(packet);
+        if matches!(packet, Outgoing::Suback(..) | Outgoing::Unsuback(..)) {
+            self.has_subscribed(id);
+        }
         let Some(conn) = self.get(id) else {
             return Sent::Taken;
         };

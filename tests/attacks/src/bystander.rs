@@ -158,6 +158,22 @@ impl Bystanders {
         Times::of(times)
     }
 
+    /// The slowest of them: when each was sent, since the beginning of this time, and what it took.
+    pub fn slowest(&self, from: Instant, to: Instant, count: usize) -> Vec<(Duration, Duration)> {
+        let mut all = Vec::new();
+        for line in [&self.shared.chat, &self.shared.topic] {
+            let sent = lock(&line.sent);
+            for (number, time) in lock(&line.arrived).iter() {
+                if let Some(at) = sent.get(*number).filter(|at| **at >= from && **at < to) {
+                    all.push((*at - from, *time));
+                }
+            }
+        }
+        all.sort_unstable_by_key(|(_, time)| std::cmp::Reverse(*time));
+        all.truncate(count);
+        all
+    }
+
     /// Times to CONNACK of connections begun within this time, and how many were refused.
     pub fn connects(&self, from: Instant, to: Instant) -> (Times, usize) {
         let came = lock(&self.shared.came);

@@ -7,8 +7,9 @@ use super::bench::{Bench, Came, given, pair};
 use super::rig::{connect, publish, whole};
 use crate::net::TICKS;
 use crate::net::conn::{Conn, Stage};
-use crate::net::pace::{OF_A_CONNECT, STRANGERS, SUBSCRIBES};
-use crate::wire_trait::ConnId;
+use crate::net::pace::{OF_A_CONNECT, STRANGERS, SUBSCRIBES, SUBSCRIBING};
+use crate::packet::Outgoing;
+use crate::wire_trait::{ConnId, Sent, Wire as _};
 
 const A_TURN: usize = STRANGERS / OF_A_CONNECT;
 
@@ -107,4 +108,33 @@ fn of_many_who_subscribe_at_once_the_rest_wait_and_nothing_overtakes_on_their_co
     );
     bench.turn();
     assert_eq!(bench.came, both.repeat(3 * SUBSCRIBES), "all had their turn");
+}
+
+#[test]
+fn of_those_who_subscribe_so_many_are_unanswered_at_a_time() {
+    let mut bench = Bench::new();
+    let mut crowd = Vec::new();
+    for _ in 0..SUBSCRIBING + 2 {
+        let (ours, mut client) = pair();
+        let id = bench.open(Bench::tcp(ours), &given(0, u32::MAX));
+        client.write_all(&subscribe()).unwrap();
+        crowd.push((id, client));
+    }
+    for (id, _) in &crowd {
+        bench.ready(*id);
+    }
+    for _ in 0..SUBSCRIBING {
+        bench.turn();
+    }
+    assert_eq!(bench.came.len(), SUBSCRIBING, "nobody was answered");
+    // One is answered, and one goes.
+    assert_eq!(
+        bench.net.send(crowd[0].0, &Outgoing::Suback(1, vec![1])),
+        Sent::Taken
+    );
+    bench.turn();
+    assert_eq!(bench.came.len(), SUBSCRIBING + 1);
+    bench.net.close(crowd[1].0, None);
+    bench.turn();
+    assert_eq!(bench.came.len(), SUBSCRIBING + 2);
 }
