@@ -406,7 +406,7 @@ impl Net {
             // Soon: other connections, other workers and the store have their turn first.
             cx.after(0, Part::Net.tag(TIMER_AGAIN));
         }
-        if self.later.has_lines() {
+        if self.later.has_lines(self.now) {
             cx.again();
         }
         self.metrics.add(&mut self.tally);

@@ -27,6 +27,9 @@ pub(super) const SUBSCRIBES: usize = 8;
 /// And how many may be unanswered: other workers have them in their inboxes, before what others ask. At 5 ms each a worker
 /// does 12,000 a second.
 pub(super) const SUBSCRIBING: usize = 64;
+/// Ticks for which there were as many all the while, from which on more are let in: then it is not this worker that is busy, but a store that
+/// stands still or a node that does not answer, and who asks nothing of those is not to wait for them.
+const STUCK: u32 = 2;
 
 /// What waits for a later turn. A connection is in each as often as once at most, or its entry is void.
 #[derive(Default)]
@@ -45,6 +48,8 @@ pub(super) struct Later {
     subscribes: usize,
     /// And those that are not answered, of connections that there are.
     subscribing: usize,
+    /// The tick since which there are as many as may be.
+    full_since: Option<u32>,
     /// There is more to accept.
     pub(super) accepts: bool,
     /// CONNECTs taken in this turn.
@@ -57,19 +62,27 @@ impl Later {
     }
 
     /// Whether there is more for the next turn that need not wait for time to pass.
-    pub(super) fn has_lines(&self) -> bool {
-        let may_subscribe = !self.in_line.is_empty() && self.subscribing < SUBSCRIBING;
+    pub(super) fn has_lines(&self, now: u32) -> bool {
+        let may_subscribe = !self.in_line.is_empty() && self.has_room(now);
         !self.strangers.is_empty() || may_subscribe || self.accepts
     }
 
     /// Whether a SUBSCRIBE may be taken now.
-    fn takes_subscribe(&self) -> bool {
-        self.subscribes < SUBSCRIBES && self.subscribing < SUBSCRIBING
+    fn takes_subscribe(&self, now: u32) -> bool {
+        self.subscribes < SUBSCRIBES && self.has_room(now)
+    }
+
+    fn has_room(&self, now: u32) -> bool {
+        self.full_since
+            .is_none_or(|since| now.saturating_sub(since) >= STUCK)
     }
 
     /// So many SUBSCRIBEs of a connection were answered, or will not be.
     pub(super) fn subscribed(&mut self, count: u16) {
         self.subscribing = self.subscribing.saturating_sub(usize::from(count));
+        if self.subscribing < SUBSCRIBING {
+            self.full_since = None;
+        }
     }
 
     pub(super) fn put_looks(&mut self, tick: u32, ids: Vec<ConnId>) {
@@ -162,13 +175,17 @@ impl Net {
 
     /// A connection's next packet is a SUBSCRIBE. `false`: it waits for its turn, and what is behind it.
     pub(super) fn may_subscribe(&mut self, id: ConnId) -> bool {
-        let may = self.later.takes_subscribe();
+        let now = self.now;
+        let may = self.later.takes_subscribe(now);
         let Some(conn) = self.get(id) else { return true };
         conn.in_line = !may;
         conn.subscribing = conn.subscribing.saturating_add(u16::from(may));
         if may {
             self.later.subscribes += 1;
             self.later.subscribing += 1;
+            if self.later.subscribing >= SUBSCRIBING {
+                self.later.full_since.get_or_insert(now);
+            }
         } else {
             self.later.in_line.push_back(id);
         }
@@ -205,7 +222,7 @@ impl Net {
         self.later.connects = 0;
         self.later.subscribes = 0;
         for _ in 0..self.later.in_line.len().min(SUBSCRIBES) {
-            if !self.later.takes_subscribe() {
+            if !self.later.takes_subscribe(self.now) {
                 break;
             }
             let Some(id) = self.later.in_line.pop_front() else {

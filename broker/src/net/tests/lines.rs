@@ -114,7 +114,7 @@ fn of_many_who_subscribe_at_once_the_rest_wait_and_nothing_overtakes_on_their_co
 fn of_those_who_subscribe_so_many_are_unanswered_at_a_time() {
     let mut bench = Bench::new();
     let mut crowd = Vec::new();
-    for _ in 0..SUBSCRIBING + 2 {
+    for _ in 0..SUBSCRIBING + 3 {
         let (ours, mut client) = pair();
         let id = bench.open(Bench::tcp(ours), &given(0, u32::MAX));
         client.write_all(&subscribe()).unwrap();
@@ -137,4 +137,11 @@ fn of_those_who_subscribe_so_many_are_unanswered_at_a_time() {
     bench.net.close(crowd[1].0, None);
     bench.turn();
     assert_eq!(bench.came.len(), SUBSCRIBING + 2);
+    bench.harness.advance(1_000);
+    bench.turn();
+    assert_eq!(
+        bench.came.len(),
+        SUBSCRIBING + 3,
+        "the others have not been answered for long"
+    );
 }
