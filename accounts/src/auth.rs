@@ -142,6 +142,7 @@ impl Accounts {
                 .iter()
                 .min_by_key(|(_, row)| row.last_used_at)
                 .map(|(id, _)| *id);
+            self.metrics.count_limit("login_sessions");
             ops.extend(self.end_sessions(cx, user, oldest.as_slice()));
         }
         let row = SessionRow {
@@ -313,6 +314,7 @@ impl Accounts {
                 state.keys.remove(&key.key);
                 ops.retain(|op| !matches!(op, Op::Put { value: Some(_), .. }));
             }
+            self.metrics.count_limit("device_tokens");
             return self.write(cx, user, ops, reply, refused);
         }
         let row = TokenRow {
@@ -405,6 +407,7 @@ impl Accounts {
         }
         let (mut ops, room) = state.expire_keys(user, view, now);
         if !room {
+            self.metrics.count_limit("idempotency_keys");
             return Reserving::Full;
         }
         let row = KeyRow {

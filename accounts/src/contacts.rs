@@ -80,6 +80,7 @@ impl Accounts {
             }
             ContactChange::Remove if new => self.contact_as_is(cx, user, &other, reply),
             ContactChange::Ask | ContactChange::Block if new && state.contacts.len() >= CONTACTS => {
+                self.metrics.count_limit("contacts");
                 cx.answer(
                     reply,
                     refused(Code::Quota, "there are too many contacts: remove some first"),
@@ -259,6 +260,7 @@ impl Accounts {
                 return cx.answer(reply, answer(AccountAnswer::PeerContact(false)));
             }
             if known >= CONTACTS {
+                self.metrics.count_limit("contacts");
                 return cx.answer(reply, refused(Code::Quota, "this user takes no more requests"));
             }
             let row = ContactRow {

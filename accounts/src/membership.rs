@@ -29,6 +29,7 @@ impl Accounts {
             let groups = self.user(user).groups.get_or_insert_default();
             if !groups.contains(&conversation.0) && groups.len() >= USER_GROUPS {
                 let detail = "this user is in too many groups";
+                self.metrics.count_limit("groups");
                 return cx.answer(reply, Refusal::new(Code::Quota, detail).into());
             }
             groups.insert(conversation.0);

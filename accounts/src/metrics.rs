@@ -1,6 +1,7 @@
 //! Counters of accounts, for the admin listener.
 
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
@@ -19,9 +20,15 @@ pub struct Metrics {
     pub cached: Gauge,
     /// Rows that could not be read: damage, counted and left out.
     pub unreadable: Counter,
+    limits: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
 impl Metrics {
+    /// A user met a limit.
+    pub(crate) fn count_limit(&self, limit: &'static str) {
+        self.limits.get_or_create(&[("limit", limit)]).inc();
+    }
+
     /// Makes them part of what `/metrics` shows.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("godwit_accounts");
@@ -42,6 +49,11 @@ impl Metrics {
             "unreadable_rows",
             "Rows that could not be read",
             self.unreadable.clone(),
+        );
+        registry.register(
+            "limits_met",
+            "How often a user's limit was met, by limit",
+            self.limits.clone(),
         );
     }
 }

@@ -212,7 +212,10 @@ impl Role for Broker {
 
     fn handed(&mut self, cx: &mut Cx<'_>, item: Box<dyn Any + Send>) {
         match item.downcast::<NewRules>() {
-            Ok(rules) => self.users.new_rules(rules.0),
+            Ok(rules) => {
+                self.users.new_rules(rules.0);
+                self.users.review(cx, &mut self.net);
+            }
             Err(item) => self.net.handed(cx, item),
         }
     }

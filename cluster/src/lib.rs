@@ -5,6 +5,7 @@
 mod away;
 #[cfg(feature = "harness")]
 pub mod harness;
+mod meter;
 pub mod own;
 mod peers;
 mod role;
@@ -14,6 +15,7 @@ mod worker;
 mod workers;
 
 pub use away::{WAITING, WAITS_MS};
+pub use meter::Turns;
 pub use peers::{Clustered, Peers, Pipe, WorkersHomes};
 pub use role::{Cx, Flow, Loading, Now, Reply, Role, RoleId, Tag};
 pub use router::{INBOX_REQUESTS, OUTSIDE_REQUESTS, Router};

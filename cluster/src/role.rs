@@ -242,6 +242,11 @@ impl Cx<'_> {
         self.turn.now
     }
 
+    /// The role has more to do than it may in a turn: there is another one, with its end, once everybody else has had theirs.
+    pub fn again(&mut self) {
+        self.turn.again = true;
+    }
+
     /// Under what is written for this key: its slot, and the view in which the worker took that up. The key must be
     /// one that the worker holds.
     pub fn scope(&self, key: &Key) -> Scope {

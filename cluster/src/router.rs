@@ -13,6 +13,7 @@ use godwit_wire::ids::Key;
 use godwit_wire::peer::{PeerAnswer, PeerRequest};
 
 use crate::away::asker;
+use crate::meter::{Meter, Turns};
 use crate::peers::Move;
 use crate::role::{Reply, ReplyTo, RoleId};
 
@@ -77,6 +78,7 @@ pub(crate) struct Inbox {
     notified: AtomicBool,
     /// While the workers stop: nothing is outstanding at this one.
     pub(crate) quiet: AtomicBool,
+    pub(crate) meter: Meter,
 }
 
 impl Inbox {
@@ -86,6 +88,7 @@ impl Inbox {
             waker,
             notified: AtomicBool::new(false),
             quiet: AtomicBool::new(false),
+            meter: Meter::default(),
         }
     }
 
@@ -154,6 +157,15 @@ impl Router {
     pub fn workers(&self) -> u16 {
         // At most `MAX_WORKERS`, which fits.
         self.inboxes.len() as u16
+    }
+
+    /// The turns of all workers together.
+    pub fn turns(&self) -> Turns {
+        let mut turns = Turns::default();
+        for inbox in self.inboxes.iter() {
+            inbox.meter.add_to(&mut turns);
+        }
+        turns
     }
 
     /// Which worker owns a key.

@@ -53,6 +53,8 @@ pub(crate) struct Turn {
     outgoing: Vec<VecDeque<Envelope>>,
     outgoing_answers: Vec<Vec<(u64, Answer)>>,
     pub(crate) timers: BinaryHeap<Reverse<(u64, u64)>>,
+    /// A role has more to do than it may in a turn: the next one begins without sleep.
+    pub(crate) again: bool,
     pub(crate) own_inbox: Arc<Inbox>,
     /// For keys that this worker does not hold; `None` on a node that is alone.
     pub(crate) away: Option<Box<Away>>,
@@ -102,6 +104,7 @@ impl Turn {
             outgoing: (0..workers).map(|_| VecDeque::new()).collect(),
             outgoing_answers: (0..workers).map(|_| Vec::new()).collect(),
             timers: BinaryHeap::new(),
+            again: false,
             own_inbox,
             away: None,
         }

@@ -8,28 +8,31 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use godwit_store::{Completion, Outcome, Read, Store};
-use godwit_wire::code::Refusal;
+use godwit_store::{Completion, Outcome, Store};
 use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::Key;
 
 use crate::away::Away;
+use crate::meter::{LONG, Part, Spent};
 use crate::own::Layout;
 use crate::peers::Clustered;
-use crate::role::{Cx, Flow, Loading, Reply, Role, RoleId, Tag, unpack};
+use crate::role::{Cx, Flow, Reply, Role, RoleId, Tag, unpack};
 use crate::router::{Envelope, LOADS, Router};
 use crate::turn::Turn;
 
 /// Most commands parked while a key loads; beyond it they are refused as `unavailable`. Entries cannot be refused: the
 /// role that asks for them bounds them.
 pub const PARKED_PER_KEY: usize = 1_024;
-/// Requests taken from the inbox a turn, so that sockets get their turn too.
-const REQUESTS_PER_TURN: usize = 1_024;
+/// Requests taken from the inbox at a time, as often as their part of the turn lasts.
+const REQUESTS: usize = 64;
+/// Most taken in a turn.
+const REQUESTS_A_TURN: usize = 1_024;
 /// How long a shutdown waits for the roles to become quiet.
 const SHUTDOWN: Duration = Duration::from_secs(8);
 /// Longest sleep without an event, so that kept-back work is tried again.
 const NAP: Duration = Duration::from_millis(5);
 
+mod loading;
 mod moving;
 
 /// The token under which a worker is woken.
@@ -55,6 +58,8 @@ pub(crate) struct Worker {
     loading_keys: HashMap<(RoleId, Key), u64>,
     next_load: u64,
     started: Instant,
+    /// In this turn.
+    spent: Spent,
     clustered: Option<Clustered>,
 }
 
@@ -81,6 +86,7 @@ impl Worker {
             loading_keys,
             next_load: 0,
             started: Instant::now(),
+            spent: Spent::begins(),
             clustered,
         }
     }
@@ -100,6 +106,9 @@ impl Worker {
         let mut stop_at: Option<Instant> = None;
         // Whether the end of the last turn set off work of its own, whose end of turn is still due.
         let mut unfinished = false;
+        // How many of the sockets that were ready had their turn.
+        let mut served = 0;
+        let mut begun = Instant::now();
         loop {
             if !self.await_lease(stop_at.is_some()) {
                 return;
@@ -108,13 +117,16 @@ impl Worker {
             busy |= self.look_away();
             busy |= self.run_timers();
             self.drain_local();
+            self.spent.on("timers", 0);
             unfinished = false;
             if busy || !events.is_empty() {
                 for role in ROLES {
                     self.with(role, |role, cx| role.end_of_turn(cx));
                 }
                 unfinished = self.drain_local();
+                self.spent.on("ends", 0);
             }
+            unfinished |= std::mem::take(&mut self.turn.again);
             self.turn.resubmit();
             self.turn.answer_dropped();
             self.turn.flush();
@@ -125,23 +137,35 @@ impl Worker {
                     return;
                 }
             }
-            let sleep = if unfinished {
-                Some(Duration::ZERO)
-            } else {
-                self.sleep(stop_at.is_some())
-            };
-            if let Err(error) = poll.poll(&mut events, sleep)
-                && error.kind() != io::ErrorKind::Interrupted
-            {
-                tracing::error!(%error, "polling failed");
-                std::thread::sleep(NAP);
+            let took = begun.elapsed();
+            self.turn.own_inbox.meter.turn(took);
+            if took > LONG {
+                tracing::debug!(?took, of = ?self.spent, "a long turn");
             }
+            if events.iter().nth(served).is_none() {
+                served = 0;
+                let sleep = if unfinished {
+                    Some(Duration::ZERO)
+                } else {
+                    self.sleep(stop_at.is_some())
+                };
+                if let Err(error) = poll.poll(&mut events, sleep)
+                    && error.kind() != io::ErrorKind::Interrupted
+                {
+                    tracing::error!(%error, "polling failed");
+                    std::thread::sleep(NAP);
+                }
+            }
+            self.spent = Spent::begins();
+            begun = Instant::now();
             self.tell_time();
             // It may have slept for long: nobody is read, or answered, without the lease.
             if !self.await_lease(stop_at.is_some()) {
                 return;
             }
-            for event in events.iter() {
+            let part = Part::begins();
+            for event in events.iter().skip(served) {
+                served += 1;
                 if event.token() != WAKER {
                     let ended = event.is_read_closed() || event.is_error();
                     let readable = event.is_readable() || ended;
@@ -154,7 +178,11 @@ impl Worker {
                     });
                     self.drain_local();
                 }
+                if part.is_over() {
+                    break;
+                }
             }
+            self.spent.on("sockets, the last of these", served);
         }
     }
 
@@ -201,14 +229,12 @@ impl Worker {
             std::mem::take(&mut mail.peer_answers),
             std::mem::take(&mut mail.moves),
         );
-        let take = mail.requests.len().min(REQUESTS_PER_TURN);
-        let requests: Vec<Envelope> = mail.requests.drain(..take).collect();
-        let more = !mail.requests.is_empty();
+        // Those that come from now on may belong behind answers that come with them.
+        let waiting = mail.requests.len();
+        let mut left = waiting.min(REQUESTS_A_TURN);
+        let mut requests = take_some(&mut mail.requests, &mut left);
         let stop = std::mem::take(&mut mail.stop);
         drop(mail);
-        if more {
-            inbox.wake();
-        }
         let busy = !(answers.is_empty()
             && completions.is_empty()
             && loads.is_empty()
@@ -217,20 +243,37 @@ impl Worker {
             && moves.is_empty()
             && requests.is_empty()
             && !stop);
+        let of_store = completions.len();
         for completion in completions.into_iter().chain(loads) {
             self.complete(completion);
         }
+        self.spent.on("completions", of_store);
+        let of_others = answers.len();
         for (tag, answer) in answers {
             self.answered(tag, answer);
         }
+        self.spent.on("answers", of_others);
         self.peers_answered(peer_answers);
         self.moved(moves);
         for (role, item) in handed {
             self.with(role, |role, cx| role.handed(cx, item));
         }
-        for envelope in requests {
-            self.apply(envelope);
+        let part = Part::begins();
+        let mut applied = 0;
+        loop {
+            applied += requests.len();
+            for envelope in requests {
+                self.apply(envelope);
+            }
+            if left == 0 || part.is_over() {
+                break;
+            }
+            requests = take_some(&mut inbox.lock().requests, &mut left);
         }
+        if applied < waiting {
+            inbox.wake();
+        }
+        self.spent.on("handed and requests", applied);
         if stop && stop_at.is_none() {
             *stop_at = Some(Instant::now() + SHUTDOWN);
             for role in ROLES {
@@ -340,120 +383,13 @@ impl Worker {
             }
         }
     }
+}
 
-    fn enter(&mut self, role: RoleId, key: Key, tag: Tag) {
-        if !self.loading_keys.is_empty()
-            && let Some(load) = self.loading_keys.get(&(role, key.clone())).copied()
-            && let Some(loading) = self.loading.get_mut(&load)
-        {
-            loading.parked.push_back(Parked::Entry(tag));
-            return;
-        }
-        if let Some(reads) = self.with(role, |role, cx| role.enter(cx, &key, tag)) {
-            self.load(role, key, VecDeque::from([Parked::Entry(tag)]), reads);
-        }
-    }
-
-    /// Gives the command back if its key is not loading.
-    fn park_if_loading(&mut self, role: RoleId, key: &Key, parked: Parked) -> Option<(Command, Reply)> {
-        let Parked::Command(command, reply) = parked else {
-            return None;
-        };
-        if self.loading_keys.is_empty() {
-            return Some((command, reply));
-        }
-        let Some(loading) = self
-            .loading_keys
-            .get(&(role, key.clone()))
-            .and_then(|load| self.loading.get_mut(load))
-        else {
-            return Some((command, reply));
-        };
-        if loading.parked.len() < PARKED_PER_KEY {
-            loading.parked.push_back(Parked::Command(command, reply));
-        } else {
-            self.turn.answer(reply, Answer::Refused(Refusal::unavailable()));
-        }
-        None
-    }
-
-    fn load(&mut self, role: RoleId, key: Key, parked: VecDeque<Parked>, reads: Vec<Read>) {
-        let load = self.next_load;
-        self.next_load += 1;
-        self.loading_keys.insert((role, key.clone()), load);
-        self.loading.insert(load, LoadingKey { role, key, parked });
-        self.turn
-            .store
-            .read(self.turn.worker, (LOADS << 56) | load, reads);
-        self.take_own_reads();
-    }
-
-    /// Loads that the engine answered at once go on at once, so that what was parked keeps its place.
-    fn take_own_reads(&mut self) {
-        let ready = std::mem::take(&mut self.turn.own_inbox.lock().loads);
-        for completion in ready {
-            self.complete(completion);
-        }
-    }
-
-    fn load_read(&mut self, load: u64, answers: Option<Vec<godwit_store::ReadAnswer>>) {
-        let Some(LoadingKey { role, key, parked }) = self.loading.remove(&load) else {
-            return;
-        };
-        let Some(answers) = answers else {
-            self.loading_keys.remove(&(role, key.clone()));
-            self.with(role, |role, cx| role.load_failed(cx, &key));
-            for parked in parked {
-                if let Parked::Command(_, reply) = parked {
-                    self.turn.answer(reply, Answer::Refused(Refusal::unavailable()));
-                }
-            }
-            return;
-        };
-        match self.with(role, |role, cx| role.loaded(cx, &key, answers)) {
-            Loading::More(reads) => {
-                self.loading.insert(load, LoadingKey { role, key, parked });
-                self.turn
-                    .store
-                    .read(self.turn.worker, (LOADS << 56) | load, reads);
-                self.take_own_reads();
-            }
-            Loading::Ready => {
-                self.loading_keys.remove(&(role, key.clone()));
-                self.unpark(role, key, parked);
-            }
-        }
-    }
-
-    fn unpark(&mut self, role: RoleId, key: Key, mut parked: VecDeque<Parked>) {
-        while let Some(next) = parked.pop_front() {
-            let reads = match next {
-                Parked::Command(command, reply) => {
-                    match self.with(role, |role, cx| role.apply(cx, &key, command, reply)) {
-                        Flow::Taken => continue,
-                        Flow::Load {
-                            command,
-                            reply,
-                            reads,
-                        } => {
-                            parked.push_front(Parked::Command(command, reply));
-                            reads
-                        }
-                    }
-                }
-                Parked::Entry(tag) => match self.with(role, |role, cx| role.enter(cx, &key, tag)) {
-                    None => continue,
-                    Some(reads) => {
-                        parked.push_front(Parked::Entry(tag));
-                        reads
-                    }
-                },
-            };
-            // It needs more than was loaded: what is left waits in the same order.
-            self.load(role, key, parked, reads);
-            return;
-        }
-    }
+/// The next requests, of so many that may be taken.
+fn take_some(requests: &mut VecDeque<Envelope>, left: &mut usize) -> Vec<Envelope> {
+    let take = REQUESTS.min(*left).min(requests.len());
+    *left -= take;
+    requests.drain(..take).collect()
 }
 
 pub(super) const ROLES: [RoleId; RoleId::COUNT] = [RoleId::Accounts, RoleId::Broker, RoleId::Ingest];

@@ -169,7 +169,7 @@ pub(crate) async fn refresh(
     let given = RefreshToken::parse(&body.value.refresh_token).ok_or_else(invalid)?;
     api.per_user
         .take(given.user, api.passed())
-        .map_err(Problem::too_often)?;
+        .map_err(|seconds| Problem::too_often(seconds).of_limit("user_requests"))?;
     let next = given.next();
     let command = AccountCommand::Refresh {
         session: given.session,

@@ -114,7 +114,7 @@ impl FromRequestParts<Api> for Credential {
         };
         api.per_user
             .take(user, api.passed())
-            .map_err(Problem::too_often)?;
+            .map_err(|seconds| Problem::too_often(seconds).of_limit("user_requests"))?;
         Ok(Self(principal, session))
     }
 }

@@ -91,7 +91,7 @@ pub(crate) async fn create(
     others.dedup();
     others.retain(|user| *user != caller.user());
     if others.len() >= GROUP_MEMBERS {
-        return Err(Problem::new(Code::Quota, "a group has at most 512 members"));
+        return Err(Problem::new(Code::Quota, "a group has at most 512 members").of_limit("members"));
     }
     let found = each(others, |user| {
         let api = api.clone();
@@ -191,7 +191,11 @@ pub(crate) async fn add_member(
             user,
         },
     )
-    .await?;
+    .await
+    .map_err(|problem| match before.members.len() >= GROUP_MEMBERS {
+        true => problem.of_limit("members"),
+        false => problem,
+    })?;
     Ok((made(new && !repeated), Answer(added)))
 }
 

@@ -152,6 +152,19 @@ async fn not_yet() -> Problem {
 /// `into_make_service_with_connect_info::<SocketAddr>()`, or put a `ConnectInfo` into each request: limits are by address.
 pub fn router(api: Api) -> axum::Router {
     let (router, _) = described();
+    served(router, api)
+}
+
+/// What is served on the HTTP port of a node that does not do REST: MQTT over WebSocket, where clients are sent to, and how it is. As for
+/// [`router`].
+pub fn router_without_rest(api: Api) -> axum::Router {
+    let router = axum::Router::new()
+        .route("/healthz", axum::routing::get(health::healthz))
+        .route("/readyz", axum::routing::get(health::readyz));
+    served(router, api)
+}
+
+fn served(router: axum::Router<Api>, api: Api) -> axum::Router {
     let cors = cors(&api.parts.config.origins);
     router
         .route("/mqtt", axum::routing::any(mqtt::upgrade))

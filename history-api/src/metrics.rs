@@ -24,6 +24,8 @@ pub struct Metrics {
     pub no_room: Counter,
     /// Logins refused because of too many failures before.
     pub logins_limited: Counter,
+    /// How often a request met a limit, by limit.
+    pub limits_met: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
 impl Metrics {
@@ -45,6 +47,11 @@ impl Metrics {
             "logins_limited",
             "Logins refused because of too many failures before",
             self.logins_limited.clone(),
+        );
+        registry.register(
+            "limits_met",
+            "How often a request met a limit, by limit",
+            self.limits_met.clone(),
         );
     }
 }

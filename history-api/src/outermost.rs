@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use axum::body::HttpBody as _;
 use axum::extract::{Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
@@ -11,6 +12,7 @@ use godwit_wire::code::{Code, Refusal};
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
+use crate::BODY_BYTES;
 use crate::extract::Peer;
 use crate::metrics::RequestLabels;
 use crate::problem::{Problem, finish};
@@ -29,11 +31,20 @@ pub(crate) async fn run(State(api): State<Api>, request: Request, next: Next) ->
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let peer = Peer::of(request.extensions());
     let request = request.map(|body| Drained::watch(body, &api.drains));
-    let response = match admitted(&api, &request, peer) {
+    let vital = is_vital(&request);
+    let response = match admitted(&api, &request, peer, vital) {
         Ok(_held) => next.run(request).await,
         Err(problem) => problem.into_response(),
     };
-    let response = finish(counted(&api, peer, response), id);
+    if let Some(limit) = Problem::limit_of(&response) {
+        metrics.limits_met.get_or_create(&[("limit", limit)]).inc();
+    }
+    // Operators have connections of their own, which bound what is given to them.
+    let response = match vital {
+        true => response,
+        false => counted(&api, peer, response),
+    };
+    let response = finish(response, id);
     metrics.in_flight.dec();
     let status = response.status().as_u16();
     metrics.requests.get_or_create(&RequestLabels { status }).inc();
@@ -57,20 +68,29 @@ fn no_room(api: &Api) -> Problem {
 }
 
 /// What a request holds until it is answered: one of the requests at a time, and room for its body.
-type Held = (OwnedSemaphorePermit, Option<Share>);
+type Held = (Option<OwnedSemaphorePermit>, Option<Share>);
 
-fn admitted(api: &Api, request: &Request, peer: IpAddr) -> Result<Held, Problem> {
-    let permit = api.requests.clone().try_acquire_owned();
-    let permit = permit.map_err(|_| Problem::from(Refusal::unavailable()))?;
+/// Whether operators and balancers must have an answer however many requests are under way, and cost nothing that waits.
+fn is_vital(request: &Request) -> bool {
     let path = request.uri().path();
-    if path.len() > PATH_BYTES {
+    matches!(path, "/healthz" | "/readyz" | "/metrics") && *request.method() == Method::GET
+}
+
+fn admitted(api: &Api, request: &Request, peer: IpAddr, vital: bool) -> Result<Held, Problem> {
+    let permit = (!vital).then(|| api.requests.clone().try_acquire_owned());
+    let permit = permit
+        .transpose()
+        .map_err(|_| Problem::from(Refusal::unavailable()).of_limit("requests"))?;
+    if request.uri().path().len() > PATH_BYTES {
         return Err(Problem::new(Code::Malformed, "the path is too long"));
     }
-    let free = matches!(path, "/healthz" | "/readyz" | "/metrics") && *request.method() == Method::GET;
-    if !free {
+    if !vital {
         api.per_address
             .take(peer.into(), api.passed())
-            .map_err(Problem::too_often)?;
+            .map_err(|seconds| Problem::too_often(seconds).of_limit("address_requests"))?;
+    }
+    if request.body().size_hint().lower() > BODY_BYTES as u64 {
+        return Err(Problem::new(Code::TooLarge, "the body is too large"));
     }
     let body = waiting::body(&api.waiting, peer, request.body()).map_err(|()| no_room(api))?;
     Ok((permit, body))

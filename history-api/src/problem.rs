@@ -59,6 +59,8 @@ pub struct Problem {
     status: Option<StatusCode>,
     retry_after: Option<u64>,
     errors: Vec<FieldError>,
+    /// Which limit was met, to be counted.
+    limit: Option<&'static str>,
 }
 
 impl From<Refusal> for Problem {
@@ -68,11 +70,13 @@ impl From<Refusal> for Problem {
             Code::Quota => Some(RETRY_LATER),
             _ => None,
         };
+        let refusal_code = refusal.code;
         Self {
             refusal,
             status: None,
             retry_after,
             errors: Vec::new(),
+            limit: (refusal_code == Code::TooLarge).then_some("size"),
         }
     }
 }
@@ -93,6 +97,20 @@ impl Problem {
             errors,
             ..Refusal::new(Code::Malformed, format!("{field}: {detail}")).into()
         }
+    }
+
+    /// The same, counted as met of this limit.
+    #[must_use]
+    pub fn of_limit(self, limit: &'static str) -> Self {
+        Self {
+            limit: Some(limit),
+            ..self
+        }
+    }
+
+    /// Which limit an answer says was met.
+    pub(crate) fn limit_of(answer: &Response) -> Option<&'static str> {
+        answer.extensions().get::<Self>()?.limit
     }
 
     /// Too often; may be tried again in `seconds`.

@@ -230,7 +230,9 @@ fn time(field: &'static str, text: Option<&str>) -> Result<Option<i64>, Problem>
 
 fn problem(error: &Error) -> Problem {
     match error {
-        Error::QueryTooLong => Problem::field("query", "has at most 512 characters and 128 words"),
+        Error::QueryTooLong => {
+            Problem::field("query", "has at most 512 characters and 128 words").of_limit("query")
+        }
         Error::BadCursor => Problem::field("cursor", "is `next` of the page before"),
         Error::ScopeTooLarge => Problem::new(Code::Quota, "there are too many conversations to search in"),
         other => {

@@ -123,7 +123,7 @@ pub(crate) async fn register(
     }
     api.registrations
         .take(address.into(), api.passed())
-        .map_err(Problem::too_often)?;
+        .map_err(|seconds| Problem::too_often(seconds).of_limit("registrations"))?;
     // The password is left out: a fast hash of it is kept nowhere. It is compared at a repeat.
     let said = (&body.value.username, &body.value.display_name, &body.value.email);
     let key = key.with(digest_of(&said)?);

@@ -67,6 +67,8 @@ fn one_request_under_way_too_many_is_told_to_come_later_and_is_served_then() {
         hanging.push(one);
     }
     assert_eq!(look().problem(503), "unavailable");
+    site.get("/healthz", "").expect(200);
+    site.get("/readyz", "").expect(200);
     hanging.pop();
     look().expect(200);
     drop(hanging);

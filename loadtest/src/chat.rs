@@ -165,12 +165,14 @@ impl Api {
         let device = self.post("/auth/device-tokens", Some(&access_token), &wanted)?;
         let password =
             text(&device, &["token", "device_token"]).context("POST /auth/device-tokens gave no token")?;
+        let token_id = text(&device, &["id"]).context("POST /auth/device-tokens gave no id")?;
         Ok(User {
             id,
             access_token,
             login: Login {
                 username: name.to_owned(),
                 password,
+                token_id,
             },
         })
     }
@@ -289,9 +291,10 @@ mod tests {
                         )
                     }
                     "/api/v1/auth/login" => ("200 OK", json!({ "access_token": "at" }).to_string()),
-                    "/api/v1/auth/device-tokens" if lower.contains("authorization: bearer at") => {
-                        ("201 Created", json!({ "token": "gdt_x" }).to_string())
-                    }
+                    "/api/v1/auth/device-tokens" if lower.contains("authorization: bearer at") => (
+                        "201 Created",
+                        json!({ "token": "gdt_x", "id": "token-id" }).to_string(),
+                    ),
                     "/api/v1/conversations" => ("201 Created", json!({ "id": "conv" }).to_string()),
                     path if path.contains("/messages?") => (
                         "200 OK",
@@ -343,6 +346,7 @@ mod tests {
         let login = Login {
             username: "a".into(),
             password: "b".into(),
+            token_id: String::new(),
         };
         let pair = ChatPair {
             sender: login.clone(),

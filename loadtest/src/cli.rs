@@ -59,6 +59,9 @@ pub(crate) struct Options {
     /// Sessions (connect) or pairs (pairs, chat)
     #[arg(long, default_value_t = 100)]
     pub(crate) clients: usize,
+    /// Recipients of each pair, which share what comes as members of one shared subscription (pairs)
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub(crate) members: u16,
     /// Worker processes; more are started if the open-file limit asks for it
     #[arg(long, default_value_t = 1)]
     pub(crate) processes: usize,
@@ -95,6 +98,9 @@ pub(crate) struct Options {
     /// Speak MQTT 5.0 (default 3.1.1)
     #[arg(long)]
     pub(crate) mqtt5: bool,
+    /// Clients prove by SCRAM-SHA-256 that they know their device token, instead of sending it (chat, with --mqtt5)
+    #[arg(long)]
+    pub(crate) scram: bool,
     /// User name for all clients
     #[arg(long)]
     pub(crate) username: Option<String>,

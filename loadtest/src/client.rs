@@ -4,6 +4,7 @@
 use crate::{
     packets::{self, Incoming, PacketError},
     payload,
+    scram::{self, Exchange},
     spec::Spec,
     work::{Seen, Shared, Supply},
 };
@@ -26,6 +27,8 @@ pub(crate) struct Client {
     index: u32,
     stage: Stage,
     role: Role,
+    /// Until the CONNACK, where there is one.
+    exchange: Option<Box<Exchange>>,
 }
 
 enum Role {
@@ -55,6 +58,7 @@ impl Client {
             index: index as u32,
             stage: Stage::Idle,
             role,
+            exchange: None,
         }
     }
 
@@ -75,14 +79,19 @@ impl Client {
     pub(crate) fn connected(&mut self, shared: &Shared, out: &mut Vec<u8>) -> Result<(), PacketError> {
         let index = self.index as usize;
         let client_id = shared.spec.client_id(index);
+        let login = shared.spec.login_of(index);
+        let mut method = None;
+        if let Some(login) = login.filter(|_| shared.spec.scram) {
+            let (exchange, first) = Exchange::begin(login)?;
+            self.exchange = Some(Box::new(exchange));
+            method = Some((scram::METHOD, first));
+        }
         let connect = packets::Connect {
             client_id: &client_id,
             clean: matches!(self.role, Role::Publisher(_)),
             keep_alive: shared.spec.keep_alive,
-            login: shared
-                .spec
-                .login_of(index)
-                .map(|l| (l.username.as_str(), l.password.as_str())),
+            login: login.map(|l| (l.username.as_str(), l.password.as_str())),
+            method,
         };
         self.stage = Stage::AwaitConnAck;
         packets::put_connect(shared.spec.version, &connect, out)
@@ -100,14 +109,22 @@ impl Client {
         out: &mut Vec<u8>,
     ) -> Result<(), PacketError> {
         match (self.stage, packet) {
-            (Stage::AwaitConnAck, Incoming::ConnAck { code: 0 }) => match self.role {
-                Role::Publisher(_) => self.stage = Stage::Ready,
-                Role::Recipient(_) => {
-                    self.stage = Stage::AwaitSubAck;
-                    let filter = shared.spec.filter(self.index as usize);
-                    packets::put_subscribe(shared.spec.version, &filter, out)?;
+            (Stage::AwaitConnAck, Incoming::Auth { data }) => {
+                if let Some(exchange) = &mut self.exchange {
+                    packets::put_auth(scram::METHOD, exchange.prove(&data)?, out)?;
                 }
-            },
+            }
+            (Stage::AwaitConnAck, Incoming::ConnAck { code: 0 }) => {
+                self.exchange = None;
+                match self.role {
+                    Role::Publisher(_) => self.stage = Stage::Ready,
+                    Role::Recipient(_) => {
+                        self.stage = Stage::AwaitSubAck;
+                        let filter = shared.spec.filter(self.index as usize);
+                        packets::put_subscribe(shared.spec.version, &filter, out)?;
+                    }
+                }
+            }
             (Stage::AwaitConnAck, Incoming::ConnAck { code }) => {
                 return Err(PacketError(format!(
                     "the broker refused a connection with code {code}{}",
@@ -133,7 +150,11 @@ impl Client {
                 if let (Role::Recipient(seen), Some((number, sent_at))) =
                     (&mut self.role, payload::read_stamp(payload))
                 {
-                    seen.received(number, now.saturating_sub(sent_at), shared);
+                    let latency = now.saturating_sub(sent_at);
+                    match shared.spec.members {
+                        0 | 1 => seen.received(number, latency, shared),
+                        _ => shared.received_by_member(self.index as usize, number, latency),
+                    }
                 }
             }
             (_, Incoming::PubAck { packet_id, reason }) => {
@@ -146,7 +167,10 @@ impl Client {
                     "the broker sent DISCONNECT with reason {reason:#04x}"
                 )));
             }
-            (_, Incoming::ConnAck { .. } | Incoming::SubAck { .. } | Incoming::Other) => {}
+            (
+                _,
+                Incoming::ConnAck { .. } | Incoming::SubAck { .. } | Incoming::Auth { .. } | Incoming::Other,
+            ) => {}
         }
         Ok(())
     }

@@ -4,7 +4,6 @@ use super::*;
 use crate::{
     packets::Version,
     payload::Template,
-    report::WorkerReport,
     spec::{ClientKind, Encoding, Scenario},
 };
 
@@ -18,6 +17,7 @@ pub(crate) fn shared(scenario: Scenario, recipients: usize, publishers: usize, w
         first: 0,
         recipients,
         publishers,
+        members: 1,
         window,
         payload_len: 128,
         messages_each: 3,
@@ -25,15 +25,15 @@ pub(crate) fn shared(scenario: Scenario, recipients: usize, publishers: usize, w
         keep_alive: 0,
         connect_window: 1,
         source_salt: 0,
+        scram: false,
         login: None,
         chat: Vec::new(),
         encoding: Encoding::Text,
     };
     Shared {
-        spec,
-        stats: WorkerReport::default(),
         publishing: true,
         measuring: true,
+        ..Shared::new(spec)
     }
 }
 
@@ -275,4 +275,24 @@ fn a_refused_login_says_what_to_do() {
 #[test]
 fn an_idle_client_is_small() {
     assert!(size_of::<Client>() <= 48, "{} bytes", size_of::<Client>());
+}
+
+#[test]
+fn members_of_a_group_have_seen_a_message_when_one_of_them_has() {
+    let one = shared(Scenario::Pairs, 4, 2, 5);
+    let mut spec = one.spec.clone();
+    spec.members = 2;
+    assert_eq!(
+        (spec.filter(0), spec.filter(1)),
+        (spec.filter(1), "$share/load/inbox/tu0".into())
+    );
+    assert_eq!(
+        (spec.filter(3), spec.topic(2)),
+        ("$share/load/inbox/tu1".into(), "inbox/tu1".into())
+    );
+    let mut shared = Shared::new(spec);
+    for (index, number) in [(0, 0), (1, 1), (0, 2), (1, 2), (2, 0), (3, 1)] {
+        shared.received_by_member(index, number, 1);
+    }
+    assert_eq!((shared.stats.received, shared.stats.duplicates), (5, 1));
 }

@@ -14,6 +14,7 @@ mod procfs;
 mod real;
 mod report;
 mod runs;
+mod scram;
 mod spec;
 mod work;
 mod worker;

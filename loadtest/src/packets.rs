@@ -72,6 +72,11 @@ pub(crate) enum Incoming<'a> {
         /// Reason code.
         reason: u8,
     },
+    /// AUTH: the authentication goes on.
+    Auth {
+        /// Authentication Data.
+        data: Vec<u8>,
+    },
     /// PINGRESP and other packets that need no answer.
     Other,
 }
@@ -182,6 +187,9 @@ fn read_by_codec(version: Version, frame: &[u8]) -> Result<Incoming<'static>, Pa
                 v5::Packet::SubscribeAck(ack) => Incoming::SubAck {
                     granted: ack.status.iter().all(|s| matches!(u8::from(*s), 1 | 2)),
                 },
+                v5::Packet::Auth(auth) => Incoming::Auth {
+                    data: auth.auth_data.unwrap_or_default().to_vec(),
+                },
                 v5::Packet::Disconnect(end) => Incoming::Disconnect {
                     reason: end.reason_code.into(),
                 },
@@ -201,6 +209,8 @@ pub(crate) struct Connect<'a> {
     pub(crate) keep_alive: u16,
     /// User name and password.
     pub(crate) login: Option<(&'a str, &'a str)>,
+    /// Authentication Method and Data, in place of the password (5.0).
+    pub(crate) method: Option<(&'static str, Vec<u8>)>,
 }
 
 /// Appends a CONNECT to `out`.
@@ -213,6 +223,7 @@ pub(crate) fn put_connect(
     let username = connect.login.map(|(name, _)| ByteString::from(name));
     let password = connect
         .login
+        .filter(|_| connect.method.is_none())
         .map(|(_, password)| bytes::Bytes::copy_from_slice(password.as_bytes()));
     match version {
         Version::V311 => put_v3(
@@ -230,6 +241,14 @@ pub(crate) fn put_connect(
             v5::Packet::Connect(Box::new(v5::Connect {
                 clean_start: connect.clean,
                 session_expiry_interval_secs: if connect.clean { 0 } else { SESSION_EXPIRY_SECS },
+                auth_method: connect
+                    .method
+                    .as_ref()
+                    .map(|(name, _)| ByteString::from_static(name)),
+                auth_data: connect
+                    .method
+                    .as_ref()
+                    .map(|(_, data)| bytes::Bytes::copy_from_slice(data)),
                 keep_alive: connect.keep_alive,
                 client_id,
                 username,
@@ -239,6 +258,17 @@ pub(crate) fn put_connect(
             out,
         ),
     }
+}
+
+/// Appends an AUTH that goes on with an exchange.
+pub(crate) fn put_auth(method: &'static str, data: Vec<u8>, out: &mut Vec<u8>) -> Result<(), PacketError> {
+    let auth = v5::Auth {
+        reason_code: v5::AuthReasonCode::ContinueAuth,
+        auth_method: Some(ByteString::from_static(method)),
+        auth_data: Some(data.into()),
+        ..v5::Auth::default()
+    };
+    put_v5(v5::Packet::Auth(auth), out)
 }
 
 /// Appends a SUBSCRIBE for one filter at QoS 1, with packet identifier 1.

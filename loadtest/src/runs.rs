@@ -217,7 +217,7 @@ fn conclude(
 fn connections_of(scenario: Scenario, options: &Options) -> usize {
     match scenario {
         Scenario::Connect => options.clients + SWEEPERS * options.processes.max(1) * 16,
-        _ => options.clients * 2,
+        _ => options.clients * (1 + usize::from(options.members)),
     }
 }
 
@@ -226,7 +226,7 @@ fn processes(scenario: Scenario, options: &Options, file_limit: usize) -> usize 
     let per_process = file_limit.saturating_sub(SPARE_FILES).max(2);
     let sockets = match scenario {
         Scenario::Connect => options.clients,
-        _ => options.clients * 2,
+        _ => options.clients * (1 + usize::from(options.members)),
     };
     sockets
         .div_ceil(per_process)
@@ -242,6 +242,13 @@ fn specs(
 ) -> anyhow::Result<Vec<Spec>> {
     if options.clients == 0 {
         bail!("--clients must be at least 1");
+    }
+    if options.members > 1 && (scenario != Scenario::Pairs || options.client != ClientKind::Light) {
+        bail!("--members is for pairs with the light client");
+    }
+    if options.scram && (scenario != Scenario::Chat || options.client != ClientKind::Light || !options.mqtt5)
+    {
+        bail!("--scram is for chat with the light client and --mqtt5");
     }
     let seconds = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -264,6 +271,7 @@ fn specs(
         (Some(username), Some(password)) => Some(Login {
             username: username.clone(),
             password: password.clone(),
+            token_id: String::new(),
         }),
         (None, None) => None,
         _ => bail!("--username and --password go together"),
@@ -271,7 +279,8 @@ fn specs(
     let count = processes(scenario, options, procfs::open_file_limit().unwrap_or(1024));
     let mut first = 0;
     let shares = (0..count).map(|worker| {
-        let recipients = options.clients / count + usize::from(worker < options.clients % count);
+        let pairs = options.clients / count + usize::from(worker < options.clients % count);
+        let recipients = pairs * usize::from(options.members);
         let chat: Vec<_> = chat_pairs.drain(..recipients.min(chat_pairs.len())).collect();
         let spec = Spec {
             scenario,
@@ -284,18 +293,20 @@ fn specs(
             publishers: if scenario == Scenario::Connect {
                 SWEEPERS.min(recipients)
             } else {
-                recipients
+                pairs
             },
+            members: usize::from(options.members),
             window: options.window.max(1),
             payload_len: options.payload,
             messages_each: options.messages,
             rate: options
                 .rate
-                .map(|rate| rate * recipients as f64 / options.clients as f64),
+                .map(|rate| rate * pairs as f64 / options.clients as f64),
             keep_alive: options.keep_alive,
             connect_window: options.connect_window.max(1),
             source_salt: (seconds as u8).wrapping_add(number as u8),
             login: login.clone(),
+            scram: options.scram,
             chat,
             encoding: options.encoding,
         };

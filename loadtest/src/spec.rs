@@ -56,6 +56,8 @@ pub(crate) struct Login {
     pub(crate) username: String,
     /// Password or device token.
     pub(crate) password: String,
+    /// Id of the device token; empty for a password.
+    pub(crate) token_id: String,
 }
 
 /// Two users with a conversation between them.
@@ -89,8 +91,10 @@ pub(crate) struct Spec {
     pub(crate) first: usize,
     /// Recipients of this worker.
     pub(crate) recipients: usize,
-    /// Publishers of this worker: one a recipient in pairs and chat, a few in connect.
+    /// Publishers of this worker: one for `members` recipients in pairs, one a recipient in chat, a few in connect.
     pub(crate) publishers: usize,
+    /// Recipients that share what one publisher sends, as members of one shared subscription; 1: nobody shares.
+    pub(crate) members: usize,
     /// Most unacknowledged publishes of one publisher.
     pub(crate) window: u16,
     /// Length of the text in a message, in bytes.
@@ -105,6 +109,8 @@ pub(crate) struct Spec {
     pub(crate) connect_window: usize,
     /// Varies the source addresses between runs.
     pub(crate) source_salt: u8,
+    /// Clients prove by SCRAM that they know their device token, instead of sending it.
+    pub(crate) scram: bool,
     /// One login for all, if the broker wants one.
     pub(crate) login: Option<Login>,
     /// Users and conversations, one a recipient, for `chat`.
@@ -140,6 +146,7 @@ impl Spec {
     pub(crate) fn filter(&self, index: usize) -> String {
         match self.scenario {
             Scenario::Chat => format!("me/inbox{}", self.encoding.suffix()),
+            _ if self.members > 1 => format!("$share/load/{}", self.topic(index)),
             _ => self.topic(index),
         }
     }
@@ -151,7 +158,7 @@ impl Spec {
                 let conversation = self.chat.get(index).map_or("", |pair| &pair.conversation);
                 format!("c/{conversation}/send{}", self.encoding.suffix())
             }
-            _ => format!("inbox/{}u{}", self.run_id, self.first + index),
+            _ => format!("inbox/{}u{}", self.run_id, (self.first + index) / self.members),
         }
     }
 

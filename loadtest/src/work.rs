@@ -23,9 +23,36 @@ pub(crate) struct Shared {
     pub(crate) publishing: bool,
     /// Inside the measured window.
     pub(crate) measuring: bool,
+    /// What the members of each shared subscription have seen together.
+    pub(crate) groups: Vec<Seen>,
 }
 
 impl Shared {
+    /// Nothing done yet.
+    pub(crate) fn new(spec: Spec) -> Self {
+        let groups = match spec.members {
+            0 | 1 => 0,
+            members => spec.recipients / members,
+        };
+        Self {
+            spec,
+            stats: WorkerReport::default(),
+            publishing: false,
+            measuring: false,
+            groups: std::iter::repeat_with(Seen::default).take(groups).collect(),
+        }
+    }
+
+    /// Counts a message that one of a group's members has received. `index`: the recipient's.
+    pub(crate) fn received_by_member(&mut self, index: usize, number: u64, latency: u64) {
+        let group = index / self.spec.members.max(1);
+        if let Some(seen) = self.groups.get_mut(group) {
+            let mut seen = std::mem::take(seen);
+            seen.received(number, latency, self);
+            self.groups[group] = seen;
+        }
+    }
+
     /// Counts the PUBACK of a publish, `latency` nanoseconds after it was sent.
     pub(crate) fn answered(&mut self, refused: bool, latency: u64) {
         let stats = &mut self.stats;
@@ -94,7 +121,7 @@ impl Supply {
     pub(crate) fn new(publisher: usize, spec: &Spec) -> Self {
         Self {
             template: spec.template(publisher),
-            topic: spec.topic(publisher),
+            topic: spec.topic(publisher * spec.members),
             next: publisher,
             step: if spec.scenario == Scenario::Connect {
                 spec.publishers

@@ -7,7 +7,6 @@ use crate::{
     packets::PacketError,
     procfs::Process,
     real::RealClients,
-    report::WorkerReport,
     spec::{ClientKind, Order, Scenario, Spec, Word},
     work::Shared,
 };
@@ -38,12 +37,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let spec: Spec = serde_json::from_str(&first).context("the order on standard input is not understood")?;
     drop(lines);
     let kind = spec.client;
-    let shared = Shared {
-        spec,
-        stats: WorkerReport::default(),
-        publishing: false,
-        measuring: false,
-    };
+    let shared = Shared::new(spec);
     let outcome = match kind {
         ClientKind::Light => work(Engine::new(shared)),
         ClientKind::Rumqttc => work(RealClients::new(shared)),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use godwit_broker::{Proxies, TlsSettings};
 use godwit_cluster::Router;
+use godwit_cluster::own::Roles;
 use godwit_history_api::{Api, Shares};
 use prometheus_client::registry::Registry;
 use tokio::runtime::Runtime;
@@ -70,7 +71,10 @@ impl Doors {
         plain: Option<TcpListener>,
         tls: Option<TcpListener>,
     ) -> Result<(), StartError> {
-        let app = godwit_history_api::router(api.clone());
+        let app = match node.settings.does(Roles::API) {
+            true => godwit_history_api::router(api.clone()),
+            false => godwit_history_api::router_without_rest(api.clone()),
+        };
         let greeting = self.greeting(node, crate::mqtt::proxies(node), self.shares.clone());
         let settings = node.certificates.as_ref();
         let settings = settings.map(|certificates| certificates.https.clone());

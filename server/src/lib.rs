@@ -12,6 +12,7 @@ mod http;
 #[cfg(test)]
 mod limits;
 pub mod logs;
+mod memory;
 mod metrics;
 mod mqtt;
 mod node;

@@ -18,8 +18,9 @@ const ABOVE: &str = "\
 
 Every limit that a client can meet, by what it protects. This page is generated from the code (`BLESS=1 cargo test -p
 godwit-server limits`); a test fails when it is not what the code says, when an option or a metric named here does not exist, and
-when the test that reaches a limit does not (–: none does yet). Tests in `tests/attacks` reach it beside bystanders whose loss, order and latency are
-judged; what they measured is in [results/attacks.txt](results/attacks.txt).
+when the test that reaches a limit does not (–: none does yet). Tests in `tests/attacks` reach it beside bystanders whose loss, order and latency,
+before and during, are judged; what they measured is in [results/attacks.txt](results/attacks.txt). \"Long form\": not in each run of CI. Where no
+such test is, or no metric, the reason stands there in italics.
 
 What stands in `CAPITALS` is a constant, what stands in `small_letters` an option of the configuration with its default. \"Closed\"
 in 3.1.1 is without a word: it has no packet for a reason. A metric is that of /metrics without `_total`; in braces is its label.
@@ -132,18 +133,24 @@ fn page() -> String {
                     text.to_owned()
                 }
             };
-            let metric = match limit.metric {
-                "" => "–".to_owned(),
-                metric => format!("`{metric}`"),
+            let metric = match (limit.metric, limit.uncounted) {
+                ("", "") => "–".to_owned(),
+                ("", why) => format!("– *{why}*"),
+                (metric, _) => format!("`{metric}`"),
             };
             let tests: Vec<String> = limit
                 .tests
                 .iter()
                 .map(|test| {
                     let (file, name) = test.split_once("::").unwrap_or((test, ""));
-                    format!("[{name}](../{file})")
+                    let (name, form) = name.split_once(' ').unwrap_or((name, ""));
+                    format!("[{name}](../{file}) {form}").trim_end().to_owned()
                 })
                 .collect();
+            let mut tests = or_none(&tests.join(", "));
+            if !limit.alone.is_empty() {
+                let _ = write!(tests, " *{}*", limit.alone);
+            }
             let _ = writeln!(
                 out,
                 "| {} | {} | {} | {} | {} | {} | {metric} | {} |",
@@ -153,7 +160,7 @@ fn page() -> String {
                 or_none(limit.v5),
                 or_none(limit.v311),
                 or_none(limit.http),
-                or_none(&tests.join(", "))
+                tests
             );
         }
     }
@@ -188,6 +195,7 @@ mod tests {
         for limit in all() {
             for test in limit.tests {
                 let (file, name) = test.split_once("::").unwrap();
+                let name = name.split(' ').next().unwrap();
                 let text = std::fs::read_to_string(root().join(file)).unwrap_or_default();
                 assert!(
                     text.contains(&format!("fn {name}(")),
@@ -195,6 +203,45 @@ mod tests {
                     limit.name
                 );
             }
+        }
+    }
+
+    #[test]
+    fn every_limit_has_a_metric_and_bystanders_or_a_reason() {
+        for limit in all() {
+            let name = limit.name;
+            assert!(
+                limit.metric.is_empty() != limit.uncounted.is_empty(),
+                "{name}: a metric, or why there is none"
+            );
+            let beside = limit.tests.iter().any(|test| test.starts_with("tests/attacks/"));
+            assert!(
+                beside == limit.alone.is_empty(),
+                "{name}: a test beside bystanders, or why there is none"
+            );
+        }
+    }
+
+    /// Those of them that are tables name each limit and its constant as the page does.
+    #[test]
+    fn the_tables_of_the_attacks_are_those_of_the_page() {
+        let source = source_of(&root().join("tests/attacks/src/attacks/limits"));
+        let named = |limit: &Limit| {
+            let (At::Option(at, _)
+            | At::Count(at, _)
+            | At::Bytes(at, _)
+            | At::Millis(at, _)
+            | At::Source(_, at, _)) = &limit.at;
+            source.contains(&format!("\"{}\", \"{at}\"", limit.name))
+        };
+        let said = |limit: &Limit| {
+            limit
+                .tests
+                .iter()
+                .any(|test| test.starts_with("tests/attacks/tests/limits.rs::"))
+        };
+        for limit in all() {
+            assert_eq!(named(&limit), said(&limit), "{}", limit.name);
         }
     }
 
@@ -207,14 +254,20 @@ mod tests {
         let mut answer = ureq::get(format!("http://{admin}/metrics")).call().unwrap();
         let shown = answer.body_mut().read_to_string().unwrap();
         node.stop();
-        let counted_by = source_of(&root().join("broker/src")) + include_str!("http.rs");
+        let folders = ["broker/src", "accounts/src", "history-api/src"];
+        let counted_by =
+            folders.map(|folder| source_of(&root().join(folder))).concat() + include_str!("http.rs");
         for limit in all().filter(|limit| !limit.metric.is_empty()) {
             // With a label it is shown when it was counted first: its name and label must be in the source.
             if let Some((name, label)) = limit.metric.split_once('{') {
                 let label = label.split('"').nth(1).unwrap_or_default();
                 for word in [name.trim_start_matches("godwit_"), label] {
-                    let quoted = [format!("\"{word}\""), format!("\"godwit_{word}\"")];
-                    let is_there = quoted.iter().any(|word| counted_by.contains(word));
+                    // Some are registered under a prefix.
+                    let rest = word.split_once('_').map_or(word, |(_, rest)| rest);
+                    let quoted = [word, rest].map(|word| format!("\"{word}\""));
+                    let quoted = quoted.into_iter().chain([format!("\"godwit_{word}\"")]);
+                    let mut quoted = quoted;
+                    let is_there = quoted.any(|word| counted_by.contains(&word));
                     assert!(is_there, "{}: nothing counts {word}", limit.name);
                 }
                 continue;

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use godwit_cluster::{Router, Turns};
 use godwit_search::{Feed, FeedState, Index};
 use godwit_store::{Health, Stats, Store};
 use prometheus_client::collector::Collector;
@@ -100,6 +101,42 @@ impl Collector for OfStore {
             to.encode_descriptor("godwit_store_commit_seconds", help, None, MetricType::Histogram)?;
         let sum = stats.commit_micros as f64 / 1e6;
         histogram.encode_histogram::<[(&str, &str); 0]>(sum, stats.commits, &buckets(&stats), None)
+    }
+}
+
+/// The workers' turns.
+pub(crate) struct OfWorkers(pub(crate) Router);
+
+impl fmt::Debug for OfWorkers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OfWorkers")
+    }
+}
+
+impl Collector for OfWorkers {
+    fn encode(&self, mut to: DescriptorEncoder<'_>) -> Encoded {
+        let (turns, to) = (self.0.turns(), &mut to);
+        let help = "The longest turn of a worker since the start";
+        gauge(
+            to,
+            "godwit_worker_turn_longest_seconds",
+            help,
+            turns.longest as f64 / 1e6,
+        )?;
+        let help = "Turns of the workers: what is ready waits for the end of one";
+        let mut histogram =
+            to.encode_descriptor("godwit_worker_turn_seconds", help, None, MetricType::Histogram)?;
+        let bounds = Turns::BUCKETS_MICROS.iter().map(|bound| *bound as f64 / 1e6);
+        let mut buckets: Vec<(f64, u64)> = bounds.zip(turns.buckets).collect();
+        // Counters are read one after the other while turns go on.
+        let longer = turns.count.saturating_sub(turns.buckets.iter().sum());
+        buckets.push((f64::INFINITY, longer));
+        histogram.encode_histogram::<[(&str, &str); 0]>(
+            turns.micros as f64 / 1e6,
+            turns.count,
+            &buckets,
+            None,
+        )
     }
 }
 

@@ -43,6 +43,7 @@ pub(crate) fn config(node: &Node, connections: u32, metrics: &Metrics) -> godwit
                 0 => connections,
                 given => given.min(connections),
             },
+            memory_full: node.memory.full.clone(),
             connect_seconds: options.connect_seconds,
             server_reference: options.server_reference.as_deref().map(Arc::from),
             addresses: Arc::new(Addresses::new(limits).counted_in(&metrics.net)),
@@ -50,6 +51,10 @@ pub(crate) fn config(node: &Node, connections: u32, metrics: &Metrics) -> godwit
         users: Arc::new(UsersConfig {
             acl: settings.acl.clone(),
             mailbox_ms: u64::from(options.mailbox_days) * DAY_MS,
+            mailbox_entries: options.mailbox_entries.into(),
+            mailbox_bytes: options.mailbox_bytes.into(),
+            session_log_entries: options.session_log_entries.into(),
+            session_log_bytes: options.session_log_bytes.into(),
             session_expiry_max: options.session_days * DAY_SECONDS,
             publishes_per_second: options.publishes_per_second,
             publish_bytes_per_second: options.publish_bytes_per_second,

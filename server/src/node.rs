@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use godwit_accounts::Tokens;
+use godwit_cluster::own::Roles;
 use godwit_history_api::connect::Reached;
 use godwit_search::Index;
 use godwit_store::Store;
@@ -14,6 +15,7 @@ use crate::StartError;
 use crate::cluster::Opened;
 use crate::config::{Config, Listen, Settings};
 use crate::data::DataFolder;
+use crate::memory::Memory;
 use crate::shutdown::Shutdown;
 use crate::tls::Certificates;
 
@@ -26,6 +28,7 @@ pub(crate) struct Node {
     pub(crate) admin_token: String,
     pub(crate) certificates: Option<Arc<Certificates>>,
     pub(crate) index: Index,
+    pub(crate) memory: Memory,
     /// In a cluster: what is needed to join it, until somebody does.
     pub(crate) cluster: Option<Opened>,
     /// One process a folder. The embedded store has a lock of its own.
@@ -53,7 +56,9 @@ impl Node {
         };
         let admin_token = folder.new_admin_token()?;
         let index = Index::open(folder.search())?;
+        let memory = Memory::new(settings.options.max_memory_mb);
         Ok(Self {
+            memory,
             settings,
             folder,
             store,
@@ -91,7 +96,8 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Binds what the configuration says; the TLS ones only if there is a certificate.
+    /// Binds what the configuration says; the TLS ones only if there is a certificate, in a cluster only what the node's roles need: MQTT for
+    /// `broker`, HTTP for that (WebSockets) and `api`.
     ///
     /// # Errors
     /// An address that cannot be had, with the option that asks for it.
@@ -104,11 +110,17 @@ impl Listeners {
                 Listen::Off
             }
         };
+        let needed = |listen: Listen, roles: &[Roles]| match roles.iter().any(|role| settings.does(*role)) {
+            true => listen,
+            false => Listen::Off,
+        };
+        let mqtt = |listen| needed(listen, &[Roles::BROKER]);
+        let http = |listen| needed(listen, &[Roles::BROKER, Roles::API]);
         Ok(Self {
-            mqtt: bind("mqtt", options.mqtt)?,
-            mqtts: bind("mqtts", with_tls(options.mqtts))?,
-            http: bind("http", options.http)?,
-            https: bind("https", with_tls(options.https))?,
+            mqtt: bind("mqtt", mqtt(options.mqtt))?,
+            mqtts: bind("mqtts", mqtt(with_tls(options.mqtts)))?,
+            http: bind("http", http(options.http))?,
+            https: bind("https", http(with_tls(options.https)))?,
             admin: bind("admin", options.admin)?,
             peer: bind("peer", options.peer)?,
         })

@@ -11,6 +11,10 @@ const RESERVED: u64 = 512;
 const _: () = assert!(TOLD as u64 * 4 <= RESERVED, "most of it is the store's");
 /// Most HTTP connections, however many files may be open: each costs far more than one of MQTT.
 const HTTP_MOST: u64 = 16 * 1024;
+/// Descriptors that the system's table has room for from the start, at most (8 bytes each). A table that grows makes every thread
+/// that opens one wait, 5 to 20 ms at each doubling, in the middle of the storm that made it grow; see
+/// docs/decisions/0013-what-an-attack-costs-others.md.
+const TABLE: u64 = 256 * 1024;
 /// Fewest of each kind.
 const LEAST: u64 = 64;
 
@@ -49,6 +53,7 @@ pub(crate) fn raise() -> Connections {
     }
     // `None` is "no limit".
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    make_room(limit);
     let connections = Connections::of(limit);
     if limit < WANTED {
         tracing::warn!(
@@ -59,6 +64,15 @@ pub(crate) fn raise() -> Connections {
         );
     }
     connections
+}
+
+/// Has the system's table of this process grown before anybody waits for it: by a descriptor at its far end, given back at once.
+fn make_room(limit: u64) {
+    // Below TABLE, which fits.
+    let last = limit.min(TABLE).saturating_sub(1) as i32;
+    if let Err(error) = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), last) {
+        tracing::debug!(%error, "the table of descriptors will grow as they are needed");
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use godwit_accounts::Accounts;
 use godwit_broker::NetMetrics;
+use godwit_cluster::own::Roles;
 use godwit_cluster::{Clustered, MakeRoles, Role, Router, Workers};
 use godwit_history_api::connect::Whereabouts;
 use godwit_history_api::{Api, NotReady, Rate, Register};
@@ -20,7 +21,7 @@ use tokio::task::AbortHandle;
 use crate::cluster::Driver;
 use crate::config::{Config, Engine, Registration};
 use crate::doors::Doors;
-use crate::metrics::{OfCluster, OfProcess, OfStore};
+use crate::metrics::{OfCluster, OfProcess, OfStore, OfWorkers};
 use crate::node::{Addresses, Listeners, Node, unix_ms};
 use crate::peering::{self, ClusterHomes, Maker, Peering};
 use crate::search::Search;
@@ -173,6 +174,7 @@ pub fn serve(
         membership,
     };
     warn_of_doors(&node, &addresses);
+    node.memory.watch(parts.doors.runtime.handle());
     if let Err(error) = parts.open_doors(&node, &metrics, listeners) {
         parts.end();
         return Err(error);
@@ -215,6 +217,7 @@ impl Parts {
     fn open_doors(&mut self, node: &Node, metrics: &Metrics, listeners: Listeners) -> Result<(), StartError> {
         let mut registry = registry(node, metrics, &self.search);
         self.doors.refused.register(&mut registry);
+        registry.register_collector(Box::new(OfWorkers(self.workers.router().clone())));
         if let Some(membership) = &self.doors.membership {
             registry.register_collector(Box::new(OfCluster(membership.clone())));
         }
@@ -365,7 +368,7 @@ fn start_api(
         metrics: metrics.http.clone(),
         clock: unix_ms,
         not_ready,
-        mqtt: Some(mqtt::upgrade(router)),
+        mqtt: settings.does(Roles::BROKER).then(|| mqtt::upgrade(router)),
     })
 }
 
@@ -384,6 +387,7 @@ fn registry(node: &Node, metrics: &Metrics, search: &Search) -> Registry {
     registry.register_collector(Box::new(OfStore(node.store.clone())));
     registry.register_collector(search.collector(node));
     registry.register_collector(Box::new(OfProcess));
+    node.memory.register(&mut registry);
     registry
 }
 

@@ -216,6 +216,10 @@ fn changed_rules_refuse_filters_one_by_one_and_drop_what_was_owed() {
         publish(&server, "ann", &token, topic);
     }
     assert_eq!(tablet.topics(3), ["news/a", "news/b", "news/ann"]);
+    // Its acknowledgements have come.
+    tablet.ping();
+    let (mut other, _) = Client::connect(&server, "other", "ann", &token, false);
+    assert_eq!(other.subscribe(&["news/b"]), [1]);
 
     let denied = "[[acl]]\nallow = \"news/#\"\n[[acl]]\ndeny = \"news/a\"\n[[acl]]\ndeny = \"news/%u\"\naccess = \"subscribe\"\n";
     std::fs::write(&rules, denied).unwrap();
@@ -223,6 +227,14 @@ fn changed_rules_refuse_filters_one_by_one_and_drop_what_was_owed() {
     eventually("rules read again", || {
         server.log().contains("acl rules read again").then_some(())
     });
+    // Who has subscribed what it may not any more is told so and cut; nobody else is, and the session stays.
+    tablet.await_cut(0x87, CUT);
+    other.ping();
+    assert_eq!(metric(&server, "godwit_mqtt_rights_lost"), 1);
+    let (mut tablet, present) = Client::connect(&server, "tablet", "ann", &token, false);
+    assert!(present);
+    tablet.ping();
+    assert_eq!(metric(&server, "godwit_mqtt_owed_forbidden"), 0);
     // What was owed and is denied is dropped and counted; the rest comes.
     let (mut phone, present) = Client::connect(&server, "phone", "ann", &token, false);
     assert!(present);
@@ -230,7 +242,7 @@ fn changed_rules_refuse_filters_one_by_one_and_drop_what_was_owed() {
     phone.ping();
     let dropped = "godwit_mqtt_owed_forbidden";
     assert_eq!(metric(&server, dropped), 2);
-    // So is what comes now; the connections stay.
+    // So is what comes now; who came back stays.
     publish(&server, "ann", &token, "news/ann");
     publish(&server, "ann", &token, "news/c");
     assert_eq!(

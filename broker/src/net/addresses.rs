@@ -49,6 +49,7 @@ pub(super) struct Place(u32);
 const TOLD_TOO_MANY: Place = Place(u32::MAX);
 const TOLD_TOO_FAST: Place = Place(u32::MAX - 1);
 const TOLD_FULL: Place = Place(u32::MAX - 2);
+const TOLD_MEMORY: Place = Place(u32::MAX - 3);
 
 impl Place {
     /// Why it is not let in.
@@ -57,6 +58,7 @@ impl Place {
             TOLD_TOO_MANY => Some(Refused::TooMany),
             TOLD_TOO_FAST => Some(Refused::TooFast),
             TOLD_FULL => Some(Refused::Full),
+            TOLD_MEMORY => Some(Refused::Memory),
             _ => None,
         }
     }
@@ -71,13 +73,15 @@ pub(super) enum Refused {
     TooFast,
     /// The node has as many as it may, and another server is known.
     Full,
+    /// The node is at its bound on memory.
+    Memory,
 }
 
 impl Refused {
     /// The reason code of its CONNACK.
     pub(super) fn code(self) -> u8 {
         match self {
-            Self::TooMany => reason::QUOTA,
+            Self::TooMany | Self::Memory => reason::QUOTA,
             Self::TooFast => reason::CONNECTION_RATE,
             Self::Full => reason::USE_ANOTHER_SERVER,
         }
@@ -89,6 +93,7 @@ impl Refused {
             Self::TooMany => "address_connections",
             Self::TooFast => "address_rate",
             Self::Full => "too_many",
+            Self::Memory => "memory",
         }
     }
 }
@@ -193,6 +198,7 @@ impl Addresses {
             Refused::TooMany => TOLD_TOO_MANY,
             Refused::TooFast => TOLD_TOO_FAST,
             Refused::Full => TOLD_FULL,
+            Refused::Memory => TOLD_MEMORY,
         })
     }
 

@@ -58,6 +58,8 @@ pub(super) struct Conn {
     pub(super) owned: bool,
     /// The home wants no packets now.
     pub(super) paused: bool,
+    /// The next packet waits for its turn.
+    pub(super) in_line: bool,
     /// The socket may have more.
     pub(super) unread: bool,
     /// The other side will send no more than what is there: it is read to its end.
@@ -84,6 +86,8 @@ pub(super) struct Conn {
     pub(super) looked_at: u32,
     /// PUBACKs in `out`, one written in part included.
     pubacks: u32,
+    /// SUBSCRIBEs that are not answered, of the worker's count.
+    pub(super) subscribing: u16,
     /// Bytes at the start of `out` that end a packet which was written in part.
     partial: u32,
     /// What of `out` is in the gauge of kept bytes.
@@ -137,6 +141,7 @@ impl Conn {
             version: Version::V5,
             owned: false,
             paused: false,
+            in_line: false,
             unread: true,
             ended: false,
             dirty: false,
@@ -151,6 +156,7 @@ impl Conn {
             ends_at: 0,
             looked_at: 0,
             pubacks: 0,
+            subscribing: 0,
             partial: 0,
             counted: 0,
             input,
@@ -225,7 +231,7 @@ impl Conn {
             self.stage,
             Stage::Judging | Stage::Waiting | Stage::Relay | Stage::Orphan | Stage::Closing
         );
-        self.paused || is_held
+        self.paused || self.in_line || is_held
     }
 
     /// The tick from which on it has been silent for 1.5 times its keep-alive (MQTT-3.1.2-24).

@@ -98,14 +98,14 @@ impl Net {
             return;
         }
         if conn.renewal_until().is_some_and(|until| now >= until) {
-            let ours = conn.paused || conn.queued || cx.congested() || stopping;
+            let ours = conn.paused || conn.in_line || conn.queued || cx.congested() || stopping;
             if self.renewal_over(cx, id, ours, up) {
                 return;
             }
         }
         let Some(conn) = self.get(id) else { return };
         if conn.silent_until().is_some_and(|until| now >= until) {
-            if conn.paused || cx.congested() || stopping {
+            if conn.paused || conn.in_line || cx.congested() || stopping {
                 // It is we who do not read: what it sent may wait in the socket.
                 conn.last_in = now;
             } else {

@@ -87,6 +87,7 @@ impl Net {
             self.drop_silently(id, "not_mqtt");
             return;
         }
+        self.later.connects += 1;
         let mut connect = match codec::decode_connect(frame) {
             Ok(connect) => connect,
             Err(error) => {

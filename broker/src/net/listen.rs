@@ -4,6 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use godwit_cluster::Cx;
 
@@ -16,8 +17,8 @@ use super::websocket::{Stream, WebSocketStream};
 use super::{GREETING_BYTES, LISTENER_TOKENS, Net, TICKS, TIMER_ACCEPT};
 use crate::part::Part;
 
-/// Accepts a turn and listener.
-const ACCEPTS: usize = 256;
+/// Accepts a turn and listener, some 15 µs each.
+const ACCEPTS: usize = 32;
 /// Pause of accepting when descriptors are used up: long enough to cost nothing, short beside a client's patience.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
@@ -122,7 +123,8 @@ impl Net {
             self.accepted(cx, listener, stream, peer);
         }
         // More may wait, and its readiness is not told twice: the others' turn first.
-        self.pause_accepting(cx, 0);
+        self.accept_paused = true;
+        self.later.accepts = true;
     }
 
     /// A connection came from `peer`.
@@ -212,7 +214,9 @@ impl Net {
         }
         let Some(place) = self.place_of_node(place) else {
             // Dropped, so that it learns at once; the descriptors left are the store's.
-            self.metrics.count_refused(Refused::Full.name());
+            let full = self.config.memory_full.load(Ordering::Relaxed);
+            let refused = if full { Refused::Memory } else { Refused::Full };
+            self.metrics.count_refused(refused.name());
             return;
         };
         // Without it small packets wait for each other; a socket that refuses it is gone and will say so.
@@ -236,6 +240,10 @@ impl Net {
         let told = addresses.told_open();
         let open = self.metrics.connections.get();
         let open = open - i64::from(told.min(addresses.told_open()));
+        if self.config.memory_full.load(Ordering::Relaxed) && place.refused().is_none() {
+            addresses.left(place);
+            return addresses.to_be_told(Refused::Memory);
+        }
         if most == 0 || open < most || place.refused().is_some() {
             return Some(place);
         }

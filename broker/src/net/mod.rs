@@ -36,6 +36,7 @@ pub(crate) mod fuzzed {
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use godwit_cluster::Cx;
 use godwit_wire::account::Principal;
@@ -106,6 +107,8 @@ pub struct NetConfig {
     /// Most connections of all workers together; further ones are closed at once, or told where else to go if that is known
     /// (at most [`TOLD`] at a time). 0: no limit but the system's.
     pub max_connections: u32,
+    /// Set while the node is at its bound on memory: further connections are told so (at most [`TOLD`] at a time) or closed at once.
+    pub memory_full: Arc<AtomicBool>,
     /// Where clients of MQTT 5 are sent when the node ends or is full (Server Reference).
     pub server_reference: Option<Arc<str>>,
     /// Seconds from the first byte of TCP to a whole CONNECT and its CONNACK, what a balancer announces and the handshake
@@ -120,6 +123,7 @@ impl Default for NetConfig {
         Self {
             anonymous: false,
             max_connections: 0,
+            memory_full: Arc::default(),
             server_reference: None,
             connect_seconds: 5,
             addresses: Arc::default(),
@@ -318,6 +322,7 @@ impl Net {
         if let Some(arrival) = &conn.arrival {
             self.arriving.forget(id, arrival);
         }
+        self.later.subscribed(std::mem::take(&mut conn.subscribing));
         if cx.is_none() {
             self.config.addresses.left(place);
         }
@@ -368,10 +373,14 @@ impl Net {
             self.flush(cx, id, up);
         }
         if readable {
-            if let Some(conn) = self.get(id) {
-                conn.unread = true;
+            let Some(conn) = self.get(id) else { return };
+            conn.unread = true;
+            if matches!(conn.stage, Stage::Greeting | Stage::Exchange) {
+                // At the end of the turn, so many a turn.
+                self.queue(id);
+            } else {
+                self.read(cx, id, up);
             }
-            self.read(cx, id, up);
         }
     }
 
@@ -388,6 +397,10 @@ impl Net {
                 self.read(cx, id, up);
             }
         }
+        if std::mem::take(&mut self.later.accepts) {
+            self.accept_again(cx);
+        }
+        self.go_on_lines(cx, up);
         self.go_on_later_ones(cx, up);
         self.tell_lapsed(cx, up);
         self.send_some_away(cx, up);
@@ -401,6 +414,9 @@ impl Net {
         if more && !std::mem::replace(&mut self.again_timer, true) {
             // Soon: other connections, other workers and the store have their turn first.
             cx.after(0, Part::Net.tag(TIMER_AGAIN));
+        }
+        if self.later.has_lines(self.now) {
+            cx.again();
         }
         self.metrics.add(&mut self.tally);
     }

@@ -1,5 +1,5 @@
-//! What many connections need at once — their ends, their deadlines — a part a turn, so that the others are served in
-//! between; and which connections are between their CONNECT and their home.
+//! What many connections need at once — to be let in, to subscribe, their ends, their deadlines — a part a turn, so that the others
+//! are served in between; and which connections are between their CONNECT and their home.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
@@ -16,6 +16,20 @@ use crate::wire_trait::ConnId;
 pub(super) const ENDS: usize = 16;
 /// Deadlines looked at in a turn. Most have moved; one that has come costs as much as an end.
 pub(super) const LOOKS: usize = 128;
+/// What of those that are not let in yet is read in a turn, in reads of a piece, 5 to 15 µs each.
+pub(super) const STRANGERS: usize = 64;
+/// And what a whole CONNECT counts for: with its home, which is loaded, and its rows it costs 50 to 150 µs here and at the user's
+/// worker. So a turn lets 8 in, and a worker some 10,000 a second while it does nothing else.
+pub(super) const OF_A_CONNECT: usize = 8;
+/// SUBSCRIBEs and UNSUBSCRIBEs that are taken as they come in a turn, and as many of those that wait: each stores rows, and goes to homes
+/// of topics.
+pub(super) const SUBSCRIBES: usize = 8;
+/// And how many may be unanswered: other workers have them in their inboxes, before what others ask. At 5 ms each a worker
+/// does 12,000 a second.
+pub(super) const SUBSCRIBING: usize = 64;
+/// Ticks for which there were as many all the while, from which on more are let in: then it is not this worker that is busy, but a store that
+/// stands still or a node that does not answer, and who asks nothing of those is not to wait for them.
+const STUCK: u32 = 2;
 
 /// What waits for a later turn. A connection is in each as often as once at most, or its entry is void.
 #[derive(Default)]
@@ -26,11 +40,49 @@ pub(super) struct Later {
     looks: VecDeque<(u32, ConnId)>,
     /// Ended in this turn.
     ended: usize,
+    /// Not let in yet, and to be read. None is in it twice.
+    pub(super) strangers: VecDeque<ConnId>,
+    /// Whose next packet is a SUBSCRIBE that waits for its turn: they are not read.
+    in_line: VecDeque<ConnId>,
+    /// SUBSCRIBEs taken in this turn.
+    subscribes: usize,
+    /// And those that are not answered, of connections that there are.
+    subscribing: usize,
+    /// The tick since which there are as many as may be.
+    full_since: Option<u32>,
+    /// There is more to accept.
+    pub(super) accepts: bool,
+    /// CONNECTs taken in this turn.
+    pub(super) connects: usize,
 }
 
 impl Later {
     pub(super) fn is_empty(&self) -> bool {
         self.ends.is_empty() && self.looks.is_empty()
+    }
+
+    /// Whether there is more for the next turn that need not wait for time to pass.
+    pub(super) fn has_lines(&self, now: u32) -> bool {
+        let may_subscribe = !self.in_line.is_empty() && self.has_room(now);
+        !self.strangers.is_empty() || may_subscribe || self.accepts
+    }
+
+    /// Whether a SUBSCRIBE may be taken now.
+    fn takes_subscribe(&self, now: u32) -> bool {
+        self.subscribes < SUBSCRIBES && self.has_room(now)
+    }
+
+    fn has_room(&self, now: u32) -> bool {
+        self.full_since
+            .is_none_or(|since| now.saturating_sub(since) >= STUCK)
+    }
+
+    /// So many SUBSCRIBEs of a connection were answered, or will not be.
+    pub(super) fn subscribed(&mut self, count: u16) {
+        self.subscribing = self.subscribing.saturating_sub(usize::from(count));
+        if self.subscribing < SUBSCRIBING {
+            self.full_since = None;
+        }
     }
 
     pub(super) fn put_looks(&mut self, tick: u32, ids: Vec<ConnId>) {
@@ -119,6 +171,70 @@ impl Net {
             self.said_all(cx, id, up);
         }
         self.look_at_some(cx, up);
+    }
+
+    /// A connection's next packet is a SUBSCRIBE. `false`: it waits for its turn, and what is behind it.
+    pub(super) fn may_subscribe(&mut self, id: ConnId) -> bool {
+        let now = self.now;
+        let may = self.later.takes_subscribe(now);
+        let Some(conn) = self.get(id) else { return true };
+        conn.in_line = !may;
+        conn.subscribing = conn.subscribing.saturating_add(u16::from(may));
+        if may {
+            self.later.subscribes += 1;
+            self.later.subscribing += 1;
+            if self.later.subscribing >= SUBSCRIBING {
+                self.later.full_since.get_or_insert(now);
+            }
+        } else {
+            self.later.in_line.push_back(id);
+        }
+        may
+    }
+
+    /// A SUBSCRIBE was answered.
+    pub(super) fn has_subscribed(&mut self, id: ConnId) {
+        if let Some(conn) = self.get(id)
+            && conn.subscribing > 0
+        {
+            conn.subscribing -= 1;
+            self.later.subscribed(1);
+        }
+    }
+
+    /// The end of a turn: the next of those that are to be let in, and of those that subscribe.
+    pub(super) fn go_on_lines(&mut self, cx: &mut Cx<'_>, up: &mut Up<'_>) {
+        let mut read = 0;
+        // Who has more to be read is behind the others.
+        for _ in 0..self.later.strangers.len() {
+            if read + self.later.connects * OF_A_CONNECT >= STRANGERS {
+                break;
+            }
+            let Some(id) = self.later.strangers.pop_front() else {
+                break;
+            };
+            if let Some(conn) = self.get(id) {
+                conn.queued = false;
+                read += 1;
+                self.read(cx, id, up);
+            }
+        }
+        self.later.connects = 0;
+        self.later.subscribes = 0;
+        for _ in 0..self.later.in_line.len().min(SUBSCRIBES) {
+            if !self.later.takes_subscribe(self.now) {
+                break;
+            }
+            let Some(id) = self.later.in_line.pop_front() else {
+                break;
+            };
+            if let Some(conn) = self.get(id)
+                && std::mem::take(&mut conn.in_line)
+            {
+                self.read(cx, id, up);
+            }
+        }
+        self.later.subscribes = 0;
     }
 
     /// The next deadlines that have come.

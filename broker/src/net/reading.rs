@@ -74,7 +74,10 @@ impl Net {
         if let Some(conn) = self.get(id)
             && !std::mem::replace(&mut conn.queued, true)
         {
-            self.again.push(id);
+            match conn.stage {
+                Stage::Greeting | Stage::Exchange => self.later.strangers.push_back(id),
+                _ => self.again.push(id),
+            }
         }
     }
 
@@ -146,7 +149,12 @@ impl Net {
                 conn.unread = conn.transport.cut();
                 Got::Nothing
             }
-            Err(_) => Got::Ended,
+            Err(_) => {
+                if conn.transport.has_refused() {
+                    self.metrics.protocol_errors.inc();
+                }
+                Got::Ended
+            }
         }
     }
 
@@ -182,8 +190,13 @@ impl Net {
                     return;
                 }
             };
+            let is_open = conn.stage == Stage::Open;
+            if is_open && is_subscribe(rest) && !self.may_subscribe(id) {
+                break;
+            }
             let (frame, after) = rest.split_at(len);
             rest = after;
+            let Some(conn) = self.get(id) else { return };
             if conn.stage != Stage::Open {
                 // With its connection it may go to another worker at once, and takes along what is behind.
                 conn.input = rest.to_vec();
@@ -290,6 +303,12 @@ impl Net {
             }
         }
     }
+}
+
+/// Whether a packet asks for subscriptions or gives them up.
+fn is_subscribe(packet: &[u8]) -> bool {
+    let kind = packet.first().map(|first| first >> 4);
+    matches!(kind, Some(codec::kind::SUBSCRIBE | codec::kind::UNSUBSCRIBE))
 }
 
 /// The largest packet that is taken from a connection now.

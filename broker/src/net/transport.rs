@@ -233,6 +233,11 @@ impl Transport {
             Self::WebSocket(stream) => stream.cut(),
         }
     }
+
+    /// Whether what came was larger than is taken at all, below MQTT.
+    pub(crate) fn has_refused(&self) -> bool {
+        matches!(self, Self::WebSocket(stream) if stream.has_refused())
+    }
 }
 
 impl Read for Transport {

@@ -173,6 +173,11 @@ impl WebSocketStream {
         self.socket.get_ref().cut
     }
 
+    /// Whether a frame came that is larger than is taken.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.refused
+    }
+
     /// The certificate of the client, and its authorities', that the handshake has verified, where it showed one.
     pub(crate) fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
         match &self.socket.get_ref().stream {

@@ -163,6 +163,11 @@ impl Net {
         let Some(conn) = self.get(id) else {
             return Unwritten::default();
         };
+        let subscribing = std::mem::take(&mut conn.subscribing);
+        self.later.subscribed(subscribing);
+        let Some(conn) = self.get(id) else {
+            return Unwritten::default();
+        };
         let until = now + u32::from(conn.abort.max(LINGER_SECONDS)) * TICKS;
         let unwritten = conn.unwritten();
         conn.transport.end();
@@ -249,6 +254,9 @@ impl Wire for Net {
         let spare = if needs_buffer { self.spare.pop() } else { None };
         let named = if opened { self.named(id, packet) } else { None };
         let packet = named.as_ref().unwrap_or(packet);
+        if matches!(packet, Outgoing::Suback(..) | Outgoing::Unsuback(..)) {
+            self.has_subscribed(id);
+        }
         let Some(conn) = self.get(id) else {
             return Sent::Taken;
         };

@@ -1,6 +1,7 @@
 //! What topics' homes count. What it means is said where it is counted.
 
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
@@ -17,11 +18,22 @@ pub struct Metrics {
     pub(super) shared: Counter,
     pub(super) retained_expired: Counter,
     pub(super) retained_refused: Counter,
+    limits: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
 impl Metrics {
+    /// A subscription met a limit of topics' homes.
+    pub(super) fn count_limit(&self, limit: &'static str) {
+        self.limits.get_or_create(&[("limit", limit)]).inc();
+    }
+
     /// Names them in a registry.
     pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "godwit_topic_limits_met",
+            "Subscriptions refused for want of room at their topic's home, by limit",
+            self.limits.clone(),
+        );
         registry.register(
             "godwit_topic_publishes",
             "Publishes on ordinary topics",

@@ -38,6 +38,13 @@ impl Topics {
         }
         let wild = *key == Key::Wildcards;
         if wild && let Err(refusal) = self.wildcards.check(&route) {
+            let room = self.wildcards.groups.check(&route);
+            let limit = if room.is_err() {
+                "share_members"
+            } else {
+                "wildcards"
+            };
+            self.metrics.count_limit(limit);
             cx.answer(reply, refusal.into());
             return;
         }
@@ -45,6 +52,7 @@ impl Topics {
             && shared(&route.filter).is_some()
             && let Err(refusal) = groups.check(&route)
         {
+            self.metrics.count_limit("share_members");
             cx.answer(reply, refusal.into());
             return;
         }

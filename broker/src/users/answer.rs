@@ -99,6 +99,7 @@ impl Home {
             };
             let Waits::Turn(done) = inbound.waits else { break };
             live.first_serial = live.first_serial.wrapping_add(1);
+            live.unanswered = live.unanswered.saturating_sub(inbound.bytes);
             let taken = now.saturating_sub(inbound.since_ms);
             env.metrics().acknowledge_seconds.observe(taken as f64 / 1_000.0);
             let refused = matches!(done, Done::Refused(_));

@@ -44,6 +44,9 @@ impl Home {
         principal: Principal,
     ) {
         if connect.client_id.len() > CLIENT_ID_BYTES || connect.client_id.contains('\0') {
+            if connect.client_id.len() > CLIENT_ID_BYTES {
+                env.metrics().count_limit("client_id");
+            }
             refuse(env, conn, BAD_CLIENT_ID);
             return;
         }
@@ -143,6 +146,7 @@ impl Home {
             inbound: Queue::default(),
             first_serial: 0,
             asked0: 0,
+            unanswered: 0,
             given: Queue::default(),
             parked: None,
             requests: Vec::new(),

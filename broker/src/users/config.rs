@@ -86,6 +86,8 @@ pub struct UsersMetrics {
     pub expired: Counter,
     /// Owed publishes whose right was gone at delivery.
     pub no_longer_allowed: Counter,
+    /// Connections closed since a change of the rules took away what their client had subscribed.
+    pub rights_lost: Counter,
     /// Publishes that came by a route without a subscription.
     pub unwanted: Counter,
     /// Owed entries that went because their session's log, or the mailbox, was over its quota.
@@ -123,6 +125,7 @@ impl Default for UsersMetrics {
             dropped_qos0: Counter::default(),
             expired: Counter::default(),
             no_longer_allowed: Counter::default(),
+            rights_lost: Counter::default(),
             unwanted: Counter::default(),
             over_quota: Counter::default(),
             too_large: Counter::default(),
@@ -159,7 +162,7 @@ impl UsersMetrics {
     /// Names them in `registry`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("godwit");
-        let counters: [(&str, &str, &Counter); 15] = [
+        let counters: [(&str, &str, &Counter); 16] = [
             (
                 "mqtt_messages_in",
                 "PUBLISH packets from clients",
@@ -189,6 +192,11 @@ impl UsersMetrics {
                 "mqtt_owed_forbidden",
                 "Owed publishes whose right was gone at delivery",
                 &self.no_longer_allowed,
+            ),
+            (
+                "mqtt_rights_lost",
+                "Connections closed since a change of the rules took away what their client had subscribed",
+                &self.rights_lost,
             ),
             (
                 "mqtt_unwanted",

@@ -236,7 +236,13 @@ pub(crate) fn queue(session: &mut Session, env: &mut Env<'_, '_>, owed: Owed, on
     drop(session.log.confirm(Keep::All));
     push(session, env);
     let (entries, bytes) = queued(session);
-    entries <= MEMORY_QUEUE && bytes <= MEMORY_BYTES
+    let over = match (entries > MEMORY_QUEUE, bytes > MEMORY_BYTES) {
+        (true, _) => "memory_queue",
+        (_, true) => "memory_bytes",
+        _ => return true,
+    };
+    env.metrics().count_limit(over);
+    false
 }
 
 /// How many entries a session in memory still has to acknowledge, and about how many bytes they keep. What it acknowledged

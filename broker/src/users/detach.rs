@@ -36,7 +36,7 @@ pub(crate) enum Leave {
 }
 
 /// Not authorized: its credential was revoked.
-const REVOKED: u8 = 0x87;
+pub(super) const REVOKED: u8 = 0x87;
 
 impl Home {
     /// `net` closed a connection.

@@ -14,6 +14,7 @@ use super::NOBODY;
 use super::attach::EndedSession;
 use super::config::{UsersConfig, UsersMetrics};
 use super::due::{Due, Look};
+use super::firing::Firing;
 use super::handing::Handing;
 use super::shares::Telling;
 use super::suback::Unsubscribed;
@@ -95,8 +96,8 @@ pub(crate) enum What {
     Due(u16),
     /// Asked: a publish.
     Publish(ConnId, u32),
-    /// Asked: a publish of QoS 0.
-    Publish0(ConnId),
+    /// Asked: a publish of QoS 0 of so many bytes.
+    Publish0(ConnId, u32),
     /// Asked: a QoS 2 publish.
     Publish2 { session: SessionId, message: MessageId },
     /// Asked: a route.
@@ -108,6 +109,8 @@ pub(crate) enum What {
     },
     /// Asked: whom a will is of.
     WillOf(SessionId, u64),
+    /// Entered: a will's turn to be published has come.
+    WillTurn(SessionId, u64),
     /// Asked: a will was published.
     Will(SessionId, u64),
     /// Asked: an entry for another member of its group.
@@ -126,6 +129,8 @@ pub(crate) enum What {
     SubscribeTimeout(SessionId, u64),
     /// Timer: whether the home can leave memory.
     Idle,
+    /// Timer: further connections are looked at after a change of the rules.
+    Review,
     /// Timer: a page of a session's log is read again, of this generation of its feed.
     OwedAgain(SessionId, u32),
     /// Timer: and one of the mailbox.
@@ -239,6 +244,7 @@ pub(crate) struct Common {
     /// Whose a connection is.
     pub(crate) conns: HashMap<ConnId, UserId>,
     pub(crate) due: Due,
+    pub(crate) firing: Firing,
     pub(crate) inbox_topics: [Arc<str>; 3],
     names: HashMap<Box<str>, UserId>,
     next_number: u64,
@@ -259,6 +265,7 @@ impl Common {
             tickets: Tickets::default(),
             conns: HashMap::new(),
             due: Due::default(),
+            firing: Firing::default(),
             inbox_topics: ["me/inbox".into(), "me/inbox/json".into(), "me/inbox/text".into()],
             names: HashMap::new(),
             next_number: 0,
@@ -352,6 +359,13 @@ impl Env<'_, '_> {
         self.issued += 1;
         let tag = self.issue(what);
         self.cx.ask(tag, key, command);
+    }
+
+    /// Waits for a will's turn.
+    pub(crate) fn wait_to_fire(&mut self, what: What) {
+        self.issued += 1;
+        let tag = self.issue(what);
+        self.common.firing.wait(self.user, tag);
     }
 
     /// Sets a timer. Not counted as under way.

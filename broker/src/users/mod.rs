@@ -14,6 +14,7 @@ mod due;
 mod env;
 mod feed;
 mod feed_mail;
+mod firing;
 mod handing;
 mod home;
 mod in2;
@@ -31,6 +32,7 @@ mod retaining;
 mod retention;
 mod retries;
 mod returns;
+mod reviewing;
 mod rows;
 mod session;
 mod shares;
@@ -47,7 +49,6 @@ mod wills;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use godwit_accounts::Acl;
 use godwit_cluster::{Cx, Flow, Loading, Reply};
 use godwit_store::{Read, ReadAnswer};
 use godwit_wire::account::Principal;
@@ -59,6 +60,7 @@ pub use self::config::{UsersConfig, UsersMetrics};
 pub(crate) use self::env::VIEW_SHIFT;
 use self::env::{Common, Env, Ticket, What};
 use self::home::{Home, LoadState, Loaded};
+use self::reviewing::Review;
 use self::waiter::Waiter;
 use crate::packet::{Connect, Incoming};
 use crate::part::Part;
@@ -74,6 +76,7 @@ pub(crate) struct Users {
     homes: HashMap<UserId, Box<Home>>,
     loading: HashMap<UserId, LoadState>,
     common: Common,
+    review: Option<Review>,
     stopping: bool,
 }
 
@@ -84,6 +87,7 @@ impl Users {
             homes: HashMap::new(),
             loading: HashMap::new(),
             common: Common::new(config, metrics),
+            review: None,
             stopping: false,
         }
     }
@@ -226,14 +230,6 @@ impl Users {
         });
     }
 
-    /// The rules of ordinary topics are these from now on, also for what is subscribed and owed already.
-    pub(crate) fn new_rules(&mut self, acl: Arc<Acl>) {
-        self.common.config = Arc::new(UsersConfig {
-            acl,
-            ..(*self.common.config).clone()
-        });
-    }
-
     /// A client has authenticated anew: its rights are these from now on.
     pub(crate) fn renewed(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire, conn: ConnId, who: Principal) {
         self.with_conn(cx, wire, conn, |home, env| {
@@ -364,10 +360,20 @@ impl Users {
         if !self.is_loaded(user) {
             return Some(self.load_reads(cx, user));
         }
+        let ticket = self.take(number);
         if let Some(Ticket {
+            what: What::WillTurn(session, will),
+            ..
+        }) = &ticket
+        {
+            self.came_back(user);
+            self.with(cx, wire, user, |home, env| {
+                home.fire_will_now(env, *session, *will);
+            });
+        } else if let Some(Ticket {
             what: What::Look(look),
             ..
-        }) = self.take(number)
+        }) = ticket
         {
             self.with(cx, wire, user, |home, env| home.look(env, *look));
         }
@@ -377,6 +383,7 @@ impl Users {
     /// Everything of this turn was dispatched.
     pub(crate) fn end_of_turn(&mut self, cx: &mut Cx<'_>, _wire: &mut dyn Wire) {
         self.some_looks(cx);
+        self.fire_some(cx);
     }
 
     /// The worker owns these shards from now on.
@@ -393,6 +400,7 @@ impl Users {
     /// The worker no longer owns these shards: everything about them is dropped, nobody is told anything but where to come to.
     pub(crate) fn given_up(&mut self, wire: &mut dyn Wire, lost: &HashSet<u16>) {
         self.common.due.given_up(lost);
+        self.common.firing.given_up(lost);
         self.common.tickets.forget(lost);
         let conns = &mut self.common.conns;
         self.homes.retain(|user, home| {

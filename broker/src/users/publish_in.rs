@@ -31,14 +31,24 @@ const TOO_MANY: u8 = 0x93;
 /// QoS not supported.
 pub(crate) const QOS: u8 = 0x9B;
 
+/// Bytes of publishes of a user, over its connections, that are not answered: with more its clients are not read. They are in the store's
+/// queue, where everybody's appends wait behind them: 10 ms of a slow disk. Each connection may have one packet more.
+pub(crate) const UNANSWERED_BYTES: u32 = 1 << 20;
+/// What a connection has of them that is not worth a look at the others.
+const LITTLE: u32 = 64 << 10;
+
 /// Reasons of a pause.
 pub(crate) const PAUSED_FULL: u8 = 1;
 /// What a publish needs is read first.
 pub(crate) const PAUSED_NAME: u8 = 2;
+/// Too many bytes are not answered.
+const PAUSED_BYTES: u8 = 8;
 
 /// A QoS 1 or 2 publish that is not acknowledged.
 pub(crate) struct Inbound {
     pub(crate) packet_id: u16,
+    /// As in [`Live::unanswered`].
+    pub(crate) bytes: u32,
     /// Of a QoS 2 publish: what it is known by.
     pub(crate) message: Option<MessageId>,
     pub(crate) waits: Waits,
@@ -264,7 +274,7 @@ impl Home {
             Err(_) => true,
         });
         if packet.qos == 0 {
-            self.go_on_0(env, conn, target);
+            self.go_on_0(env, conn, bytes_of(&packet), target);
             return;
         }
         let Some(serial) = self.hold(env, conn, &packet, retry, message) else {
@@ -277,7 +287,7 @@ impl Home {
         }
     }
 
-    fn go_on_0(&mut self, env: &mut Env<'_, '_>, conn: ConnId, target: Result<Target, Refusal>) {
+    fn go_on_0(&mut self, env: &mut Env<'_, '_>, conn: ConnId, bytes: u32, target: Result<Target, Refusal>) {
         let Ok(target) = target else {
             env.metrics().refused.inc();
             return;
@@ -290,8 +300,12 @@ impl Home {
             if live.asked0 >= ASKED0 {
                 live.pause(env, PAUSED_FULL, true);
             }
+            live.unanswered += bytes;
+            if live.unanswered >= LITTLE {
+                self.bound_bytes(env, conn);
+            }
         }
-        ask(env, What::Publish0(conn), target);
+        ask(env, What::Publish0(conn, bytes), target);
     }
 
     /// Takes its place in the queue of acknowledgements: gives its number there.
@@ -304,13 +318,16 @@ impl Home {
         message: Option<MessageId>,
     ) -> Option<u32> {
         let since_ms = env.mono_ms();
+        let bytes = bytes_of(packet);
         let live = self.session_at(conn)?.live.as_deref_mut()?;
+        live.unanswered += bytes;
         // At most the receive maximum, so it fits.
         let serial = live.first_serial.wrapping_add(live.inbound.len() as u32);
         let to_chat = packet.topic.starts_with("c/");
         let reserved = to_chat && live.version == Version::V311;
         live.inbound.push_back(Inbound {
             packet_id: packet.packet_id,
+            bytes,
             message,
             waits: Waits::Home,
             since_ms,
@@ -325,7 +342,26 @@ impl Home {
         if !std::mem::replace(&mut live.ack_timer, true) {
             env.after(ACK_TIMEOUT_MS, What::AckTimeout(conn));
         }
+        if live.unanswered >= LITTLE {
+            self.bound_bytes(env, conn);
+        }
         Some(serial)
+    }
+
+    /// A connection has much that is not answered: it is not read if the user's are too many bytes.
+    fn bound_bytes(&mut self, env: &mut Env<'_, '_>, conn: ConnId) {
+        let lives = self.sessions.iter().filter_map(|session| session.live.as_deref());
+        if lives.map(|live| live.unanswered).sum::<u32>() < UNANSWERED_BYTES {
+            return;
+        }
+        if let Some(live) = self
+            .session_at(conn)
+            .and_then(|session| session.live.as_deref_mut())
+            && live.paused & PAUSED_BYTES == 0
+        {
+            live.pause(env, PAUSED_BYTES, true);
+            env.metrics().count_limit("unanswered_bytes");
+        }
     }
 
     /// The answer to a QoS 1 publish.
@@ -337,7 +373,12 @@ impl Home {
     }
 
     /// The answer to a QoS 0 publish: nobody is told.
-    pub(crate) fn published0(&mut self, env: &mut Env<'_, '_>, conn: ConnId, answer: &Answer) {
+    pub(crate) fn published0(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        (conn, bytes): (ConnId, u32),
+        answer: &Answer,
+    ) {
         if matches!(answer, Answer::Refused(_)) {
             env.metrics().refused.inc();
         }
@@ -346,6 +387,7 @@ impl Home {
             .and_then(|session| session.live.as_deref_mut())
         {
             live.asked0 = live.asked0.saturating_sub(1);
+            live.unanswered = live.unanswered.saturating_sub(bytes);
             live.relax(env);
         }
     }
@@ -358,7 +400,17 @@ impl Live {
         if self.paused & PAUSED_FULL != 0 && !full {
             self.pause(env, PAUSED_FULL, false);
         }
+        // By what is its own, so that nobody waits for another connection's answers.
+        if self.paused & PAUSED_BYTES != 0 && self.unanswered < UNANSWERED_BYTES / 4 {
+            self.pause(env, PAUSED_BYTES, false);
+        }
     }
+}
+
+/// What a PUBLISH counts for while it is not answered.
+fn bytes_of(packet: &PublishIn) -> u32 {
+    // A packet is far below 4 GiB.
+    (packet.topic.len() + packet.payload.len()) as u32
 }
 
 /// What an answer means for the acknowledgement.

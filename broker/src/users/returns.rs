@@ -16,7 +16,7 @@ impl Users {
         self.common.tickets.take(number)
     }
 
-    fn came_back(&mut self, user: UserId) {
+    pub(super) fn came_back(&mut self, user: UserId) {
         if let Some(home) = self.homes.get_mut(&user) {
             home.outstanding = home.outstanding.saturating_sub(1);
         }
@@ -134,7 +134,7 @@ impl Users {
         self.with(cx, wire, user, |home, env| match what {
             What::Publish(conn, serial) => home.published(env, conn, serial, answer),
             What::Publish2 { session, message } => home.published2(env, session, message, answer),
-            What::Publish0(conn) => home.published0(env, conn, &answer),
+            What::Publish0(conn, bytes) => home.published0(env, (conn, bytes), &answer),
             What::Routed {
                 session,
                 request,
@@ -159,6 +159,7 @@ impl Users {
         match what {
             What::Tick => self.tick(cx),
             What::Idle => self.idle(cx, wire, user),
+            What::Review => self.review(cx, wire),
             what => self.with_quietly(cx, wire, user, |home, env| match what {
                 What::AckTimeout(conn) => home.ack_timeout(env, conn),
                 What::SubscribeTimeout(session, request) => home.subscribe_timeout(env, session, request),

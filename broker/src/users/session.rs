@@ -88,6 +88,8 @@ pub(crate) struct Live {
     pub(crate) first_serial: u32,
     /// QoS 0 publishes that were asked and not answered.
     pub(crate) asked0: u16,
+    /// Bytes of its publishes that are not answered.
+    pub(crate) unanswered: u32,
     /// Publishes without an id whose PUBACK was given and may not be written yet, the latest last.
     pub(crate) given: Queue<Retry>,
     /// A publish that waits for the user behind the name in its topic.

@@ -189,6 +189,7 @@ impl Home {
         filters: Vec<Box<str>>,
     ) {
         if filters.len() > SESSION_SUBSCRIPTIONS {
+            env.metrics().count_limit("subscriptions");
             self.close_connection(env, conn, QUOTA);
             return;
         }

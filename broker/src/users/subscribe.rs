@@ -5,7 +5,9 @@ use godwit_store::Op;
 use godwit_wire::code::Code;
 use godwit_wire::command::{Answer, Command, Route, TopicCommand};
 use godwit_wire::ids::SessionId;
-use godwit_wire::limits::{SESSION_SUBSCRIPTIONS, USER_SHARES, USER_SUBSCRIPTIONS};
+use godwit_wire::limits::{
+    SESSION_SUBSCRIPTIONS, SHARE_NAME_BYTES, TOPIC_BYTES, TOPIC_LEVELS, USER_SHARES, USER_SUBSCRIPTIONS,
+};
 use godwit_wire::topic::{
     Encoding, FilterTopic, TopicRefusal, classify_filter, filter_key, inner_filter, shared,
 };
@@ -69,7 +71,10 @@ impl Home {
         let mut routes = Vec::new();
         for filter in filters {
             let (code, kind) = match classify_filter(&filter.filter) {
-                Err(refusal) => (refused(refusal), Kind::Refused),
+                Err(refusal) => {
+                    over(&filter.filter).inspect(|limit| env.metrics().count_limit(limit));
+                    (refused(refusal), Kind::Refused)
+                }
                 Ok(FilterTopic::Inbox(encoding)) => {
                     self.subscribe_inbox(env, conn, encoding, &filter, subscription_id, &mut ops)
                 }
@@ -359,6 +364,9 @@ impl Home {
                 asked.code = UNSPECIFIED;
             }
         }
+        if !late.is_empty() || inbox {
+            env.metrics().count_limit("subscribe_time");
+        }
         open.giving.forget(&late);
         self.drop_subscriptions(env, session, &late);
         if inbox {
@@ -417,6 +425,16 @@ pub(crate) fn unroute(env: &mut Env<'_, '_>, routes: Vec<Route>) {
         let key = filter_key(&route.filter);
         env.cx
             .tell(key, Command::Topic(TopicCommand::Unsubscribe { route }));
+    }
+}
+
+/// The limit that a filter in a wrong form is over, if it is.
+fn over(filter: &str) -> Option<&'static str> {
+    let name = shared(filter).map_or("", |(name, _)| name);
+    let long = filter.len() > TOPIC_BYTES || filter.split('/').count() > TOPIC_LEVELS;
+    match name.len() > SHARE_NAME_BYTES {
+        true => Some("share_name"),
+        false => long.then_some("topic"),
     }
 }
 

@@ -293,10 +293,22 @@ impl Home {
     /// It is due: whether it may leave is checked now (SCOPE). What its client came by must not be revoked, and must give
     /// the right to its topic; that its time is over is no harm.
     fn fire_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
+        if env.common.firing.has_room() {
+            self.fire_will_now(env, session, number);
+        } else if let Some(will) = self.will(session, number)
+            && !std::mem::replace(&mut will.firing, true)
+        {
+            env.wait_to_fire(What::WillTurn(session, number));
+        }
+    }
+
+    /// Its turn has come.
+    pub(crate) fn fire_will_now(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
         let user = env.user;
         let Some(will) = self.will(session, number) else {
             return;
         };
+        env.common.firing.begins(user, number, will.row.payload.len());
         let Ok(credential) = Uuid::from_slice(&will.row.credential) else {
             let anonymous = Principal {
                 user,
@@ -383,6 +395,7 @@ impl Home {
         number: u64,
         answer: &Answer,
     ) {
+        env.common.firing.is_over(number);
         let Some(will) = self.will(session, number) else {
             return;
         };
@@ -397,6 +410,7 @@ impl Home {
     }
 
     fn end_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
+        env.common.firing.is_over(number);
         let Some(at) = self
             .wills
             .iter()

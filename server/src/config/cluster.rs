@@ -178,8 +178,13 @@ impl Cluster {
             name: name.clone(),
             roles,
             peer: reached,
-            mqtt: advertised(options.advertise_mqtt.as_ref(), options.mqtt).unwrap_or_default(),
-            http: advertised(options.advertise_http.as_ref(), options.http).unwrap_or_default(),
+            // Where it does not serve nobody is sent.
+            mqtt: advertised(options.advertise_mqtt.as_ref(), options.mqtt)
+                .filter(|_| roles.has(Roles::BROKER))
+                .unwrap_or_default(),
+            http: advertised(options.advertise_http.as_ref(), options.http)
+                .filter(|_| roles.has(Roles::API))
+                .unwrap_or_default(),
         };
         Ok(Some(Self {
             cql: options.cql()?,

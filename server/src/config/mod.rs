@@ -152,6 +152,12 @@ pub struct Config {
     #[config(layer_attr(arg(long, value_name = "COUNT")))]
     pub max_connections: u32,
 
+    /// Megabytes of memory, pages of files apart, at which no further MQTT connection is let in until it is less; 64 at least. 0: what
+    /// the process's control group may have, less a tenth; without one there is no bound.
+    #[config(env = "GODWIT_MAX_MEMORY_MB", default = 0)]
+    #[config(layer_attr(arg(long, value_name = "MB")))]
+    pub max_memory_mb: u32,
+
     /// Most MQTT connections of one address (IPv6: of one /64) at a time; 0: no limit. With the default a machine can open 20,000
     /// for a load test; on the internet a lower one is right, unless many users share an address.
     #[config(env = "GODWIT_CONNECTIONS_PER_ADDRESS", default = 25_000)]
@@ -174,6 +180,28 @@ pub struct Config {
     #[config(env = "GODWIT_MAILBOX_DAYS", default = 90)]
     #[config(layer_attr(arg(long, value_name = "DAYS")))]
     pub mailbox_days: u32,
+
+    /// And how many entries of one mailbox at most, 16384 at least. Beyond it the oldest go, a sixteenth at a time, and devices that did
+    /// not have them are told of a gap.
+    #[config(env = "GODWIT_MAILBOX_ENTRIES", default = 1_000_000)]
+    #[config(layer_attr(arg(long, value_name = "COUNT")))]
+    pub mailbox_entries: u32,
+
+    /// And how many bytes of refused sends, which no conversation holds, 16777216 at least.
+    #[config(env = "GODWIT_MAILBOX_BYTES", default = 268_435_456)]
+    #[config(layer_attr(arg(long, value_name = "BYTES")))]
+    pub mailbox_bytes: u32,
+
+    /// Most entries that ordinary topics owe to one persistent session, 16384 at least. Beyond it the oldest go, a sixteenth at a time,
+    /// and are counted; a connected client is disconnected (0x97).
+    #[config(env = "GODWIT_SESSION_LOG_ENTRIES", default = 100_000)]
+    #[config(layer_attr(arg(long, value_name = "COUNT")))]
+    pub session_log_entries: u32,
+
+    /// And most bytes of them, 16777216 at least.
+    #[config(env = "GODWIT_SESSION_LOG_BYTES", default = 67_108_864)]
+    #[config(layer_attr(arg(long, value_name = "BYTES")))]
+    pub session_log_bytes: u32,
 
     /// Days after which an absent session ends at the latest, whatever its client asked for; 1 to 3650.
     #[config(env = "GODWIT_SESSION_DAYS", default = 90)]

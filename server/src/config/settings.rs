@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use godwit_accounts::Acl;
 use godwit_cluster::MAX_WORKERS;
+use godwit_cluster::own::Roles;
 use ipnet::IpNet;
 use rustls::pki_types::DnsName;
 
@@ -14,11 +15,16 @@ use super::cluster::Cluster;
 use super::{ClientAuth, Config, ConfigError, Hidden, Network, Registration, Switch, TlsFiles};
 
 const DAYS: RangeInclusive<u32> = 1..=3_650;
+/// A log is looked at each 1,024 entries and each MiB, and a sixteenth of its quota goes at a time: with less, all would.
+const OWED_ENTRIES: RangeInclusive<u32> = 16_384..=u32::MAX;
+const OWED_BYTES: RangeInclusive<u32> = (16 << 20)..=u32::MAX;
 /// With fewer a single large packet would hold its client back for minutes.
 const PUBLISH_BYTES: RangeInclusive<u32> = 16_384..=u32::MAX;
 /// Longest server reference, bytes: a few names of hosts.
 const REFERENCE_BYTES: RangeInclusive<usize> = 1..=1_024;
 const CACHE_MB: RangeInclusive<u32> = 8..=65_536;
+/// With less a node without clients would let nobody in.
+const MEMORY_MB: RangeInclusive<u32> = 64..=u32::MAX;
 const TOKEN_CHARS: RangeInclusive<usize> = 8..=256;
 const CONNECT_SECONDS: RangeInclusive<u32> = 1..=60;
 const DRAIN_SECONDS: RangeInclusive<u32> = 0..=600;
@@ -75,6 +81,13 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whether the node is to do this: alone it does everything.
+    pub(crate) fn does(&self, role: Roles) -> bool {
+        self.cluster
+            .as_ref()
+            .is_none_or(|cluster| cluster.about.roles.has(role))
+    }
+
     /// Checks the options.
     ///
     /// # Errors
@@ -82,6 +95,21 @@ impl Settings {
     pub fn of(options: Config) -> Result<Self, ConfigError> {
         in_range("mailbox_days", options.mailbox_days, &DAYS)?;
         in_range("session_days", options.session_days, &DAYS)?;
+        for (name, entries) in [
+            ("mailbox_entries", options.mailbox_entries),
+            ("session_log_entries", options.session_log_entries),
+        ] {
+            in_range(name, entries, &OWED_ENTRIES)?;
+        }
+        for (name, bytes) in [
+            ("mailbox_bytes", options.mailbox_bytes),
+            ("session_log_bytes", options.session_log_bytes),
+        ] {
+            in_range(name, bytes, &OWED_BYTES)?;
+        }
+        if options.max_memory_mb > 0 {
+            in_range("max_memory_mb", options.max_memory_mb, &MEMORY_MB)?;
+        }
         in_range("store_cache_mb", options.store_cache_mb, &CACHE_MB)?;
         in_range(
             "workers",
@@ -337,7 +365,7 @@ mod tests {
     #[test]
     fn options_that_contradict_each_other_or_leave_their_range_are_refused_by_name() {
         type Change = (&'static str, fn(&mut Config));
-        let changes: [Change; 24] = [
+        let changes: [Change; 29] = [
             ("tls_key", |c| c.tls_cert = Some("x".into())),
             ("tls_client_ca", |c| c.tls_client_auth = ClientAuth::Required),
             ("tls_client_auth", |c| c.tls_client_ca = Some("x".into())),
@@ -358,7 +386,12 @@ mod tests {
                 c.registration_token = Some(Hidden("long enough".into()))
             }),
             ("mailbox_days", |c| c.mailbox_days = 0),
+            ("mailbox_entries", |c| c.mailbox_entries = 16_383),
+            ("session_log_entries", |c| c.session_log_entries = 0),
+            ("mailbox_bytes", |c| c.mailbox_bytes = 0),
+            ("session_log_bytes", |c| c.session_log_bytes = 1),
             ("store_cache_mb", |c| c.store_cache_mb = 1),
+            ("max_memory_mb", |c| c.max_memory_mb = 1),
             ("workers", |c| c.workers = 1_000),
             ("max_qos", |c| c.max_qos = 3),
             ("publish_bytes_per_second", |c| c.publish_bytes_per_second = 1),

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use godwit_e2e::binaries::Program;
@@ -42,6 +42,17 @@ pub struct Measured {
     pub mark: f64,
 }
 
+/// A part of an attack, whose bystanders are looked at by themselves too.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// What was done.
+    pub what: String,
+    /// When it began.
+    pub from: Instant,
+    /// And ended.
+    pub to: Instant,
+}
+
 /// A running server.
 #[derive(Debug)]
 pub struct Bed {
@@ -53,6 +64,7 @@ pub struct Bed {
     /// The bystanders.
     pub bystanders: [User; 2],
     measured: Mutex<Vec<Measured>>,
+    steps: Mutex<Vec<Step>>,
     /// Kept until the end.
     _folder: tempfile::TempDir,
 }
@@ -109,6 +121,7 @@ impl Bed {
             api,
             node,
             measured: Mutex::default(),
+            steps: Mutex::default(),
             _folder: folder,
         }))
     }
@@ -121,6 +134,22 @@ impl Bed {
             value,
             mark,
         });
+    }
+
+    /// A part of the attack has ended just now.
+    pub fn step(&self, what: impl Into<String>, from: Instant) {
+        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        steps.push(Step {
+            what: what.into(),
+            from,
+            to: Instant::now(),
+        });
+    }
+
+    /// Those that have ended so far.
+    pub fn steps(&self) -> Vec<Step> {
+        let steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        steps.clone()
     }
 
     /// What was measured so far.
@@ -163,14 +192,18 @@ impl Bed {
     /// When the process is gone.
     pub fn cpu_seconds(&self) -> Result<f64> {
         let pid = self.node.pid().context("it does not run")?;
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        let fields = stat.rsplit(')').next().unwrap_or_default();
-        let mut fields = fields.split_whitespace().skip(11);
-        let mut ticks = || fields.next().and_then(|text| text.parse::<u64>().ok());
-        let (Some(user), Some(system)) = (ticks(), ticks()) else {
-            bail!("no times in /proc");
-        };
-        Ok((user + system) as f64 / 100.0)
+        cpu_seconds_of(&pid.to_string())
+    }
+
+    /// Bytes that it has had written to disk so far.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn written(&self) -> Result<u64> {
+        let pid = self.node.pid().context("it does not run")?;
+        let text = std::fs::read_to_string(format!("/proc/{pid}/io"))?;
+        let bytes = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        Ok(bytes.context("no write_bytes in /proc")?.trim().parse()?)
     }
 
     /// Open descriptors.
@@ -220,6 +253,18 @@ impl Bed {
     pub fn tail(&self) -> String {
         self.node.tail()
     }
+}
+
+/// Seconds of processor time of a process, or of `self`.
+pub(crate) fn cpu_seconds_of(pid: &str) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let mut fields = fields.split_whitespace().skip(11);
+    let mut ticks = || fields.next().and_then(|text| text.parse::<u64>().ok());
+    let (Some(user), Some(system)) = (ticks(), ticks()) else {
+        bail!("no times in /proc");
+    };
+    Ok((user + system) as f64 / 100.0)
 }
 
 /// A script that starts the binary with fewer open files.

@@ -21,6 +21,11 @@ use crate::wire::{self, Hello};
 pub const EVERY: Duration = Duration::from_millis(20);
 /// Between two connections of who comes and goes.
 const COMES: Duration = Duration::from_millis(60);
+/// Between two looks at how late the bystanders' own thread is.
+const PROBE: Duration = Duration::from_millis(5);
+/// They stand for other machines, which have processors of their own: nothing here is to delay them. Without the right to it (root) they
+/// are as any thread.
+const NICE: i32 = -15;
 /// How long what is under way at the end may take.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -46,6 +51,8 @@ struct Shared {
     topic: Line,
     /// (begun, time to CONNACK; None: refused).
     came: Mutex<Vec<(Instant, Option<Duration>)>>,
+    /// (when it was due, how late it was).
+    probed: Mutex<Vec<(Instant, Duration)>>,
     ready: AtomicU64,
     lost: Mutex<Vec<String>>,
     stop: AtomicBool,
@@ -101,6 +108,9 @@ impl Bystanders {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
+            .on_thread_start(|| {
+                let _ = rustix::process::nice(NICE);
+            })
             .build()?;
         let shared = Arc::new(Shared::default());
         let [alice, bob] = &bed.bystanders;
@@ -119,6 +129,7 @@ impl Bystanders {
             None,
         ));
         tokio::spawn(come_and_go(Arc::clone(&shared), alice.clone(), port));
+        tokio::spawn(probe(Arc::clone(&shared)));
         wait(|| {
             [&shared.chat, &shared.topic]
                 .iter()
@@ -147,6 +158,22 @@ impl Bystanders {
         Times::of(times)
     }
 
+    /// The slowest of them: when each was sent, since the beginning of this time, and what it took.
+    pub fn slowest(&self, from: Instant, to: Instant, count: usize) -> Vec<(Duration, Duration)> {
+        let mut all = Vec::new();
+        for line in [&self.shared.chat, &self.shared.topic] {
+            let sent = lock(&line.sent);
+            for (number, time) in lock(&line.arrived).iter() {
+                if let Some(at) = sent.get(*number).filter(|at| **at >= from && **at < to) {
+                    all.push((*at - from, *time));
+                }
+            }
+        }
+        all.sort_unstable_by_key(|(_, time)| std::cmp::Reverse(*time));
+        all.truncate(count);
+        all
+    }
+
     /// Times to CONNACK of connections begun within this time, and how many were refused.
     pub fn connects(&self, from: Instant, to: Instant) -> (Times, usize) {
         let came = lock(&self.shared.came);
@@ -154,6 +181,14 @@ impl Bystanders {
         let times: Vec<Option<Duration>> = within.map(|(_, time)| *time).collect();
         let refused = times.iter().filter(|time| time.is_none()).count();
         (Times::of(times.into_iter().flatten().collect()), refused)
+    }
+
+    /// How late timers of the bystanders' own thread were within this time, a millisecond of which is the timers' grain: what is measured
+    /// here is wrong by so much.
+    pub fn delays(&self, from: Instant, to: Instant) -> Times {
+        let probed = lock(&self.shared.probed);
+        let within = probed.iter().filter(|(at, _)| *at >= from && *at < to);
+        Times::of(within.map(|(_, late)| *late).collect())
     }
 
     /// Nothing new is sent; what is under way arrives; everything is counted.
@@ -316,6 +351,15 @@ async fn send(shared: Arc<Shared>, client: AsyncClient, topic: String, every: Op
             lock(&shared.lost).push(format!("{topic}: the client is gone"));
             return;
         }
+    }
+}
+
+/// See [`Bystanders::delays`].
+async fn probe(shared: Arc<Shared>) {
+    while !shared.stop.load(Ordering::Acquire) {
+        let due = Instant::now() + PROBE;
+        tokio::time::sleep_until(due.into()).await;
+        lock(&shared.probed).push((due, due.elapsed()));
     }
 }
 

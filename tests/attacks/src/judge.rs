@@ -1,5 +1,5 @@
-//! Runs an attack beside the bystanders and judges: loss, doubles and disorder are never allowed, memory has its bound, and
-//! latency is compared with that of the same run before the attack. No attack is known here.
+//! Runs an attack beside the bystanders: loss, doubles and disorder are never allowed, memory has its bound, and latency is
+//! compared with that of the same run before the attack, and at a twin of the server. The words are in `report`; no attack is known here.
 
 use std::fmt;
 use std::future::Future;
@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::bed::{Bed, Measured, Setup};
-use crate::bystander::{Bystanders, EVERY, Harm, Times};
+use crate::bed::{Bed, Setup};
+use crate::bystander::{Bystanders, EVERY, Harm};
+pub use crate::report::Report;
+use crate::report::{Phase, Used};
 
 /// No mark is below this: a p99 of 1 ms doubles by noise. In the short form of a build without optimizations it is more,
 /// since what such a server takes says little.
@@ -30,6 +32,10 @@ const LONGEST: Duration = Duration::from_secs(300);
 static ALONE: Mutex<()> = Mutex::new(());
 /// The attacker's threads stand for other machines: they leave the processors to the server and the bystanders.
 const NICE: i32 = 10;
+/// Messages of which the report says when they were sent.
+const SLOWEST: usize = 5;
+/// Descriptors that this process may come to need.
+const DESCRIPTORS: i32 = 32_768;
 
 /// What an attack does; it gives lines for the report.
 pub type Run = Box<dyn Fn(Arc<Bed>) -> Pin<Box<dyn Future<Output = Result<Vec<String>>> + Send>>>;
@@ -56,6 +62,8 @@ pub struct Attack {
     pub waits: bool,
     /// How long the bystanders are watched before.
     pub before: Duration,
+    /// Whether bystanders at a twin of the server are watched too, as the control.
+    pub twin: bool,
     /// What is done, and its stated effect on the offender; an error when the effect is another.
     pub run: Run,
 }
@@ -84,6 +92,7 @@ impl Attack {
             topic_every: EVERY,
             waits: false,
             before: Duration::from_millis(if long { 5_000 } else { 500 }),
+            twin: long,
             run: Box::new(move |bed| Box::pin(run(bed))),
         }
     }
@@ -125,164 +134,36 @@ impl Attack {
     }
 }
 
-/// What one run showed.
-#[derive(Debug)]
-pub struct Report {
-    name: &'static str,
-    mark: f64,
-    floor: Duration,
-    connects: bool,
-    bound: u64,
-    because: String,
-    harm: Harm,
-    before: Times,
-    during: Times,
-    connects_before: (Times, usize),
-    connects_during: (Times, usize),
-    grown: u64,
-    base: u64,
-    took: Duration,
-    told: Result<Vec<String>>,
-    measured: Vec<Measured>,
-    /// The end of the server's log.
-    tail: String,
+/// A table of descriptors that grows makes every thread that opens one wait, for tens of milliseconds where there is much to do: it is
+/// grown before anything is measured.
+fn room_for_descriptors() {
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let most = most
+        .and_then(|most| i32::try_from(most).ok())
+        .unwrap_or(DESCRIPTORS);
+    // Without room for it the crowds will fail by themselves.
+    let _ = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), most.min(DESCRIPTORS) - 1);
 }
 
-impl Report {
-    /// What must never be, whatever the machine does.
-    pub fn broken(&self) -> Vec<String> {
-        let mut wrong = Vec::new();
-        if let Err(error) = &self.told {
-            wrong.push(format!("the offender: {error:#}"));
-        }
-        let harm = &self.harm;
-        if harm.lost + harm.doubled + harm.disordered > 0 {
-            wrong.push(format!("the bystanders: {harm:?}"));
-        }
-        wrong.extend(
-            harm.cut
-                .iter()
-                .map(|why| format!("a bystander was cut off: {why}")),
-        );
-        if self.connects && self.connects_during.1 > 0 {
-            wrong.push(format!(
-                "{} connections of others refused",
-                self.connects_during.1
-            ));
-        }
-        if self.grown > self.bound {
-            wrong.push(format!(
-                "{} more memory, allowed {}",
-                mib(self.grown),
-                mib(self.bound)
-            ));
-        }
-        wrong
+/// The server with its bystanders.
+struct Watched {
+    bed: Arc<Bed>,
+    bystanders: Bystanders,
+}
+
+impl Watched {
+    fn start(attack: &Attack) -> Result<Self> {
+        let bed = Bed::start(&attack.setup).with_context(|| attack.name)?;
+        let bystanders = Bystanders::start(&bed, attack.topic_every).with_context(|| bed.tail())?;
+        Ok(Self { bed, bystanders })
     }
 
-    /// What is over `slack` times its mark.
-    pub fn slow(&self, slack: u32) -> Vec<String> {
-        let mut pairs = vec![("messages", &self.before, &self.during)];
-        if self.connects {
-            pairs.push(("connects", &self.connects_before.0, &self.connects_during.0));
+    fn phase(&self, from: Instant, to: Instant) -> Phase {
+        Phase {
+            messages: self.bystanders.latencies(from, to),
+            connects: self.bystanders.connects(from, to),
+            probe: self.bystanders.delays(from, to),
         }
-        let mut wrong = Vec::new();
-        for (what, before, during) in pairs {
-            let mark = before.quantile(0.99).mul_f64(self.mark).max(self.floor);
-            if during.quantile(0.99) > mark * slack {
-                wrong.push(format!(
-                    "{what}: p99 {} before, {} during, mark {}",
-                    ms(before.quantile(0.99)),
-                    ms(during.quantile(0.99)),
-                    ms(mark)
-                ));
-            }
-        }
-        for Measured { what, value, mark } in &self.measured {
-            if *value > mark * f64::from(slack) {
-                wrong.push(format!("{what}: {value:.2}, mark {mark:.2}"));
-            }
-        }
-        wrong
-    }
-}
-
-fn ms(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1e3)
-}
-
-fn mib(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = match (self.broken().is_empty(), self.slow(1).is_empty()) {
-            (false, _) => "FAILED",
-            (true, true) => "kept",
-            (true, false) => "kept, but over a mark of time",
-        };
-        writeln!(f, "{} ({:.1} s): {verdict}", self.name, self.took.as_secs_f64())?;
-        let harm = &self.harm;
-        writeln!(
-            f,
-            "  bystanders: {} messages, {} lost, {} doubled, {} out of order, {} cut off",
-            harm.sent,
-            harm.lost,
-            harm.doubled,
-            harm.disordered,
-            harm.cut.len()
-        )?;
-        let mut times = |what: &str, before: &Times, during: &Times, more: &str| {
-            let (old, new) = (before.quantile(0.99), during.quantile(0.99));
-            writeln!(
-                f,
-                "  {what}: p50 {} before, {} during; p99 {} before, {} during = {:.2}x, mark {:.1}x or {}; {} and {} samples{more}",
-                ms(before.quantile(0.5)),
-                ms(during.quantile(0.5)),
-                ms(old),
-                ms(new),
-                new.as_secs_f64() / old.as_secs_f64().max(1e-6),
-                self.mark,
-                ms(self.floor),
-                before.count(),
-                during.count()
-            )
-        };
-        times("messages", &self.before, &self.during, "")?;
-        let refused = match self.connects_during.1 {
-            0 => String::new(),
-            count => format!(", {count} refused"),
-        };
-        let judged = if self.connects { "" } else { ", not judged" };
-        let more = format!("{refused}{judged}");
-        times(
-            "connects",
-            &self.connects_before.0,
-            &self.connects_during.0,
-            &more,
-        )?;
-        writeln!(
-            f,
-            "  memory: {} before, at most {} more; bound {} ({})",
-            mib(self.base),
-            mib(self.grown),
-            mib(self.bound),
-            self.because
-        )?;
-        for line in self.told.iter().flatten() {
-            writeln!(f, "  offender: {line}")?;
-        }
-        for Measured { what, value, mark } in &self.measured {
-            writeln!(f, "  {what}: {value:.2}, mark {mark:.2}")?;
-        }
-        for wrong in self.broken() {
-            writeln!(f, "  WRONG: {wrong}")?;
-        }
-        for wrong in self.slow(1) {
-            writeln!(f, "  over the mark: {wrong}")?;
-        }
-        Ok(())
     }
 }
 
@@ -291,8 +172,10 @@ impl fmt::Display for Report {
 /// # Errors
 /// When the server or the bystanders do not get going: nothing can be said then.
 pub fn run(attack: &Attack) -> Result<Report> {
-    let bed = Bed::start(&attack.setup).with_context(|| attack.name)?;
-    let mut bystanders = Bystanders::start(&bed, attack.topic_every).with_context(|| bed.tail())?;
+    room_for_descriptors();
+    let mut first = Watched::start(attack)?;
+    let bed = Arc::clone(&first.bed);
+    let mut twin = attack.twin.then(|| Watched::start(attack)).transpose()?;
     let attackers = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -315,6 +198,7 @@ pub fn run(attack: &Attack) -> Result<Report> {
             }
         })
     };
+    let used = Used::so_far(&bed);
     let attacked = Instant::now();
     let work = attackers.spawn((attack.run)(Arc::clone(&bed)));
     let told = attackers.block_on(async {
@@ -324,8 +208,14 @@ pub fn run(attack: &Attack) -> Result<Report> {
         }
     });
     let ended = Instant::now();
+    let used = Used::so_far(&bed) - used;
+    let longest_turn = attackers.block_on(bed.metric("godwit_worker_turn_longest_seconds"));
+    let longest_turn = Duration::from_secs_f64(longest_turn.unwrap_or_default().max(0.0));
     attackers.shutdown_background();
-    let harm = bystanders.finish();
+    let harm = first.bystanders.finish();
+    let harm_twin = twin
+        .as_mut()
+        .map_or_else(Harm::default, |twin| twin.bystanders.finish());
     stop.store(true, Ordering::Release);
     let _ = sampler.join();
     Ok(Report {
@@ -336,10 +226,22 @@ pub fn run(attack: &Attack) -> Result<Report> {
         bound: attack.memory,
         because: attack.because.clone(),
         harm,
-        before: bystanders.latencies(begun, attacked),
-        during: bystanders.latencies(attacked, ended),
-        connects_before: bystanders.connects(begun, attacked),
-        connects_during: bystanders.connects(attacked, ended),
+        harm_twin,
+        before: first.phase(begun, attacked),
+        during: first.phase(attacked, ended),
+        steps: bed
+            .steps()
+            .into_iter()
+            .map(|step| {
+                let control = twin.as_ref().map(|twin| twin.phase(step.from, step.to));
+                let phase = first.phase(step.from, step.to);
+                (step.what, phase, control)
+            })
+            .collect(),
+        control: twin.map(|twin| twin.phase(attacked, ended)),
+        slowest: first.bystanders.slowest(attacked, ended, SLOWEST),
+        longest_turn,
+        used,
         grown: peak.load(Ordering::Acquire).saturating_sub(base),
         base,
         took: ended - attacked,

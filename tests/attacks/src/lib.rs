@@ -7,4 +7,5 @@ pub mod bystander;
 pub mod judge;
 pub mod network;
 pub mod peer;
+pub mod report;
 pub mod wire;

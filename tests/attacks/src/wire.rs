@@ -128,6 +128,7 @@ pub mod kind {
     pub const SUBACK: u8 = 9;
     pub const PINGRESP: u8 = 13;
     pub const DISCONNECT: u8 = 14;
+    pub const AUTH: u8 = 15;
 }
 
 /// A packet from the server.

@@ -1,6 +1,6 @@
 //! Crowds at the doors, before anybody is known. The long form is `godwit-attacks`.
 
-use godwit_attacks::attacks::doors;
+use godwit_attacks::attacks::{doors, memory};
 use godwit_attacks::judge::check;
 
 #[test]
@@ -31,4 +31,9 @@ fn who_comes_above_the_limit_on_connections_is_turned_away_at_little_cost() {
 #[test]
 fn clients_cannot_take_the_descriptors_that_the_store_needs() {
     check(&doors::descriptors(false)).unwrap_or_else(|wrong| panic!("{wrong}"));
+}
+
+#[test]
+fn at_its_bound_on_memory_a_node_lets_nobody_more_in_and_serves_who_is() {
+    check(&memory::bound(false)).unwrap_or_else(|wrong| panic!("{wrong}"));
 }

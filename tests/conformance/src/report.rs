@@ -132,6 +132,15 @@ fn code_list(cases: &[&str]) -> String {
         .join(", ")
 }
 
+/// Tests of other suites, as docs/conformance.md links to them.
+fn linked(tests: &[&str]) -> String {
+    let links = tests.iter().map(|test| match test.rsplit_once("::") {
+        Some((file, function)) => format!("[{function}](../{file})"),
+        None => format!("`{test}`"),
+    });
+    links.collect::<Vec<_>>().join(", ")
+}
+
 /// docs/conformance.md.
 fn table(lines: &Committed, killers: &Killers) -> String {
     let mut text = String::from(
@@ -144,11 +153,12 @@ fn table(lines: &Committed, killers: &Killers) -> String {
          ([killed.txt](../tests/conformance/killed.txt) says what each does), by a broken build or another broker\n\
          ([elsewhere.txt](../tests/conformance/elsewhere.txt)).\n",
     );
-    let mut sums =
-        String::from("\n| version | statements | pass | fail | not applicable |\n|---|---|---|---|---|\n");
+    let mut sums = String::from(
+        "\n| version | statements | pass | fail | by other suites | not applicable |\n|---|---|---|---|---|---|\n",
+    );
     let mut body = String::new();
     for version in BOTH {
-        let (mut pass, mut fail, mut not) = (0, 0, 0);
+        let (mut pass, mut fail, mut elsewhere, mut not) = (0, 0, 0, 0);
         let _ = write!(
             body,
             "\n## MQTT {}\n\n| statement | asks | shown by | result | seen failing by |\n|---|---|---|---|---|\n",
@@ -166,6 +176,10 @@ fn table(lines: &Committed, killers: &Killers) -> String {
                     }
                     (code_list(cases), result)
                 }
+                Shown::Elsewhere(tests) => {
+                    elsewhere += 1;
+                    (linked(tests), "by `./dev test`".to_owned())
+                }
                 Shown::NotApplicable(why) => {
                     not += 1;
                     ("–".to_owned(), format!("not applicable: {why}"))
@@ -174,13 +188,17 @@ fn table(lines: &Committed, killers: &Killers) -> String {
             let says = statement.says.replace('|', "\\|");
             let failing = match statement.shown {
                 Shown::By(cases) => seen_failing(version, cases, killers),
-                Shown::NotApplicable(_) => "–".to_owned(),
+                Shown::Elsewhere(_) | Shown::NotApplicable(_) => "–".to_owned(),
             };
             let id = statement.id;
             let _ = writeln!(body, "| MQTT-{id} | {says} | {cases} | {result} | {failing} |");
         }
         let all = statements::of(version).len();
-        let _ = writeln!(sums, "| {} | {all} | {pass} | {fail} | {not} |", version.name());
+        let _ = writeln!(
+            sums,
+            "| {} | {all} | {pass} | {fail} | {elsewhere} | {not} |",
+            version.name()
+        );
     }
     text.push_str(&sums);
     text.push_str(&body);
@@ -309,6 +327,15 @@ mod tests {
             for statement in statements::of(version) {
                 let cases = match statement.shown {
                     Shown::By(cases) => cases,
+                    Shown::Elsewhere(tests) => {
+                        for test in tests {
+                            let (file, function) = test.rsplit_once("::").expect("a file and a function");
+                            let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../");
+                            let text = std::fs::read_to_string(format!("{root}{file}")).expect("the file");
+                            assert!(text.contains(&format!("fn {function}(")), "{test}");
+                        }
+                        continue;
+                    }
                     Shown::NotApplicable(why) => {
                         assert!(!why.is_empty());
                         continue;
@@ -345,7 +372,7 @@ mod tests {
             .flat_map(statements::of)
             .flat_map(|statement| match statement.shown {
                 Shown::By(cases) => cases,
-                Shown::NotApplicable(_) => &[],
+                Shown::Elsewhere(_) | Shown::NotApplicable(_) => &[],
             })
             .chain(CORNERS.iter().flat_map(|(_, cases)| *cases))
             .copied()

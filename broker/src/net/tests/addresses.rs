@@ -3,12 +3,13 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use godwit_cluster::RoleId;
 
 use super::bench::pair;
-use super::rig::{Client, Rig, connect, whole};
+use super::rig::{Client, Rig, connect, publish, whole};
 use crate::net::{AddressLimits, Addresses, NetConfig, NewConnection, NewTransport, Proxies, TOLD};
 
 pub(super) fn limited(connections: u32, per_second: u32) -> NetConfig {
@@ -166,6 +167,29 @@ fn a_full_node_says_where_else_to_go() {
         "nothing is left"
     );
     assert!(let_in(&rig, "alice").is_some());
+}
+
+#[test]
+fn a_node_at_its_bound_on_memory_says_so_and_lets_in_again_when_it_is_below() {
+    let config = NetConfig::default();
+    let (addresses, memory_full) = (config.addresses.clone(), config.memory_full.clone());
+    let rig = Rig::new(config);
+    let mut first = rig.connected(&connect(5, "c", 0, Some(("bob", "good"))));
+    memory_full.store(true, Ordering::Relaxed);
+    let mut new = rig.client();
+    new.write(&connect(5, "c", 0, Some(("alice", "good"))));
+    assert_eq!(new.packet().unwrap()[3], 0x97);
+    let mut old = rig.client();
+    old.write(&connect(4, "c", 0, Some(("alice", "good"))));
+    assert_eq!(old.packet().unwrap(), [0x20, 2, 0, 3]);
+    assert_eq!(rig.refused("memory"), 2);
+    first.write(&publish("served", 7, b""));
+    assert_eq!(first.packet().unwrap(), [0x40, 2, 0, 7]);
+    memory_full.store(false, Ordering::Relaxed);
+    assert!(let_in(&rig, "alice").is_some());
+    drop((first, new, old));
+    until("all are gone", || rig.metrics.connections.get() == 0);
+    assert_eq!(addresses.told(), 0, "nothing is left");
 }
 
 #[test]

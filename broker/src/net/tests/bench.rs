@@ -55,6 +55,7 @@ impl Store for Full {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Came {
     Publish,
+    Subscribe,
     Closed(CloseReason),
     Drained,
 }
@@ -130,6 +131,12 @@ impl Bench {
             .unwrap()
     }
 
+    /// One of whom nothing is known.
+    pub(super) fn add(&mut self, conn: Box<Conn>) -> ConnId {
+        self.with(|cx, net| net.add(cx, conn, Default::default()))
+            .unwrap()
+    }
+
     /// One that is open.
     pub(super) fn open(&mut self, transport: Transport, connect: &Connect) -> ConnId {
         let id = self.attached(transport, connect);
@@ -179,6 +186,7 @@ impl Bench {
                     cx.store(&godwit_wire::ids::Key::Wildcards, 0, Vec::<Op>::new());
                 }
             }
+            Event::Packet(Incoming::Subscribe { .. }) => came.push(Came::Subscribe),
             Event::Packet(_) | Event::Renewed(_) => {}
             Event::Closed(closed) => came.push(Came::Closed(closed.reason)),
             Event::Drained => came.push(Came::Drained),

@@ -9,6 +9,7 @@ mod bursts;
 mod door;
 mod going;
 mod lapsed;
+mod lines;
 mod options;
 mod proxied;
 mod rig;

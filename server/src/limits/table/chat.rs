@@ -3,7 +3,7 @@
 use godwit_accounts::config as accounts;
 use godwit_wire::limits as wire;
 
-use super::{At, Limit, count};
+use super::{At, DOORS_MET, HTTP_MET, HTTP_MET_LONG, Limit, count};
 
 pub(super) fn conversations() -> Vec<Limit> {
     vec![
@@ -14,27 +14,37 @@ pub(super) fn conversations() -> Vec<Limit> {
             &["tests/attacks/tests/oversized.rs::what_is_over_a_limit_of_its_own_is_refused_by_every_door"],
         )
         .told("PUBACK 0x83", "acknowledged when an entry `refused` is durable")
-        .http("413"),
+        .http("413")
+        .counted("godwit_mqtt_publishes_refused"),
         Limit::new(
             "groups of a user",
             At::Count("USER_GROUPS", count(wire::USER_GROUPS)),
             "it is taken into no more",
-            &["accounts/tests/people.rs::conversations_come_in_pages_and_groups_have_a_limit"],
+            &[
+                HTTP_MET,
+                "accounts/tests/people.rs::conversations_come_in_pages_and_groups_have_a_limit",
+            ],
         )
-        .http("429"),
+        .http("429")
+        .counted("godwit_accounts_limits_met{limit=\"groups\"}"),
         Limit::new(
             "members of a group",
             At::Count("GROUP_MEMBERS", count(wire::GROUP_MEMBERS)),
             "refused",
             REST,
         )
-        .http("429"),
+        .http("429")
+        .counted("godwit_http_limits_met{limit=\"members\"}"),
         Limit::new(
             "a page of history",
             At::Count("PAGE", u64::from(wire::PAGE)),
             "no more entries are given, `has_more` says so",
-            &["history-api/tests/messaging.rs::history_comes_in_pages_by_number_and_by_id"],
-        ),
+            &[
+                HTTP_MET,
+                "history-api/tests/messaging.rs::history_comes_in_pages_by_number_and_by_id",
+            ],
+        )
+        .uncounted("nothing is refused"),
     ]
 }
 
@@ -45,16 +55,16 @@ pub(super) fn http() -> Vec<Limit> {
         Limit::new(
             "requests under way in the node",
             At::Count("REQUESTS", count(godwit_history_api::REQUESTS)),
-            "refused, with Retry-After",
-            &["history-api/tests/crowd.rs::one_request_under_way_too_many_is_told_to_come_later_and_is_served_then"],
+            "refused, with Retry-After; readiness, health and metrics are told all the same",
+            &[HTTP_MET, "history-api/tests/crowd.rs::one_request_under_way_too_many_is_told_to_come_later_and_is_served_then"],
         )
         .http("503")
-        .counted("godwit_http_requests_in_flight"),
+        .counted("godwit_http_limits_met{limit=\"requests\"}"),
         Limit::new(
             "connections to HTTP of an address: this part of the room, at least 64",
             At::Source("history-api/src/shares.rs", "PART", ""),
             "closed at once",
-            &["history-api/src/shares.rs::an_address_has_its_share_and_gets_it_back_and_others_have_their_own"],
+            &[DOORS_MET, "history-api/src/shares.rs::an_address_has_its_share_and_gets_it_back_and_others_have_their_own"],
         )
         .counted("godwit_http_refused{reason=\"address_connections\"}"),
         Limit::new(
@@ -62,7 +72,7 @@ pub(super) fn http() -> Vec<Limit> {
             At::Count("WAITING_BYTES", count(godwit_history_api::WAITING_BYTES)),
             "further requests are refused, with Retry-After; one address has a quarter",
             &[
-                "history-api/tests/crowd.rs::answers_that_nobody_takes_have_a_bound_and_other_addresses_are_served",
+                HTTP_MET, "history-api/tests/crowd.rs::answers_that_nobody_takes_have_a_bound_and_other_addresses_are_served",
                 "history-api/src/waiting.rs::an_answer_counts_until_its_bytes_are_gone_and_others_have_their_room",
             ],
         )
@@ -78,7 +88,8 @@ pub(super) fn http() -> Vec<Limit> {
             ],
         )
         .http("closed")
-        .counted("godwit_http_stalled"),
+        .counted("godwit_http_stalled")
+        .alone("it takes 30 s"),
         Limit::new(
             "requests of a user",
             At::Count(
@@ -88,7 +99,8 @@ pub(super) fn http() -> Vec<Limit> {
             "at once, then 500 a second; refused, with Retry-After",
             REST,
         )
-        .http("429"),
+        .http("429")
+        .counted("godwit_http_limits_met{limit=\"user_requests\"}"),
         Limit::new(
             "requests of an address",
             At::Count(
@@ -98,55 +110,65 @@ pub(super) fn http() -> Vec<Limit> {
             "at once, then 5,000 a second; refused, with Retry-After",
             &["history-api/tests/auth.rs::requests_of_a_user_and_of_an_address_are_limited"],
         )
-        .http("429"),
+        .http("429")
+        .counted("godwit_http_limits_met{limit=\"address_requests\"}")
+        .alone("a server without optimizations does not answer so many a second"),
         Limit::new(
             "device tokens of a user",
             At::Count("DEVICE_TOKENS", count(accounts::DEVICE_TOKENS)),
             "refused",
             REST,
         )
-        .http("429"),
+        .http("429")
+        .counted("godwit_accounts_limits_met{limit=\"device_tokens\"}"),
         Limit::new(
             "login sessions of a user",
             At::Count("LOGIN_SESSIONS", count(accounts::LOGIN_SESSIONS)),
             "the one that was not used for longest ends",
-            &["accounts/tests/limits.rs::of_one_login_session_too_many_the_one_that_was_not_used_for_longest_ends"],
-        ),
+            &[HTTP_MET_LONG, "accounts/tests/limits.rs::of_one_login_session_too_many_the_one_that_was_not_used_for_longest_ends"],
+        )
+        .counted("godwit_accounts_limits_met{limit=\"login_sessions\"}"),
         Limit::new(
             "contacts of a user, requests among them",
             At::Count("CONTACTS", count(accounts::CONTACTS)),
             "refused",
             &["accounts/tests/limits.rs::a_user_has_as_many_contacts_as_it_may_requests_among_them"],
         )
-        .http("429"),
+        .http("429")
+        .counted("godwit_accounts_limits_met{limit=\"contacts\"}")
+        .alone("it needs 5,000 users, each of whom costs a password hash"),
         Limit::new(
             "idempotency keys of a user",
             At::Count("IDEMPOTENCY_KEYS", count(accounts::IDEMPOTENCY_KEYS)),
             "refused until one is a day old",
-            &["accounts/tests/limits.rs::a_user_has_as_many_idempotency_keys_as_it_may_and_known_ones_hold"],
+            &[HTTP_MET, "accounts/tests/limits.rs::a_user_has_as_many_idempotency_keys_as_it_may_and_known_ones_hold"],
         )
-        .http("429"),
+        .http("429")
+        .counted("godwit_accounts_limits_met{limit=\"idempotency_keys\"}"),
         Limit::new(
             "characters of a search",
             At::Count("MAX_QUERY_CHARS", count(godwit_search::MAX_QUERY_CHARS)),
             "refused",
-            &["history-api/tests/search.rs::results_come_in_pages_and_wrong_questions_are_refused"],
+            &[HTTP_MET, "history-api/tests/search.rs::results_come_in_pages_and_wrong_questions_are_refused"],
         )
-        .http("400"),
+        .http("400")
+        .counted("godwit_http_limits_met{limit=\"query\"}"),
         Limit::new(
             "a body",
             At::Bytes("BODY_BYTES", count(godwit_history_api::BODY_BYTES)),
             "refused by its header or when so much has come",
-            &["history-api/tests/problems.rs::the_frameworks_own_refusals_have_the_form_of_ours"],
+            &[HTTP_MET, "history-api/tests/problems.rs::the_frameworks_own_refusals_have_the_form_of_ours"],
         )
-        .http("413"),
+        .http("413")
+        .counted("godwit_http_limits_met{limit=\"size\"}"),
         Limit::new(
             "registrations from one address",
             At::Option("registrations_per_second", "a second, beside 1,000 at once"),
             "refused, with Retry-After",
-            &["history-api/tests/auth.rs::registrations_from_one_address_are_limited"],
+            &[HTTP_MET, "history-api/tests/auth.rs::registrations_from_one_address_are_limited"],
         )
-        .http("429"),
+        .http("429")
+        .counted("godwit_http_limits_met{limit=\"registrations\"}"),
         Limit::new(
             "failed logins of one user name",
             At::Source(
@@ -155,7 +177,7 @@ pub(super) fn http() -> Vec<Limit> {
                 "at once, then one in 10 s",
             ),
             "refused, whether the password is right or not, with Retry-After",
-            &["history-api/tests/auth.rs::failed_logins_are_limited_and_tell_nothing_of_users"],
+            &[HTTP_MET, "history-api/tests/auth.rs::failed_logins_are_limited_and_tell_nothing_of_users"],
         )
         .http("429")
         .counted("godwit_http_logins_limited"),
@@ -167,7 +189,7 @@ pub(super) fn http() -> Vec<Limit> {
                 "at once, then one a second",
             ),
             "the same",
-            &["history-api/tests/auth.rs::failed_logins_are_limited_and_tell_nothing_of_users"],
+            &[HTTP_MET_LONG, "history-api/tests/auth.rs::failed_logins_are_limited_and_tell_nothing_of_users"],
         )
         .http("429")
         .counted("godwit_http_logins_limited"),

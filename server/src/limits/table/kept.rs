@@ -1,9 +1,8 @@
 //! Limits of what is kept for a client: sessions, subscriptions, what is owed, retained messages.
 
-use godwit_broker::UsersConfig;
 use godwit_wire::limits as wire;
 
-use super::{At, Limit, count};
+use super::{At, Limit, OWED_MET, SESSIONS_MET, count};
 
 pub(super) fn sessions() -> Vec<Limit> {
     const MILLION: &[&str] = &[
@@ -33,7 +32,7 @@ pub(super) fn sessions() -> Vec<Limit> {
             "subscriptions of a user, over all sessions",
             At::Count("USER_SUBSCRIPTIONS", count(wire::USER_SUBSCRIPTIONS)),
             "each further filter is refused",
-            &["broker/src/users/tests/announced.rs::a_user_has_as_many_subscriptions_over_all_sessions_as_it_may"],
+            &[SESSIONS_MET, "broker/src/users/tests/announced.rs::a_user_has_as_many_subscriptions_over_all_sessions_as_it_may"],
         )
         .told("SUBACK 0x97", "SUBACK 0x80")
         .counted("godwit_mqtt_limits_met{limit=\"user_subscriptions\"}"),
@@ -49,23 +48,26 @@ pub(super) fn sessions() -> Vec<Limit> {
             "shared subscriptions of a user",
             At::Count("USER_SHARES", count(wire::USER_SHARES)),
             "each further one is refused",
-            &["broker/src/users/tests/groups.rs::a_user_has_a_most_of_shared_subscriptions"],
+            &[SESSIONS_MET, "broker/src/users/tests/groups.rs::a_user_has_a_most_of_shared_subscriptions"],
         )
-        .told("SUBACK 0x97", "SUBACK 0x80"),
+        .told("SUBACK 0x97", "SUBACK 0x80")
+        .counted("godwit_mqtt_limits_met{limit=\"shared_subscriptions\"}"),
         Limit::new(
             "members of a shared subscription's group",
             At::Count("SHARE_MEMBERS", count(wire::SHARE_MEMBERS)),
             "a further one is refused",
-            &["broker/src/topics/groups/tests.rs::a_group_has_a_most_of_members_and_who_is_in_may_subscribe_again"],
+            &[SESSIONS_MET, "broker/src/topics/groups/tests.rs::a_group_has_a_most_of_members_and_who_is_in_may_subscribe_again"],
         )
-        .told("SUBACK 0x97", "SUBACK 0x80"),
+        .told("SUBACK 0x97", "SUBACK 0x80")
+        .counted("godwit_topic_limits_met{limit=\"share_members\"}"),
         Limit::new(
             "the name of such a group",
             At::Bytes("SHARE_NAME_BYTES", count(wire::SHARE_NAME_BYTES)),
             "refused",
-            &["wire/tests/topics.rs::a_shared_filter_has_a_name_without_wildcards_and_lives_where_its_inner_filter_does"],
+            &[SESSIONS_MET, "wire/tests/topics.rs::a_shared_filter_has_a_name_without_wildcards_and_lives_where_its_inner_filter_does"],
         )
-        .told("SUBACK 0x8F", "SUBACK 0x80"),
+        .told("SUBACK 0x8F", "SUBACK 0x80")
+        .counted("godwit_mqtt_limits_met{limit=\"share_name\"}"),
         Limit::new(
             "such filters of the node",
             At::Count("WILDCARD_FILTERS", count(wire::WILDCARD_FILTERS)),
@@ -73,21 +75,25 @@ pub(super) fn sessions() -> Vec<Limit> {
             &["broker/src/topics/wildcards.rs::a_user_takes_only_a_part_of_the_room_and_may_always_subscribe_again"],
         )
         .told("SUBACK 0x97", "SUBACK 0x80")
-        .counted("godwit_wildcard_routes"),
+        .counted("godwit_wildcard_routes")
+        .alone("it needs twenty users with all that each may have"),
         Limit::new(
             "time to a SUBACK",
             At::Source("broker/src/users/subscribe.rs", "WAIT_MS", "ms"),
             "what is not granted by then is refused, filter by filter",
             &["broker/src/users/tests/sessions.rs::a_subscribe_whose_route_does_not_come_is_refused_after_five_seconds"],
         )
-        .told("SUBACK 0x80", "SUBACK 0x80"),
+        .told("SUBACK 0x80", "SUBACK 0x80")
+        .counted("godwit_mqtt_limits_met{limit=\"subscribe_time\"}")
+        .alone("it needs a store that does not answer, which bystanders notice"),
         Limit::new(
             "session expiry",
             At::Option("session_days", "days"),
             "a longer one is shortened to it, and told",
-            &["broker/src/users/tests/ends.rs::a_longer_expiry_than_allowed_is_told"],
+            &[SESSIONS_MET, "broker/src/users/tests/ends.rs::a_longer_expiry_than_allowed_is_told"],
         )
-        .told("in CONNACK", "as if it had asked for it"),
+        .told("in CONNACK", "as if it had asked for it")
+        .uncounted("nothing is refused"),
         Limit::new(
             "a second connection with the same client id",
             At::Count("one", 1),
@@ -100,9 +106,10 @@ pub(super) fn sessions() -> Vec<Limit> {
 }
 
 pub(super) fn owed() -> Vec<Limit> {
-    let users = UsersConfig::default();
-    const OWED: &[&str] =
-        &["tests/attacks/tests/flows.rs::what_is_owed_to_who_never_acknowledges_has_a_bound"];
+    const OWED: &[&str] = &[
+        OWED_MET,
+        "tests/attacks/tests/flows.rs::what_is_owed_to_who_never_acknowledges_has_a_bound",
+    ];
     vec![
         Limit::new(
             "time of a PUBLISH to its acknowledgement",
@@ -112,7 +119,8 @@ pub(super) fn owed() -> Vec<Limit> {
         )
         .told("PUBACK 0x83", "closed")
         .http("503")
-        .counted("godwit_mqtt_publishes_refused"),
+        .counted("godwit_mqtt_publishes_refused")
+        .alone("it needs a store that does not answer, which bystanders notice"),
         Limit::new(
             "the same on an ordinary topic while the store is well",
             At::Millis("TOPIC_TIMEOUT_MS", wire::TOPIC_TIMEOUT_MS),
@@ -120,18 +128,19 @@ pub(super) fn owed() -> Vec<Limit> {
             &["broker/src/users/tests/ordinary.rs::a_publish_on_an_ordinary_topic_waits_for_its_turn_while_the_store_is_well"],
         )
         .told("PUBACK 0x83", "closed")
-        .counted("godwit_mqtt_publishes_refused"),
+        .counted("godwit_mqtt_publishes_refused")
+        .alone("it takes two minutes of publishes for ten thousand each"),
         Limit::new(
             "entries owed to a persistent session by ordinary topics",
-            At::Count("session_log_entries", users.session_log_entries),
+            At::Option("session_log_entries", ""),
             "the oldest go, a sixteenth at a time; a connected client is disconnected",
-            &["broker/src/users/tests/quotas.rs::the_log_of_a_session_that_never_returns_is_bounded_in_entries_and_the_newest_are_kept_in_order"],
+            &[OWED_MET, "broker/src/users/tests/quotas.rs::the_log_of_a_session_that_never_returns_is_bounded_in_entries_and_the_newest_are_kept_in_order"],
         )
         .told("DISCONNECT 0x97", "closed")
         .counted("godwit_owed_over_quota"),
         Limit::new(
             "bytes of them",
-            At::Bytes("session_log_bytes", users.session_log_bytes),
+            At::Option("session_log_bytes", "bytes"),
             "the same",
             OWED,
         )
@@ -141,29 +150,31 @@ pub(super) fn owed() -> Vec<Limit> {
             "entries waiting for a clean session",
             At::Source("broker/src/users/deliver.rs", "MEMORY_QUEUE", ""),
             "disconnected: they are in memory only",
-            &["tests/attacks/tests/flows.rs::packet_identifiers_that_are_never_given_back_end_their_owner_only"],
+            &[OWED_MET, "tests/attacks/tests/flows.rs::packet_identifiers_that_are_never_given_back_end_their_owner_only"],
         )
-        .told("DISCONNECT 0x97", "closed"),
+        .told("DISCONNECT 0x97", "closed")
+        .counted("godwit_mqtt_limits_met{limit=\"memory_queue\"}"),
         Limit::new(
             "bytes of them",
             At::Source("broker/src/users/deliver.rs", "MEMORY_BYTES", "bytes"),
             "the same",
-            &["broker/src/users/tests/sessions.rs::a_client_that_takes_too_little_of_an_in_memory_queue_is_closed"],
+            &[OWED_MET],
         )
-        .told("DISCONNECT 0x97", "closed"),
+        .told("DISCONNECT 0x97", "closed")
+        .counted("godwit_mqtt_limits_met{limit=\"memory_bytes\"}"),
         Limit::new(
             "entries of a mailbox",
-            At::Count("mailbox_entries", users.mailbox_entries),
+            At::Option("mailbox_entries", ""),
             "the oldest go, a sixteenth at a time; sessions that did not have them are told of a `gap`",
-            &["broker/src/users/tests/quotas.rs::a_mailbox_holds_no_more_entries_than_its_quota_and_the_gap_is_told"],
+            &[OWED_MET, "broker/src/users/tests/quotas.rs::a_mailbox_holds_no_more_entries_than_its_quota_and_the_gap_is_told"],
         )
         .told("`gap` in me/inbox", "`gap` in me/inbox")
         .counted("godwit_owed_over_quota"),
         Limit::new(
             "bytes of refused sends in a mailbox",
-            At::Bytes("mailbox_bytes", users.mailbox_bytes),
+            At::Option("mailbox_bytes", "bytes"),
             "the same",
-            &["broker/src/users/tests/quotas.rs::refused_sends_fill_a_mailbox_only_to_its_quota_and_the_gap_is_told"],
+            &[OWED_MET, "broker/src/users/tests/quotas.rs::refused_sends_fill_a_mailbox_only_to_its_quota_and_the_gap_is_told"],
         )
         .told("", "`gap` in me/inbox")
         .counted("godwit_owed_over_quota"),
@@ -173,7 +184,9 @@ pub(super) fn owed() -> Vec<Limit> {
             "older ones go; the same",
             &["broker/src/users/tests/ends.rs::mailbox_entries_over_their_time_go_and_a_session_that_did_not_have_them_is_told_of_the_gap"],
         )
-        .told("`gap` in me/inbox", "`gap` in me/inbox"),
+        .told("`gap` in me/inbox", "`gap` in me/inbox")
+        .uncounted("its time, which is no surprise")
+        .alone("a day is the least"),
     ]
 }
 
@@ -203,7 +216,7 @@ pub(super) fn retained() -> Vec<Limit> {
             "retained messages under one pair of first levels",
             At::Source("broker/src/topics/retained.rs", "KEY_MESSAGES", ""),
             "a publish that would be one more is refused whole; one that replaces or clears is not",
-            &["broker/src/topics/tests.rs::a_retained_publish_over_the_quota_of_its_key_is_refused_whole_until_there_is_room"],
+            &["tests/attacks/tests/floods.rs::retained_messages_have_their_quota (long form)", "broker/src/topics/tests.rs::a_retained_publish_over_the_quota_of_its_key_is_refused_whole_until_there_is_room"],
         )
         .told("PUBACK 0x97", "closed")
         .counted("godwit_retained_refused"),

@@ -5,7 +5,9 @@ pub mod doors;
 pub mod floods;
 pub mod flows;
 pub mod half_open;
+pub mod limits;
 pub mod malformed;
+pub mod memory;
 pub mod oversized;
 pub mod rates;
 pub mod rest;
@@ -25,6 +27,7 @@ pub const ALL: &[Make] = &[
     doors::storm,
     doors::connections,
     doors::descriptors,
+    memory::bound,
     malformed::packets,
     oversized::packets,
     oversized::held,
@@ -49,4 +52,9 @@ pub const ALL: &[Make] = &[
     rates::properties,
     rest::requests,
     websocket::compression,
+    limits::doors,
+    limits::packets,
+    limits::sessions,
+    limits::owed,
+    limits::http,
 ];

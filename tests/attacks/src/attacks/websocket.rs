@@ -27,12 +27,12 @@ fn frame(first: u8, claimed: u64, bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-fn whole(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn whole(bytes: &[u8]) -> Vec<u8> {
     frame(0x82, bytes.len() as u64, bytes)
 }
 
 /// A connection after its upgrade, compression offered; what the server answered.
-async fn upgraded(bed: &Bed, from: usize) -> Result<(Peer, String)> {
+pub(super) async fn upgraded(bed: &Bed, from: usize) -> Result<(Peer, String)> {
     let mut peer = Peer::bare(bed.http(), from).await?;
     let request = "GET /mqtt HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\

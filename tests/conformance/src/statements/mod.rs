@@ -11,6 +11,8 @@ use crate::wire::Version;
 pub(crate) enum Shown {
     /// These cases.
     By(&'static [&'static str]),
+    /// Tests of other suites: what it asks needs more than packets. `file::function`, the file from the repository's root.
+    Elsewhere(&'static [&'static str]),
     /// Nothing can: why.
     NotApplicable(&'static str),
 }
@@ -29,6 +31,14 @@ const fn by(id: &'static str, says: &'static str, cases: &'static [&'static str]
         id,
         says,
         shown: Shown::By(cases),
+    }
+}
+
+const fn elsewhere(id: &'static str, says: &'static str, tests: &'static [&'static str]) -> Statement {
+    Statement {
+        id,
+        says,
+        shown: Shown::Elsewhere(tests),
     }
 }
 
