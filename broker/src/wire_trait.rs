@@ -68,13 +68,6 @@ pub(crate) struct Unwritten {
     pub(crate) maybe: u32,
 }
 
-impl Unwritten {
-    /// Of which it is not known that they were written.
-    pub(crate) fn all(self) -> usize {
-        self.known as usize + self.maybe as usize
-    }
-}
-
 /// What became of a packet given to [`Wire::send`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a PUBLISH that is too large for its client counts as delivered (MQTT-3.1.2-25)"]

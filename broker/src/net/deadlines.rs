@@ -115,6 +115,10 @@ impl Net {
             }
         }
         let Some(conn) = self.get(id) else { return };
+        if conn.paused || conn.in_line {
+            // Since this look: what is behind it in the socket was not read.
+            conn.last_in = now;
+        }
         if conn.silent_until().is_some_and(|until| now >= until) {
             self.metrics.keep_alive_timeouts.inc();
             let last = Outgoing::Disconnect(reason::KEEP_ALIVE, Vec::new());

@@ -108,6 +108,9 @@ impl Net {
     pub(super) fn home_moved(&mut self, id: ConnId, user: UserId, waits: bool) {
         let Some(conn) = self.get(id) else { return };
         conn.owned = false;
+        let unanswered = std::mem::take(&mut conn.subscribing);
+        self.later.subscribed(unanswered);
+        let Some(conn) = self.get(id) else { return };
         match conn.stage {
             Stage::Closing => return,
             Stage::Open => {

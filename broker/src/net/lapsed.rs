@@ -63,14 +63,18 @@ impl Net {
 
     /// Timers stand still: a pause is over with the tick.
     fn accept_lapsed(&mut self, cx: &mut Cx<'_>) {
-        let paused = std::mem::take(&mut self.accept_paused);
+        // As many as are accepted in a turn are no pause for want of descriptors.
+        let more = std::mem::take(&mut self.later.accepts);
+        let paused = std::mem::take(&mut self.accept_paused) && !more;
         if !paused || self.lapse.tried != self.now {
             self.lapse.tried = self.now;
-            for listener in 0..self.listeners.len() {
+            let first = self.first_listener;
+            self.first_listener = (first + 1) % self.listeners.len().max(1);
+            for listener in (first..self.listeners.len()).chain(0..first) {
                 self.accept(cx, listener);
             }
         }
-        if self.accept_paused && !paused {
+        if self.accept_paused && !paused && !self.later.accepts {
             cx.after(0, Part::Net.tag(TIMER_ACCEPT));
         }
         self.accept_paused |= paused;
@@ -147,7 +151,7 @@ impl Net {
         self.lapse.next = 0;
         for _ in 0..ENDS {
             let Some(id) = self.lapse.closed.pop() else { return };
-            self.gone(cx, id, CloseReason::Gone, up);
+            self.gone(cx, id, CloseReason::Moved, up);
         }
     }
 }

@@ -99,6 +99,9 @@ const _: () = assert!(
     "who is given no more is not closed for it"
 );
 
+/// Connections a turn that are gone on with where they stopped, and pipes that are ready, which all come at once: 5 to 50 µs each.
+const AGAIN: usize = 128;
+
 /// How the doors of the broker are set up.
 #[derive(Clone, Debug)]
 pub struct NetConfig {
@@ -391,7 +394,9 @@ impl Net {
             self.again.append(&mut self.waiting);
         }
         // What comes meanwhile is for a later turn.
-        for id in std::mem::take(&mut self.again) {
+        let rest = self.again.split_off(self.again.len().min(AGAIN));
+        let has_rest = !rest.is_empty();
+        for id in std::mem::replace(&mut self.again, rest) {
             if let Some(conn) = self.get(id) {
                 conn.queued = false;
                 self.read(cx, id, up);
@@ -415,7 +420,7 @@ impl Net {
             // Soon: other connections, other workers and the store have their turn first.
             cx.after(0, Part::Net.tag(TIMER_AGAIN));
         }
-        if self.later.has_lines(self.now) {
+        if has_rest || self.later.has_lines(self.now) {
             cx.again();
         }
         self.metrics.add(&mut self.tally);

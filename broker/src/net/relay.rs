@@ -40,8 +40,10 @@ pub(super) struct Relay {
     has_answered: bool,
     /// The pipe may have something.
     pub(super) unread: bool,
-    /// Nothing more comes from the client.
+    /// Nothing more comes from the client, or nothing more of it is taken.
     pub(super) client_ended: bool,
+    /// The client has ended it by itself.
+    pub(super) has_left: bool,
     /// The home was told so.
     pub(super) is_shut: bool,
     /// The home takes no more.
@@ -193,6 +195,7 @@ impl Net {
             has_answered: false,
             unread: false,
             client_ended: false,
+            has_left: false,
             is_shut: false,
             home_ended: false,
             _counted: counted,
@@ -372,7 +375,7 @@ impl Net {
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => *unread = transport.cut(),
-                _ => relay.client_ended = true,
+                _ => (relay.client_ended, relay.has_left) = (true, true),
             }
         }
         let ends = relay.client_ended && input.is_empty() && !relay.is_shut;

@@ -69,12 +69,15 @@ impl Net {
     /// The home has ended it, and the client has what was said: it closes too, or is closed in a while.
     pub(super) fn end_relayed(&mut self, id: ConnId, why: &'static str) {
         self.metrics.count_closed(why);
-        let now = self.now;
+        let (now, stopping) = (self.now, self.stopping);
         let Some(conn) = self.get(id) else { return };
-        let has_left = conn.relay().is_none_or(|relay| relay.client_ended);
+        // Of who still sends the rest is read and thrown away: a socket closed on unread bytes loses what was written to it.
+        let has_left = conn.relay().is_none_or(|relay| relay.has_left);
         conn.end_relay();
         conn.transport.end();
-        if has_left {
+        if has_left || stopping {
+            // Of a node that ends nobody waits for what the client says last.
+            self.discard(id);
             self.remove(None, id);
             return;
         }

@@ -109,10 +109,10 @@ impl Home {
                 live.given.push_back(inbound.retry.unwrap_or_default());
                 // An acknowledgement is always taken.
                 let _ = env.wire.send(conn, &Outgoing::Puback(ack));
-                if live.given.len() > 2 * GIVEN {
-                    let kept = env.wire.unwritten(conn).all().max(GIVEN);
-                    let gone = live.given.len().saturating_sub(kept);
-                    live.given.drain(..gone);
+                if live.given.len() > GIVEN {
+                    let unwritten = env.wire.unwritten(conn).known as usize;
+                    let written = live.given.len().saturating_sub(unwritten);
+                    live.given.drain(..written);
                 }
                 continue;
             };
@@ -213,8 +213,7 @@ impl Home {
             let left = held_until(first, health).saturating_sub(now);
             env.after(left.min(by_failing.max(LOOK_AGAIN_MS)), What::AckTimeout(conn));
         }
-        // What is on its way over a link is known when the client says something, not by time.
-        if env.wire.unwritten(conn).all() == 0 {
+        if env.wire.unwritten(conn).known == 0 {
             live.given = Queue::default();
         }
     }

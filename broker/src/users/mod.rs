@@ -368,7 +368,7 @@ impl Users {
         {
             self.came_back(user);
             self.with(cx, wire, user, |home, env| {
-                home.fire_will_now(env, *session, *will);
+                home.will_turn(env, *session, *will);
             });
         } else if let Some(Ticket {
             what: What::Look(look),

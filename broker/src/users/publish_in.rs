@@ -410,7 +410,7 @@ impl Live {
 /// What a PUBLISH counts for while it is not answered.
 fn bytes_of(packet: &PublishIn) -> u32 {
     // A packet is far below 4 GiB.
-    (packet.topic.len() + packet.payload.len()) as u32
+    super::rates::weight(packet) as u32
 }
 
 /// What an answer means for the acknowledgement.

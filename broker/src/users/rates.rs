@@ -171,7 +171,7 @@ impl Home {
 }
 
 /// What a PUBLISH counts in bytes: its topic, payload and properties.
-fn weight(packet: &PublishIn) -> u64 {
+pub(super) fn weight(packet: &PublishIn) -> u64 {
     let properties = packet
         .properties
         .as_deref()

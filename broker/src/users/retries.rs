@@ -1,8 +1,6 @@
 //! Sends without a client message id: a publish that equals one of the previous connection whose PUBACK is known not to
-//! have been written, or is marked as a repeat (DUP) and equals one whose PUBACK may have been lost, takes that one's identity
-//! (docs/protocol.md, Retries). Everything else gets a fresh one.
-
-use std::collections::HashSet;
+//! have been written takes that one's identity (docs/protocol.md, Retries). Everything else gets a fresh one: also what a client marks as a
+//! repeat (DUP) of one whose PUBACK nobody knows to be lost, since it may repeat a later publish of the same id and text that never came.
 
 use godwit_wire::ids::SessionId;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
@@ -14,8 +12,7 @@ use super::session::{Live, Session};
 use crate::packet::PublishIn;
 use crate::wire_trait::{ConnId, Unwritten};
 
-/// PUBACKs given that are remembered at least, written or not, while a client is busy; it is asked at twice as many how many of
-/// them are written.
+/// PUBACKs given that are remembered before it is asked how many of them are written.
 pub(crate) const GIVEN: usize = 32;
 /// Clients of a user whose previous connection is remembered.
 const CLIENTS: usize = 64;
@@ -35,8 +32,6 @@ pub(crate) struct Retry {
     pub(crate) identity: [u8; 16],
     /// It repeats nothing that is known; not stored.
     pub(crate) fresh: bool,
-    /// Its PUBACK may have come: only what says that it is a repeat is one.
-    pub(crate) doubtful: bool,
 }
 
 /// A client's previous connection.
@@ -56,9 +51,7 @@ pub(crate) fn identity(
     packet: &PublishIn,
 ) -> Retry {
     let digest = digest(packet);
-    let same = |retry: &Retry| {
-        retry.packet_id == packet.packet_id && retry.digest == digest && (packet.dup || !retry.doubtful)
-    };
+    let same = |retry: &Retry| retry.packet_id == packet.packet_id && retry.digest == digest;
     if let Some(of) = previous.iter_mut().find(|of| *of.client_id == *client_id) {
         if let Some(at) = of.publishes.iter().position(same) {
             // Taken out: a later equal publish of this connection is a new message.
@@ -79,7 +72,6 @@ pub(crate) fn identity(
         digest,
         identity: hash.digest128().to_be_bytes(),
         fresh: true,
-        doubtful: false,
     }
 }
 
@@ -90,26 +82,23 @@ pub(crate) fn digest(packet: &PublishIn) -> u128 {
 }
 
 /// Bytes of a publish in its row.
-const ROW_BYTES: usize = 35;
+const ROW_BYTES: usize = 34;
 
 impl Retry {
     fn encode(&self, row: &mut Vec<u8>) {
         row.extend_from_slice(&self.packet_id.to_be_bytes());
         row.extend_from_slice(&self.digest.to_be_bytes());
         row.extend_from_slice(&self.identity);
-        row.push(u8::from(self.doubtful));
     }
 
     fn decode(row: &[u8]) -> Option<Self> {
         let (packet_id, rest) = row.split_at_checked(2)?;
-        let (digest, rest) = rest.split_at_checked(16)?;
-        let (identity, doubtful) = rest.split_at_checked(16)?;
+        let (digest, identity) = rest.split_at_checked(16)?;
         Some(Self {
             packet_id: u16::from_be_bytes(packet_id.try_into().ok()?),
             digest: u128::from_be_bytes(digest.try_into().ok()?),
             identity: identity.try_into().ok()?,
             fresh: false,
-            doubtful: doubtful != [0],
         })
     }
 }
@@ -174,25 +163,13 @@ impl Home {
         let left = before
             .filter(|of| !of.passed && leave != Leave::Normally)
             .map_or_else(Vec::new, |of| of.publishes);
-        let known = unwritten.known as usize;
-        // What the operating system has may not have come either, but to who took leave.
-        let most = if leave == Leave::Normally {
-            known
-        } else {
-            usize::MAX
-        };
-        let given = live.given.iter().rev().take(most).enumerate();
-        let given = given.map(|(back, retry)| Retry {
-            doubtful: back >= known,
-            ..*retry
-        });
-        let waiting = live.inbound.iter().rev().filter_map(|inbound| inbound.retry);
-        // The latest first: who uses a packet id again has had the PUBACK of what had it before.
-        let mut used = HashSet::new();
-        let mut publishes: Vec<Retry> = waiting
-            .chain(given)
+        // What may be on its way over a link, or lost by the network, is new if it comes again: it may double, never be lost.
+        let given = live.given.iter().rev().take(unwritten.known as usize).copied();
+        let waiting = live.inbound.iter().filter_map(|inbound| inbound.retry);
+        let mut publishes: Vec<Retry> = given
+            .chain(waiting)
             .chain(left)
-            .filter(|retry| retry.packet_id != 0 && (used.insert(retry.packet_id) || !retry.doubtful))
+            .filter(|retry| retry.packet_id != 0)
             .take(PUBLISHES)
             .collect();
         for retry in &mut publishes {

@@ -38,8 +38,10 @@ pub(crate) struct PendingWill {
     session: SessionId,
     number: u64,
     row: Box<WillRow>,
-    /// Its publish is on its way.
+    /// Its publish is on its way, or waits for its turn.
     firing: bool,
+    /// It waits for its turn.
+    waits: bool,
 }
 
 impl PendingWill {
@@ -49,6 +51,7 @@ impl PendingWill {
             number,
             row: Box::new(row),
             firing: false,
+            waits: false,
         }
     }
 }
@@ -125,6 +128,7 @@ impl Home {
             number,
             row: Box::new(row),
             firing: false,
+            waits: false,
         });
     }
 
@@ -166,6 +170,15 @@ impl Home {
         current: u64,
         session_present: bool,
     ) {
+        // What it says from now on must not be overtaken by what was due before.
+        let in_line = self
+            .wills
+            .iter()
+            .filter(|will| will.row.client_id == client_id && will.number != current && will.waits);
+        let in_line: Vec<_> = in_line.map(|will| (will.session, will.number)).collect();
+        for (session, number) in in_line {
+            self.fire_will_now(env, session, number);
+        }
         let of_client = self
             .wills
             .iter()
@@ -298,16 +311,24 @@ impl Home {
         } else if let Some(will) = self.will(session, number)
             && !std::mem::replace(&mut will.firing, true)
         {
+            will.waits = true;
             env.wait_to_fire(What::WillTurn(session, number));
         }
     }
 
-    /// Its turn has come.
-    pub(crate) fn fire_will_now(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
+    /// Its turn has come, if it was not before its turn that it had to go.
+    pub(crate) fn will_turn(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
+        if self.will(session, number).is_some_and(|will| will.waits) {
+            self.fire_will_now(env, session, number);
+        }
+    }
+
+    fn fire_will_now(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
         let user = env.user;
         let Some(will) = self.will(session, number) else {
             return;
         };
+        will.waits = false;
         env.common.firing.begins(user, number, will.row.payload.len());
         let Ok(credential) = Uuid::from_slice(&will.row.credential) else {
             let anonymous = Principal {

@@ -89,20 +89,29 @@ impl Membership {
         let Some(standing) = standing else { return };
         let (here, now) = (unix_ms(), boot_ms());
         let is_other = |row: &&StartRow| Some(row.start) != own && standing.body.seat_of(row.start).is_some();
-        let others = rows.iter().filter(is_other).filter_map(|row| {
-            let age = self
-                .seen()
-                .age(now, row.start)
-                .filter(|age| *age < wall::FRESH_MS)?;
-            let there = clock_of(&row.about)?.saturating_add(age);
-            i64::try_from(i128::from(there) - i128::from(here)).ok()
-        });
-        let ahead = wall::ahead_ms(others);
-        *self
+        let others = rows.iter().filter(is_other);
+        let others: Vec<i64> = others
+            .filter_map(|row| {
+                let age = self
+                    .seen()
+                    .age(now, row.start)
+                    .filter(|age| *age < wall::FRESH_MS)?;
+                let there = clock_of(&row.about)?.saturating_add(age);
+                i64::try_from(i128::from(there) - i128::from(here)).ok()
+            })
+            .collect();
+        let mut known = self
             .0
             .clock_ahead_ms
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(ahead);
+            .unwrap_or_else(PoisonError::into_inner);
+        if others.is_empty() && known.is_some_and(wall::is_off) {
+            // Nobody is left to compare it with, and it was wrong: late rather than early, until somebody comes or it is started again.
+            return;
+        }
+        let ahead = wall::ahead_ms(others);
+        *known = Some(ahead);
+        drop(known);
         let is_off = wall::is_off(ahead);
         let was_off = self.0.holdings.doubt_clock(is_off);
         let seconds = ahead as f64 / 1e3;

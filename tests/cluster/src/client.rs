@@ -236,9 +236,10 @@ impl<S: Script> Session<S> {
                     }
                     let ended = self.connected(*wire, resumed).await;
                     self.shared.told_no("closed");
-                    if ended != NO_ANSWERS && ended != ROAMS {
-                        // The home died, or moved: sends without an id that are in flight may be stored twice (at least once is
-                        // all that QoS 1 says of them), and are counted apart as after a kill.
+                    if ended != NO_ANSWERS {
+                        // The home died, or moved, or the client went away with a PUBACK on its way over the link: sends without an id
+                        // that are in flight may be stored twice (at least once is all that QoS 1 says of them), and are counted
+                        // apart as after a kill.
                         self.shared.recorder.write(&Line::Kill { t: now() });
                     }
                     ended

@@ -67,7 +67,7 @@ fn without_a_lease_newcomers_are_refused_at_once_and_nothing_is_acknowledged_unt
     NOW.store(END - 1, Ordering::SeqCst);
     rig.wait(|saw| {
         saw.iter()
-            .filter(|one| **one == Saw::Closed(CloseReason::Gone))
+            .filter(|one| **one == Saw::Closed(CloseReason::Moved))
             .count()
             == 2
     });

@@ -121,3 +121,21 @@ fn a_will_that_nobody_can_judge_now_is_tried_again() {
     rig.pass(30_000);
     assert_eq!(rig.published.len(), 1);
 }
+
+#[test]
+fn a_will_that_waits_for_its_turn_goes_before_what_its_returned_client_says_and_once() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    let conn = rig.connect(&alice, with_will(persistent(V5, "c"), 0));
+    // So much of others' is being published that it waits.
+    rig.users.common.firing.begins(alice.user, u64::MAX, 1 << 20);
+    rig.vanish(conn);
+    rig.run();
+    assert!(rig.published.is_empty(), "it waits");
+    let conn = rig.connect(&alice, persistent(V5, "c"));
+    rig.packet(conn, publish("iot/alice/gone", "back", 1, 1));
+    rig.users.common.firing.is_over(u64::MAX);
+    rig.pass(1_000);
+    let payloads: Vec<_> = rig.published.iter().map(|one| one.payload.clone()).collect();
+    assert_eq!(payloads, ["gone", "back"]);
+}
