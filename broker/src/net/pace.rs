@@ -7,6 +7,7 @@ use godwit_cluster::Cx;
 use godwit_wire::ids::{Key, UserId};
 
 use super::conn::Arrival;
+use super::transport::Transport;
 use super::{Net, Up};
 use crate::codec::reason;
 use crate::wire_trait::ConnId;
@@ -18,7 +19,7 @@ pub(super) const ENDS: usize = 16;
 pub(super) const LOOKS: usize = 128;
 /// What of those that are not let in yet is read in a turn, in reads of a piece, 5 to 15 µs each.
 pub(super) const STRANGERS: usize = 64;
-/// And what a whole CONNECT counts for: with its home, which is loaded, and its rows it costs 50 to 150 µs here and at the user's
+/// And what a step of a handshake of TLS counts for, or a whole CONNECT: with its home, which is loaded, and its rows it costs 50 to 150 µs here and at the user's
 /// worker. So a turn lets 8 in, and a worker some 10,000 a second while it does nothing else.
 pub(super) const OF_A_CONNECT: usize = 8;
 /// SUBSCRIBEs and UNSUBSCRIBEs that are taken as they come in a turn, and as many of those that wait: each stores rows, and goes to homes
@@ -215,7 +216,8 @@ impl Net {
             };
             if let Some(conn) = self.get(id) {
                 conn.queued = false;
-                read += 1;
+                let is_dear = matches!(&conn.transport, Transport::Tls(stream) if stream.is_handshaking());
+                read += if is_dear { OF_A_CONNECT } else { 1 };
                 self.read(cx, id, up);
             }
         }

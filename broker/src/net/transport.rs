@@ -62,6 +62,11 @@ impl TlsStream {
         let _ = self.push();
     }
 
+    /// What is read next may cost a signature.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.tls.is_handshaking()
+    }
+
     fn push(&mut self) -> io::Result<()> {
         while self.tls.wants_write() {
             self.tls.write_tls(&mut self.socket)?;

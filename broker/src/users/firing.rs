@@ -7,6 +7,7 @@ use godwit_cluster::Cx;
 use godwit_wire::ids::{Key, UserId};
 
 use super::Users;
+use crate::part::Part;
 
 /// Bytes of wills of a worker that are being published at a time, from which on others wait: they are in the store's queue two or
 /// three times (where they are kept, and where they go).
@@ -22,7 +23,7 @@ pub(crate) struct Firing {
     /// By number: being published.
     now: HashMap<u64, (UserId, usize)>,
     bytes: usize,
-    /// Tickets of those that wait for their turn, in the order in which they were due.
+    /// Tags of those that wait for their turn, in the order in which they were due.
     waiting: VecDeque<(UserId, u64)>,
 }
 
@@ -54,12 +55,17 @@ impl Firing {
         }
     }
 
-    /// Users of these shards are others'.
-    pub(crate) fn given_up(&mut self, lost: &HashSet<u16>) {
+    /// Users of these shards are others'. Gives the tickets that nothing comes back for.
+    #[must_use = "they are still issued"]
+    pub(crate) fn given_up(&mut self, lost: &HashSet<u16>) -> Vec<u64> {
         let is_lost = |user: &UserId| lost.contains(&Key::User(*user).shard());
-        self.waiting.retain(|(user, _)| !is_lost(user));
+        let (gone, waiting): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|(user, _)| is_lost(user));
+        self.waiting = waiting;
         self.now.retain(|_, (user, _)| !is_lost(user));
         self.bytes = self.now.values().map(|(_, bytes)| bytes).sum();
+        gone.into_iter().map(|(_, tag)| Part::of(tag).1).collect()
     }
 }
 
@@ -110,7 +116,8 @@ mod tests {
         let mut firing = Firing::default();
         firing.begins(user(1), 1, BYTES);
         firing.wait(user(1), 7);
-        firing.given_up(&HashSet::from([Key::User(user(1)).shard()]));
+        let gone = firing.given_up(&HashSet::from([Key::User(user(1)).shard()]));
+        assert_eq!(gone, [7]);
         assert!(firing.has_room());
         firing.is_over(1);
         assert_eq!(firing.bytes, 0);

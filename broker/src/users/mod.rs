@@ -400,7 +400,9 @@ impl Users {
     /// The worker no longer owns these shards: everything about them is dropped, nobody is told anything but where to come to.
     pub(crate) fn given_up(&mut self, wire: &mut dyn Wire, lost: &HashSet<u16>) {
         self.common.due.given_up(lost);
-        self.common.firing.given_up(lost);
+        for number in self.common.firing.given_up(lost) {
+            self.common.tickets.take(number);
+        }
         self.common.tickets.forget(lost);
         let conns = &mut self.common.conns;
         self.homes.retain(|user, home| {
