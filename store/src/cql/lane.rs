@@ -11,13 +11,15 @@ use super::session::read_pauses;
 use crate::StoreError;
 
 tokio::task_local! {
-    /// A statement that fails is not repeated by itself: the whole attempt is.
-    static ONCE: ();
+    /// Until then a statement that fails is not repeated by itself: the whole attempt is.
+    static WHOLE_UNTIL: Instant;
 }
 
-/// Whether a read that fails is repeated by whoever asked.
+/// Whether a read that fails now is repeated by whoever asked. Not of an attempt that is long under way: what it has read already would be lost with it.
 pub(super) fn is_repeated_outside() -> bool {
-    ONCE.try_with(|()| ()).is_ok()
+    WHOLE_UNTIL
+        .try_with(|until| Instant::now() < *until)
+        .unwrap_or(false)
 }
 
 /// A number of places.
@@ -56,8 +58,8 @@ impl Lane {
     ) -> Result<T, (StoreError, bool)> {
         // Never closed.
         let place = self.places.acquire().await;
-        let begun = Instant::now();
-        let mut attempt = std::pin::pin!(ONCE.scope((), attempt));
+        let until = Instant::now() + self.patience;
+        let mut attempt = std::pin::pin!(WHOLE_UNTIL.scope(until, attempt));
         let done = match timeout(self.patience, &mut attempt).await {
             Ok(done) => done,
             Err(_) => {
@@ -69,7 +71,7 @@ impl Lane {
                 attempt.await
             }
         };
-        done.map_err(|error| (error, begun.elapsed() < self.patience))
+        done.map_err(|error| (error, Instant::now() < until))
     }
 }
 
@@ -140,6 +142,16 @@ mod tests {
         assert_eq!(tries.load(Ordering::SeqCst), 1, "it pauses");
         assert_eq!(timeout(IN_TIME, failing).await.unwrap().unwrap().unwrap(), 2);
         assert!(!is_repeated_outside());
+    }
+
+    #[tokio::test]
+    async fn a_statement_of_what_is_long_under_way_is_repeated_by_itself() {
+        let lane = Lane::new(1, 1, SOON);
+        let attempt = || async {
+            tokio::time::sleep(SOON * 2).await;
+            Ok(is_repeated_outside())
+        };
+        assert!(!lane.run(attempt).await.unwrap());
     }
 
     #[tokio::test]
