@@ -27,8 +27,6 @@ pub(crate) struct Client {
     index: u32,
     stage: Stage,
     role: Role,
-    /// Until the CONNACK, where there is one.
-    exchange: Option<Box<Exchange>>,
 }
 
 enum Role {
@@ -58,7 +56,6 @@ impl Client {
             index: index as u32,
             stage: Stage::Idle,
             role,
-            exchange: None,
         }
     }
 
@@ -76,14 +73,14 @@ impl Client {
     }
 
     /// Its connection stands: writes the CONNECT. Recipients have persistent sessions, publishers clean ones.
-    pub(crate) fn connected(&mut self, shared: &Shared, out: &mut Vec<u8>) -> Result<(), PacketError> {
+    pub(crate) fn connected(&mut self, shared: &mut Shared, out: &mut Vec<u8>) -> Result<(), PacketError> {
         let index = self.index as usize;
         let client_id = shared.spec.client_id(index);
         let login = shared.spec.login_of(index);
         let mut method = None;
         if let Some(login) = login.filter(|_| shared.spec.scram) {
             let (exchange, first) = Exchange::begin(login)?;
-            self.exchange = Some(Box::new(exchange));
+            shared.exchanges.insert(self.index, exchange);
             method = Some((scram::METHOD, first));
         }
         let connect = packets::Connect {
@@ -110,12 +107,12 @@ impl Client {
     ) -> Result<(), PacketError> {
         match (self.stage, packet) {
             (Stage::AwaitConnAck, Incoming::Auth { data }) => {
-                if let Some(exchange) = &mut self.exchange {
+                if let Some(exchange) = shared.exchanges.get_mut(&self.index) {
                     packets::put_auth(scram::METHOD, exchange.prove(&data)?, out)?;
                 }
             }
             (Stage::AwaitConnAck, Incoming::ConnAck { code: 0 }) => {
-                self.exchange = None;
+                shared.exchanges.remove(&self.index);
                 match self.role {
                     Role::Publisher(_) => self.stage = Stage::Ready,
                     Role::Recipient(_) => {

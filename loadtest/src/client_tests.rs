@@ -267,7 +267,7 @@ fn in_rate_mode_the_clock_of_a_message_starts_when_it_was_due() {
 fn a_refused_login_says_what_to_do() {
     let mut shared = shared(Scenario::Pairs, 1, 1, 1);
     let mut client = Client::new(0, &shared.spec);
-    client.connected(&shared, &mut Vec::new()).expect("CONNECT");
+    client.connected(&mut shared, &mut Vec::new()).expect("CONNECT");
     let refused = client.packet(Incoming::ConnAck { code: 5 }, 0, &mut shared, &mut Vec::new());
     assert!(refused.is_err_and(|error| error.0.contains("--username")));
 }

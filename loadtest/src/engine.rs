@@ -112,7 +112,7 @@ impl Engine {
             if stream.peer_addr().is_err() {
                 return Ok(());
             }
-            connection.client.connected(&self.shared, &mut self.out)?;
+            connection.client.connected(&mut self.shared, &mut self.out)?;
         }
         self.flush(index)
     }

@@ -4,9 +4,10 @@
 use crate::{
     payload::Template,
     report::WorkerReport,
+    scram::Exchange,
     spec::{Scenario, Spec},
 };
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 /// Most numbers remembered as not yet seen by one recipient; beyond it the rest count as lost even if they come late.
 const MAX_MISSING: usize = 10_000;
@@ -23,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) publishing: bool,
     /// Inside the measured window.
     pub(crate) measuring: bool,
+    /// By client: those that have not had their CONNACK. Few at a time.
+    pub(crate) exchanges: HashMap<u32, Exchange>,
     /// What the members of each shared subscription have seen together.
     pub(crate) groups: Vec<Seen>,
 }
@@ -39,6 +42,7 @@ impl Shared {
             stats: WorkerReport::default(),
             publishing: false,
             measuring: false,
+            exchanges: HashMap::new(),
             groups: std::iter::repeat_with(Seen::default).take(groups).collect(),
         }
     }
