@@ -55,17 +55,9 @@ pub(crate) enum CloseReason {
 pub(crate) struct Closed {
     /// Why.
     pub(crate) reason: CloseReason,
-    /// Which of the PUBACKs given to [`Wire::send`] were not written.
-    pub(crate) unwritten: Unwritten,
-}
-
-/// The last PUBACKs that a connection was given.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Unwritten {
-    /// The last so many are known not to have been handed to the operating system, or to the link to the client's node, whole.
-    pub(crate) known: u32,
-    /// So many before them are on the link, and the client's node has not said that its operating system has them.
-    pub(crate) maybe: u32,
+    /// How many of the last PUBACKs given to [`Wire::send`] are known not to have been handed to the operating system, or to the link to the client's
+    /// node, whole.
+    pub(crate) unwritten: u32,
 }
 
 /// What became of a packet given to [`Wire::send`].
@@ -90,7 +82,7 @@ pub(crate) trait Wire {
 
     /// Writes what was sent and `last`, as far as the socket takes it now, and closes. The home forgets the connection:
     /// no `packet`, `drained` or `closed` follows. Says what [`Closed::unwritten`] says.
-    fn close(&mut self, conn: ConnId, last: Option<Outgoing>) -> Unwritten;
+    fn close(&mut self, conn: ConnId, last: Option<Outgoing>) -> u32;
 
     /// Its user's home has gone to another node: nothing more is read, and it is told so and closed when its turn comes, sooner if it
     /// `waits` for an answer. The home forgets the connection, as at [`Self::close`].
@@ -115,6 +107,6 @@ pub(crate) trait Wire {
         None
     }
 
-    /// Which of the PUBACKs given to it are not written yet; none if it is gone.
-    fn unwritten(&self, conn: ConnId) -> Unwritten;
+    /// What [`Closed::unwritten`] would be now; 0 if it is gone.
+    fn unwritten(&self, conn: ConnId) -> u32;
 }

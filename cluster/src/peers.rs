@@ -34,10 +34,6 @@ pub trait Pipe: Send {
     /// So many bytes of what was read are where they belong: of the client's end, in its socket.
     fn taken(&mut self, bytes: usize);
 
-    /// The last so many bytes of what was written are not known to be [taken](Self::taken) by the other side, which is told of
-    /// with delay; also when it has ended, and when the way broke.
-    fn untaken(&self) -> usize;
-
     /// Nothing more will be written; the other side reads what was, and then the end.
     fn shutdown(&mut self);
 

@@ -42,10 +42,6 @@ impl Pipe for ClientPipe {
         self.0.taken(bytes);
     }
 
-    fn untaken(&self) -> usize {
-        self.0.untaken()
-    }
-
     fn shutdown(&mut self) {
         self.0.shutdown();
     }

@@ -6,7 +6,7 @@ use godwit_store::coordination::StartId;
 use godwit_wire::ids::UserId;
 
 use crate::packet::{Incoming, Outgoing, Version};
-use crate::wire_trait::{ConnId, Sent, Unwritten, Wire};
+use crate::wire_trait::{ConnId, Sent, Wire};
 
 /// Packets to a connection in one step: what a window, retained messages and answers to the backlog come to.
 const OUT: usize = 20_000;
@@ -47,14 +47,14 @@ impl Wire for Lines {
         Sent::Taken
     }
 
-    fn close(&mut self, conn: ConnId, last: Option<Outgoing>) -> Unwritten {
+    fn close(&mut self, conn: ConnId, last: Option<Outgoing>) -> u32 {
         let Some(line) = self.0.get_mut(&conn) else {
-            return Unwritten::default();
+            return 0;
         };
         assert!(!line.closed, "a connection is closed once");
         line.out.extend(last);
         line.closed = true;
-        line.unwritten()
+        line.unwritten
     }
 
     fn moved(&mut self, conn: ConnId, _: UserId, _: bool) {
@@ -79,19 +79,12 @@ impl Wire for Lines {
         None
     }
 
-    fn unwritten(&self, conn: ConnId) -> Unwritten {
-        self.0.get(&conn).map_or_else(Unwritten::default, Line::unwritten)
+    fn unwritten(&self, conn: ConnId) -> u32 {
+        self.0.get(&conn).map_or(0, |line| line.unwritten)
     }
 }
 
 impl Line {
-    fn unwritten(&self) -> Unwritten {
-        Unwritten {
-            known: self.unwritten,
-            maybe: 0,
-        }
-    }
-
     /// A connection whose CONNECT a home is given.
     pub(super) fn new(version: Version) -> Self {
         Self {

@@ -24,7 +24,7 @@ use crate::part::Part;
 use crate::tables::SESSION_LOG;
 use crate::topics::{Metrics as TopicMetrics, Topics};
 use crate::users::{Users, UsersConfig, UsersMetrics};
-use crate::wire_trait::{CloseReason, Closed, ConnId, Unwritten};
+use crate::wire_trait::{CloseReason, Closed, ConnId};
 
 /// Rounds of work after one step; beyond it something feeds itself.
 const ROUNDS: u32 = 20_000;
@@ -405,13 +405,7 @@ impl World {
         if std::mem::replace(&mut line.closed, true) {
             return;
         }
-        let closed = Closed {
-            reason,
-            unwritten: Unwritten {
-                known: unwritten,
-                maybe: 0,
-            },
-        };
+        let closed = Closed { reason, unwritten };
         let (users, lines) = (&mut self.users, &mut self.lines);
         self.harness
             .with(RoleId::Broker, |cx| users.closed(cx, lines, conn, closed));

@@ -10,7 +10,6 @@ use super::relay::Relay;
 use super::transport::Transport;
 use crate::codec::{self, Frame, Peer, kind};
 use crate::packet::{Connack, Connect, Outgoing, Version};
-use crate::wire_trait::Unwritten;
 
 /// Keep-alive in seconds from above which on a client that has vanished is looked for by other means.
 const LONG_KEEP_ALIVE: u16 = 1_800;
@@ -265,12 +264,7 @@ impl Conn {
             }
             return;
         }
-        let mut on_way = match &mut self.transport {
-            Transport::Spliced(spliced) => Some(spliced.on_way(done, self.pubacks > 0)),
-            _ => None,
-        }
-        .flatten();
-        if done == self.out.len() && on_way.is_none() {
+        if done == self.out.len() {
             self.out.clear();
             (self.pubacks, self.partial) = (0, 0);
             return;
@@ -282,9 +276,6 @@ impl Conn {
         } else {
             if at > 0 && self.partial_is_puback {
                 self.pubacks -= 1;
-                if let Some(on_way) = &mut on_way {
-                    on_way.puback(at);
-                }
             }
             self.partial = 0;
             while at < done {
@@ -300,24 +291,15 @@ impl Conn {
                     self.partial_is_puback = is_puback;
                 } else if is_puback {
                     self.pubacks -= 1;
-                    if let Some(on_way) = &mut on_way {
-                        on_way.puback(at);
-                    }
                 }
             }
         }
         self.out.drain(..done);
     }
 
-    pub(super) fn unwritten(&self) -> Unwritten {
-        let maybe = match &self.transport {
-            Transport::Spliced(spliced) => spliced.pubacks_on_way(),
-            _ => 0,
-        };
-        Unwritten {
-            known: self.pubacks,
-            maybe,
-        }
+    /// How many of the last PUBACKs are not wholly written.
+    pub(super) fn unwritten(&self) -> u32 {
+        self.pubacks
     }
 }
 
@@ -392,7 +374,7 @@ mod tests {
                 written += done;
                 let expected = ends.iter().filter(|end| **end > written).count();
                 assert_eq!(
-                    conn.unwritten().known as usize,
+                    conn.unwritten() as usize,
                     expected,
                     "step {step}, written {written}"
                 );

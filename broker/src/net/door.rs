@@ -19,7 +19,7 @@ use super::{Event, Listener, Net, NewConnection, Place, StopListening, Up, Verif
 use crate::codec::{self, reason};
 use crate::packet::{Connack, Connect, Outgoing, Version};
 use crate::part::Part;
-use crate::wire_trait::{CloseReason, Closed, ConnId, Unwritten, Wire};
+use crate::wire_trait::{CloseReason, Closed, ConnId, Wire};
 
 /// Who an anonymous client is.
 fn nobody_in_particular(user: UserId) -> Principal {
@@ -412,7 +412,7 @@ impl Net {
         if owned {
             let closed = Closed {
                 reason: CloseReason::Gone,
-                unwritten: Unwritten::default(),
+                unwritten: 0,
             };
             up(cx, self, id, Event::Closed(closed));
         }

@@ -1,7 +1,6 @@
 //! A connection whose client came to another node, at its user's home: a transport like any other, whose bytes are those of the
 //! client without TLS and WebSocket. Also how workers hear that a pipe is ready. The other end is in `relay`.
 
-use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,10 +22,6 @@ use crate::wire_trait::ConnId;
 
 /// Version of what is told of a connection.
 const VERSION: u32 = 1;
-/// PUBACKs of a connection that are followed while they are on their way: as many publishes as a client can have
-/// unacknowledged here. One that does not read and has more on the way may have doubled what is older.
-const ON_WAY: usize = 1_024;
-
 /// A connection that is there as long as this is.
 pub(super) struct Counted(Gauge);
 
@@ -58,55 +53,7 @@ pub(crate) struct Spliced {
     pub(super) certified: Option<Certified>,
     /// Until its CONNECT has come.
     pub(super) told: Option<Told>,
-    /// Bytes written.
-    written: u64,
-    /// How many were when a PUBACK's last one was, in order: of those that may be on their way. [`ON_WAY`] at most.
-    pubacks: VecDeque<u64>,
     _counted: Counted,
-}
-
-/// Where what is being written stands among all that was.
-pub(super) struct OnWay<'a> {
-    before: u64,
-    pubacks: &'a mut VecDeque<u64>,
-}
-
-impl OnWay<'_> {
-    /// A PUBACK ends at the byte `at` of what is being written.
-    pub(super) fn puback(&mut self, at: usize) {
-        if self.pubacks.len() >= ON_WAY {
-            self.pubacks.pop_front();
-        }
-        self.pubacks.push_back(self.before + at as u64);
-    }
-}
-
-impl Spliced {
-    /// So many bytes are written, PUBACKs among them or not.
-    pub(super) fn on_way(&mut self, written: usize, any_puback: bool) -> Option<OnWay<'_>> {
-        let before = self.written;
-        self.written += written as u64;
-        if !any_puback {
-            return None;
-        }
-        let taken = before.saturating_sub(self.pipe.untaken() as u64);
-        let done = self.pubacks.partition_point(|end| *end <= taken);
-        self.pubacks.drain(..done);
-        Some(OnWay {
-            before,
-            pubacks: &mut self.pubacks,
-        })
-    }
-
-    /// How many of the last PUBACKs written the client's node is not known to have given to its client's socket.
-    pub(super) fn pubacks_on_way(&self) -> u32 {
-        if self.pubacks.is_empty() {
-            return 0;
-        }
-        let taken = self.written.saturating_sub(self.pipe.untaken() as u64);
-        // There are no more than `ON_WAY`.
-        (self.pubacks.len() - self.pubacks.partition_point(|end| *end <= taken)) as u32
-    }
 }
 
 impl Read for Spliced {
@@ -302,8 +249,6 @@ impl Net {
             from,
             certified,
             told: Some(told),
-            written: 0,
-            pubacks: VecDeque::new(),
             _counted: Counted::of(&self.metrics.spliced_home),
         };
         // Its address was counted where it came.

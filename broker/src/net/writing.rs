@@ -14,7 +14,7 @@ use super::{
 };
 use crate::codec::reason;
 use crate::packet::{Connack, Outgoing, Version};
-use crate::wire_trait::{CloseReason, Closed, ConnId, Sent, Unwritten, Wire};
+use crate::wire_trait::{CloseReason, Closed, ConnId, Sent, Wire};
 
 impl Net {
     pub(super) fn give_back(&mut self, mut buffer: Vec<u8>) {
@@ -154,19 +154,19 @@ impl Net {
     /// Writes what the socket takes now, `last` behind it, and closes: at once without a last word, else when the
     /// client has closed too or after [`LINGER_SECONDS`] (who was too slow: [`SLOW_SECONDS`]), since closing on unread bytes would destroy what was said.
     /// Says which PUBACKs were not written.
-    fn finish(&mut self, id: ConnId, last: Option<&Outgoing>) -> Unwritten {
+    fn finish(&mut self, id: ConnId, last: Option<&Outgoing>) -> u32 {
         if let Some(last) = last {
             let _ = self.send(id, last);
         }
         self.write_out(id);
         let now = self.now;
         let Some(conn) = self.get(id) else {
-            return Unwritten::default();
+            return 0;
         };
         let subscribing = std::mem::take(&mut conn.subscribing);
         self.later.subscribed(subscribing);
         let Some(conn) = self.get(id) else {
-            return Unwritten::default();
+            return 0;
         };
         let until = now + u32::from(conn.abort.max(LINGER_SECONDS)) * TICKS;
         let unwritten = conn.unwritten();
@@ -285,10 +285,10 @@ impl Wire for Net {
         Sent::Taken
     }
 
-    fn close(&mut self, id: ConnId, last: Option<Outgoing>) -> Unwritten {
+    fn close(&mut self, id: ConnId, last: Option<Outgoing>) -> u32 {
         match self.get(id) {
             Some(conn) if conn.stage != Stage::Closing => conn.owned = false,
-            _ => return Unwritten::default(),
+            _ => return 0,
         }
         self.metrics
             .count_closed(if last.is_some() { "told" } else { "disconnected" });
@@ -350,7 +350,7 @@ impl Wire for Net {
         }
     }
 
-    fn unwritten(&self, id: ConnId) -> Unwritten {
-        self.peek(id).map_or_else(Unwritten::default, Conn::unwritten)
+    fn unwritten(&self, id: ConnId) -> u32 {
+        self.peek(id).map_or(0, Conn::unwritten)
     }
 }

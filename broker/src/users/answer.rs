@@ -110,7 +110,7 @@ impl Home {
                 // An acknowledgement is always taken.
                 let _ = env.wire.send(conn, &Outgoing::Puback(ack));
                 if live.given.len() > GIVEN {
-                    let unwritten = env.wire.unwritten(conn).known as usize;
+                    let unwritten = env.wire.unwritten(conn) as usize;
                     let written = live.given.len().saturating_sub(unwritten);
                     live.given.drain(..written);
                 }
@@ -213,7 +213,7 @@ impl Home {
             let left = held_until(first, health).saturating_sub(now);
             env.after(left.min(by_failing.max(LOOK_AGAIN_MS)), What::AckTimeout(conn));
         }
-        if env.wire.unwritten(conn).known == 0 {
+        if env.wire.unwritten(conn) == 0 {
             live.given = Queue::default();
         }
     }

@@ -13,7 +13,7 @@ use super::home::Home;
 use super::rows::Name;
 use super::subscribe::unroute;
 use super::waiter::Waiter;
-use crate::wire_trait::{CloseReason, Closed, ConnId, Unwritten};
+use crate::wire_trait::{CloseReason, Closed, ConnId};
 
 /// How a connection ended, for its will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +126,7 @@ impl Home {
     }
 
     /// The connection is gone. `unwritten`: which of its PUBACKs were not written.
-    pub(crate) fn detach(&mut self, env: &mut Env<'_, '_>, index: usize, leave: Leave, unwritten: Unwritten) {
+    pub(crate) fn detach(&mut self, env: &mut Env<'_, '_>, index: usize, leave: Leave, unwritten: u32) {
         let (user, view, now) = (env.user, env.view(), env.unix_ms());
         let session = &mut self.sessions[index];
         let Some(live) = session.live.take() else { return };

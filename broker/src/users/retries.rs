@@ -10,7 +10,7 @@ use super::home::Home;
 use super::rows::{PreviousClient, PreviousRow};
 use super::session::{Live, Session};
 use crate::packet::PublishIn;
-use crate::wire_trait::{ConnId, Unwritten};
+use crate::wire_trait::ConnId;
 
 /// PUBACKs given that are remembered before it is asked how many of them are written.
 pub(crate) const GIVEN: usize = 32;
@@ -151,20 +151,14 @@ impl Home {
 
     /// A connection is gone. `unwritten`: which of its PUBACKs were not written. What it had not yet sent again
     /// of the connection before it is remembered on, for it may have been cut for that very reason; not if it took leave.
-    pub(crate) fn remember_publishes(
-        &mut self,
-        client_id: &str,
-        live: &Live,
-        leave: Leave,
-        unwritten: Unwritten,
-    ) {
+    pub(crate) fn remember_publishes(&mut self, client_id: &str, live: &Live, leave: Leave, unwritten: u32) {
         let at = self.previous.iter().position(|of| *of.client_id == *client_id);
         let before = at.map(|at| self.previous.remove(at));
         let left = before
             .filter(|of| !of.passed && leave != Leave::Normally)
             .map_or_else(Vec::new, |of| of.publishes);
         // What may be on its way over a link, or lost by the network, is new if it comes again: it may double, never be lost.
-        let given = live.given.iter().rev().take(unwritten.known as usize).copied();
+        let given = live.given.iter().rev().take(unwritten as usize).copied();
         let waiting = live.inbound.iter().filter_map(|inbound| inbound.retry);
         let mut publishes: Vec<Retry> = given
             .chain(waiting)

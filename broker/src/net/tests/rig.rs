@@ -23,7 +23,7 @@ use crate::codec;
 use crate::net::{Event, Listener, Net, NetConfig, NetMetrics, Proxies, TlsSettings};
 use crate::packet::{Ack, Connack, Incoming, Outgoing, PublishOut};
 use crate::part::Part;
-use crate::wire_trait::{CloseReason, ConnId, Sent, Unwritten, Wire};
+use crate::wire_trait::{CloseReason, ConnId, Sent, Wire};
 
 /// What the home saw, in order.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,8 +36,6 @@ pub(super) enum Saw {
 #[derive(Default)]
 pub(super) struct Shared {
     pub(super) saw: Mutex<Vec<Saw>>,
-    /// Of each connection that ended without a DISCONNECT.
-    pub(super) unwritten: Mutex<Vec<Unwritten>>,
 }
 
 /// Sockets, and a home that acknowledges. Topics say what else it does: `pause` stops reading for 300 ms, `flood` sends
@@ -90,7 +88,6 @@ fn up(rest: &mut Rest) -> impl FnMut(&mut Cx<'_>, &mut Net, ConnId, Event) + '_ 
         let note = |saw| rest.shared.saw.lock().unwrap().push(saw);
         match event {
             Event::Closed(closed) => {
-                rest.shared.unwritten.lock().unwrap().push(closed.unwritten);
                 note(Saw::Closed(closed.reason));
             }
             Event::Drained => pour(&mut rest.flood, net),

@@ -20,7 +20,7 @@ use super::rig::{Client, Saw, connect, packet, publish};
 use super::two::{Both, End, Two, WINDOW, comes_in, in_time, start, tell};
 use super::web_sockets::{binary, upgraded};
 use crate::net::{VerifyAgain, spliced};
-use crate::wire_trait::{CloseReason, Unwritten};
+use crate::wire_trait::CloseReason;
 
 #[test]
 fn clients_of_both_versions_are_served_at_any_node_and_their_disconnect_arrives() {
@@ -138,50 +138,6 @@ fn who_does_not_read_holds_up_its_home_and_who_is_not_read_its_client() {
     drop(client);
     two.way.pipes.lock().unwrap().clear();
     in_time("its place is held", || two.here.metrics.connections.get() == 0);
-}
-
-#[test]
-fn a_puback_on_its_way_is_in_doubt_until_the_clients_socket_has_it() {
-    let two = Two::new();
-    let ended = |with: usize| {
-        two.home.wait(|saw| {
-            let gone = |saw: &&Saw| matches!(saw, Saw::Closed(_));
-            saw.iter().filter(gone).count() == with
-        });
-        let unwritten = two.home.shared.unwritten.lock().unwrap().clone();
-        unwritten[with - 1]
-    };
-    let mut client = two.here.client();
-    client.write(&two.connect(5));
-    comes_in(&mut client);
-    client.write(&publish("t", 1, b"seen"));
-    assert_eq!(client.packet().unwrap(), [0x40, 2, 0, 1]);
-    drop(client);
-    assert_eq!(ended(1), Unwritten::default());
-
-    // The way breaks while PUBACKs are on it, two of three of which the client's socket has.
-    let both = Arc::new(Mutex::new(Both::default()));
-    let mut end = End(both.clone(), 0);
-    let about = two.way.about.lock().unwrap().clone();
-    spliced(
-        two.home.router(),
-        start(1),
-        &about,
-        Box::new(End(both.clone(), 1)),
-    );
-    end.write(&two.connect(5)).unwrap();
-    for id in 1..=3 {
-        end.write(&publish("t", id, b"x")).unwrap();
-    }
-    let (mut got, mut all) = ([0; 256], 0);
-    in_time("all are acknowledged", || {
-        all += end.read(&mut got[all..]).unwrap_or(0);
-        got[..all].ends_with(&[0x40, 2, 0, 3])
-    });
-    end.taken(all - 4);
-    both.lock().unwrap().is_broken = true;
-    tell(&both, 1);
-    assert_eq!(ended(2), Unwritten { known: 0, maybe: 1 });
 }
 
 #[test]

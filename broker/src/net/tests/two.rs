@@ -71,10 +71,6 @@ impl Pipe for End {
         }
     }
 
-    fn untaken(&self) -> usize {
-        self.0.lock().unwrap().untaken[self.1]
-    }
-
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Self(both, me) = self;
         let mut state = both.lock().unwrap();

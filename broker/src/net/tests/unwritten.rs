@@ -76,7 +76,7 @@ fn over_tcp() {
     let id = bench.open(Bench::tcp(ours), &given(0, u32::MAX));
     let mut got = Vec::new();
     fill(&mut bench, id, &client, &mut got);
-    let unwritten = bench.net.close(id, None).known;
+    let unwritten = bench.net.close(id, None);
     all_of(&mut client, &mut got);
     assert_exact(pubacks(&got), unwritten);
 }
@@ -90,7 +90,7 @@ fn in_a_web_socket() {
     let id = bench.open(transport, &given(0, u32::MAX));
     let mut got = Vec::new();
     fill(&mut bench, id, &client, &mut got);
-    let unwritten = bench.net.close(id, None).known;
+    let unwritten = bench.net.close(id, None);
     all_of(&mut client, &mut got);
     // The content of its frames, the last of which may be cut.
     let (mut rest, mut content) = (&got[..], Vec::new());
@@ -140,7 +140,7 @@ fn below_tls() {
     );
     let mut sealed = Vec::new();
     fill(&mut bench, id, &client, &mut sealed);
-    let unwritten = bench.net.close(id, None).known;
+    let unwritten = bench.net.close(id, None);
     all_of(&mut socket, &mut sealed);
     let (mut got, mut sealed) = (Vec::new(), &sealed[..]);
     while !sealed.is_empty() {

@@ -22,7 +22,7 @@ use super::store::{MemStore, State};
 use crate::packet::{Connect, Incoming, Outgoing, PublishOut, Version};
 use crate::part::Part;
 use crate::topics::Topics;
-use crate::wire_trait::{CloseReason, Closed, ConnId, Sent, Unwritten, Wire};
+use crate::wire_trait::{CloseReason, Closed, ConnId, Sent, Wire};
 
 /// One recorded connection.
 #[derive(Default)]
@@ -33,7 +33,7 @@ pub(super) struct Line {
     pub(super) moved: Option<(UserId, bool)>,
     pub(super) paused: bool,
     pub(super) full: bool,
-    pub(super) unwritten: Unwritten,
+    pub(super) unwritten: u32,
     version: Option<Version>,
 }
 
@@ -51,7 +51,7 @@ impl Wire for Recorder {
         Sent::Taken
     }
 
-    fn close(&mut self, conn: ConnId, last: Option<Outgoing>) -> Unwritten {
+    fn close(&mut self, conn: ConnId, last: Option<Outgoing>) -> u32 {
         let line = self.lines.entry(conn).or_default();
         line.out.extend(last);
         line.closed = true;
@@ -85,10 +85,8 @@ impl Wire for Recorder {
         None
     }
 
-    fn unwritten(&self, conn: ConnId) -> Unwritten {
-        self.lines
-            .get(&conn)
-            .map_or_else(Unwritten::default, |line| line.unwritten)
+    fn unwritten(&self, conn: ConnId) -> u32 {
+        self.lines.get(&conn).map_or(0, |line| line.unwritten)
     }
 }
 
@@ -442,7 +440,7 @@ impl Rig {
             users.shut_down(cx, wire);
             let closed = Closed {
                 reason: CloseReason::Shutdown,
-                unwritten: Unwritten::default(),
+                unwritten: 0,
             };
             users.closed(cx, wire, conn, closed);
         });
