@@ -6,6 +6,7 @@ use godwit_wire::ids::UserId;
 use super::TICKS;
 use super::alias::Aliases;
 use super::auth::Auth;
+use super::pace::Unanswered;
 use super::relay::Relay;
 use super::transport::Transport;
 use crate::codec::{self, Frame, Peer, kind};
@@ -85,8 +86,8 @@ pub(super) struct Conn {
     pub(super) looked_at: u32,
     /// PUBACKs in `out`, one written in part included.
     pubacks: u32,
-    /// SUBSCRIBEs that are not answered, of the worker's count.
-    pub(super) subscribing: u16,
+    /// What is under way at homes, of the worker's counts.
+    pub(super) unanswered: Unanswered,
     /// Bytes at the start of `out` that end a packet which was written in part.
     partial: u32,
     /// What of `out` is in the gauge of kept bytes.
@@ -155,7 +156,7 @@ impl Conn {
             ends_at: 0,
             looked_at: 0,
             pubacks: 0,
-            subscribing: 0,
+            unanswered: Unanswered::default(),
             partial: 0,
             counted: 0,
             input,

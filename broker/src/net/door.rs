@@ -378,18 +378,17 @@ impl Net {
         }
     }
 
-    fn let_in(&mut self, cx: &mut Cx<'_>, id: ConnId, mut arrival: Box<Arrival>) {
+    fn let_in(&mut self, cx: &mut Cx<'_>, id: ConnId, arrival: Box<Arrival>) {
         let key = Key::User(arrival.user);
         if !cx.holds(&key) {
             self.elsewhere(cx, id, arrival);
             return;
         }
-        // The home needs none of them.
-        arrival.connect.password = None;
-        arrival.connect.username = None;
-        arrival.raw = None;
-        self.keep_arrival(id, arrival);
-        cx.enter(key, Part::Net.tag(id.to_tag()));
+        if self.may_enter(id) {
+            self.enter_home(cx, id, arrival);
+        } else {
+            self.keep_arrival(id, arrival);
+        }
     }
 
     /// The home is in memory: what it attaches. `None`: the client is gone meanwhile.

@@ -108,8 +108,7 @@ impl Net {
     pub(super) fn home_moved(&mut self, id: ConnId, user: UserId, waits: bool) {
         let Some(conn) = self.get(id) else { return };
         conn.owned = false;
-        let unanswered = std::mem::take(&mut conn.subscribing);
-        self.later.subscribed(unanswered);
+        self.waits_no_more(id);
         let Some(conn) = self.get(id) else { return };
         match conn.stage {
             Stage::Closing => return,

@@ -325,7 +325,7 @@ impl Net {
         if let Some(arrival) = &conn.arrival {
             self.arriving.forget(id, arrival);
         }
-        self.later.subscribed(std::mem::take(&mut conn.subscribing));
+        self.later.answered(std::mem::take(&mut conn.unanswered));
         if cx.is_none() {
             self.config.addresses.left(place);
         }

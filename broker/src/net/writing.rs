@@ -160,11 +160,7 @@ impl Net {
         }
         self.write_out(id);
         let now = self.now;
-        let Some(conn) = self.get(id) else {
-            return 0;
-        };
-        let subscribing = std::mem::take(&mut conn.subscribing);
-        self.later.subscribed(subscribing);
+        self.waits_no_more(id);
         let Some(conn) = self.get(id) else {
             return 0;
         };
@@ -272,6 +268,7 @@ impl Wire for Net {
                 conn.obey(connack);
             }
             conn.transport.let_in();
+            self.has_entered(id);
             self.look_for(id);
             self.queue(id);
         }

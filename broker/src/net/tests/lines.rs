@@ -7,7 +7,7 @@ use super::bench::{Bench, Came, given, pair};
 use super::rig::{connect, publish, whole};
 use crate::net::TICKS;
 use crate::net::conn::{Conn, Stage};
-use crate::net::pace::{OF_A_CONNECT, STRANGERS, SUBSCRIBES, SUBSCRIBING};
+use crate::net::pace::{ENTERING, OF_A_CONNECT, STRANGERS, SUBSCRIBES, SUBSCRIBING};
 use crate::packet::Outgoing;
 use crate::wire_trait::{ConnId, Sent, Wire as _};
 
@@ -144,4 +144,50 @@ fn of_those_who_subscribe_so_many_are_unanswered_at_a_time() {
         SUBSCRIBING + 3,
         "the others have not been answered for long"
     );
+}
+
+#[test]
+fn of_those_who_are_let_in_so_many_are_with_their_homes_at_a_time() {
+    let mut bench = Bench::new();
+    bench.net.config.anonymous = true;
+    let crowd: Vec<_> = (0..ENTERING + 4)
+        .map(|number| stranger(&mut bench, &connect(5, &format!("c{number}"), 0, None)))
+        .collect();
+    for (id, _) in &crowd {
+        bench.ready(*id);
+    }
+    for _ in 0..crowd.len() {
+        bench.turn();
+    }
+    let with_home = |bench: &mut Bench| {
+        let is_there = |(id, _): &&(ConnId, TcpStream)| {
+            let conn = bench.net.get(*id);
+            conn.is_some_and(|conn| conn.unanswered.connect)
+        };
+        crowd.iter().filter(is_there).count()
+    };
+    assert_eq!(with_home(&mut bench), ENTERING, "nobody was answered");
+    let kept = bench.net.arriving.len();
+    assert_eq!(kept, crowd.len(), "the others are known, and wait");
+    // One is let in, one is refused, one goes; each makes room for one more.
+    let (id, _) = crowd[0];
+    assert!(bench.net.entered(id.to_tag()).is_some());
+    let welcome = Outgoing::Connack(Box::default());
+    assert_eq!(bench.net.send(id, &welcome), Sent::Taken);
+    bench.turn();
+    assert_eq!(with_home(&mut bench), ENTERING);
+    assert!(bench.conn(crowd[ENTERING].0).unanswered.connect, "in order");
+    bench
+        .net
+        .refuse(crowd[1].0, crate::codec::reason::SERVER_UNAVAILABLE);
+    bench.turn();
+    assert!(bench.conn(crowd[ENTERING + 1].0).unanswered.connect);
+    bench.net.close(crowd[2].0, None);
+    bench.turn();
+    assert!(bench.conn(crowd[ENTERING + 2].0).unanswered.connect);
+    assert!(!bench.conn(crowd[ENTERING + 3].0).unanswered.connect);
+    // Nobody has been answered for long: it is not this worker that is busy.
+    bench.harness.advance(1_000);
+    bench.turn();
+    assert!(bench.conn(crowd[ENTERING + 3].0).unanswered.connect);
 }
