@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::extract::{Json, LoggedIn, Path, Peer, uuid};
+use crate::guesses::Secret as Guessed;
 use crate::problem::Problem;
 use crate::state::{Api, unexpected};
 use crate::users::{find_login, judge};
@@ -89,34 +90,19 @@ pub(crate) async fn login(
     body: Json<Login>,
 ) -> Result<Answer<TokenPair>, Problem> {
     let Login { username, password } = body.value;
-    // What cannot be a name costs no memory as one.
-    let counted: String = username.to_lowercase().chars().take(64).collect();
-    api.logins
-        .begin(&counted, address, api.passed())
-        .map_err(|seconds| {
-            api.parts.metrics.logins_limited.inc();
-            Problem::too_often(seconds)
-        })?;
-    let outcome = try_login(&api, &username, password, client(&headers)).await;
-    // Only what was a failure of the client's counts as one.
-    if outcome
-        .as_ref()
-        .err()
-        .is_none_or(|problem| problem.code() != Code::Unauthenticated)
-    {
-        api.logins.forgive(&counted, address);
-    }
-    let (principal, refresh) = outcome?;
+    let user = find_login(&api, &username).await?;
+    let secret = Guessed::password(user, &username);
+    let tried = try_login(&api, user, password, client(&headers));
+    let (principal, refresh) = api.guarded(secret, address, Code::Unauthenticated, tried).await?;
     pair(&api, &principal, &refresh)
 }
 
 async fn try_login(
     api: &Api,
-    username: &str,
+    user: Option<UserId>,
     password: String,
     client: String,
 ) -> Result<(Principal, RefreshToken), Problem> {
-    let user = find_login(api, username).await?;
     let (version, good) = judge(api, user, password).await?;
     let Some(user) = user.filter(|_| good) else {
         return Err(bad_login());
@@ -167,8 +153,9 @@ pub(crate) async fn refresh(
 ) -> Result<Answer<TokenPair>, Problem> {
     let invalid = || Problem::new(Code::Unauthenticated, "the refresh token is not valid");
     let given = RefreshToken::parse(&body.value.refresh_token).ok_or_else(invalid)?;
-    api.per_user
-        .take(given.user, api.passed())
+    // By what only its holder knows: whoever names a user here may not use up what that one may ask.
+    api.refreshes
+        .take(given.family_hash, api.passed())
         .map_err(|seconds| Problem::too_often(seconds).of_limit("user_requests"))?;
     let next = given.next();
     let command = AccountCommand::Refresh {
@@ -211,7 +198,7 @@ pub(crate) async fn change_password(
     Peer(address): Peer,
     body: Json<ChangePassword>,
 ) -> Result<StatusCode, Problem> {
-    let (user, name) = (caller.principal.user, caller.principal.name);
+    let user = caller.principal.user;
     let ChangePassword {
         current_password,
         new_password,
@@ -222,14 +209,14 @@ pub(crate) async fn change_password(
             "has at least 8 characters and at most 1024 bytes",
         ));
     }
-    api.logins
-        .begin(&name, address, api.passed())
-        .map_err(Problem::too_often)?;
-    let (password_version, good) = judge(&api, Some(user), current_password).await?;
-    if !good {
-        return Err(Problem::new(Code::Forbidden, "the current password is wrong"));
-    }
-    api.logins.forgive(&name, address);
+    let judged = async {
+        let (version, good) = judge(&api, Some(user), current_password).await?;
+        good.then_some(version)
+            .ok_or_else(|| Problem::new(Code::Forbidden, "the current password is wrong"))
+    };
+    let password_version = api
+        .guarded(Guessed::PasswordOf(user), address, Code::Forbidden, judged)
+        .await?;
     let phc = api
         .hashing(move || password::hash(&new_password))
         .await?

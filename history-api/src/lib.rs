@@ -10,6 +10,7 @@ mod device_tokens;
 mod extract;
 mod fuzz;
 mod groups;
+mod guesses;
 mod health;
 pub mod limits;
 mod messages;
@@ -75,7 +76,7 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Requests from one address.
     pub per_address: Rate,
-    /// Requests of one user.
+    /// Requests of one user; exchanges of refresh tokens of one login session.
     pub per_user: Rate,
     /// Registrations from one address: each costs a password hash and a name for ever.
     pub registrations: Rate,

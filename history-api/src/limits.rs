@@ -1,12 +1,9 @@
-//! How often somebody may: one limiter for requests and for failed logins (generic cell rate algorithm), bounded in
+//! How often somebody may: one limiter for requests and for guesses at secrets (generic cell rate algorithm), bounded in
 //! memory whatever comes.
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
-
-use godwit_wire::address::Customer;
 
 /// Keys that one limiter knows at a time, about 100 bytes each; when all of them are in use, new ones share one
 /// allowance, so that an attacker with many addresses cannot make room for more.
@@ -101,49 +98,16 @@ impl<K: Eq + Hash> Limiter<K> {
     }
 }
 
-/// Failed logins of a user name and of an address. Each attempt is counted before it is judged, so that many at once
-/// get no further than many in turn.
-#[derive(Debug)]
-pub struct LoginGuard {
-    names: Limiter<String>,
-    addresses: Limiter<Customer>,
-}
-
-/// Failed logins of one user name: ten at once, then one in 10 s.
+/// Wrong guesses at one secret: ten at once, then one in 10 s.
 pub const FAILED_OF_NAME: Rate = Rate {
     burst: 10,
     every_us: 10_000_000,
 };
-/// Failed logins from one address, behind which there may be many people: 100 at once, then one a second.
+/// Wrong guesses from one address, behind which there may be many people: 100 at once, then one a second.
 pub const FAILED_OF_ADDRESS: Rate = Rate {
     burst: 100,
     every_us: 1_000_000,
 };
-
-impl Default for LoginGuard {
-    fn default() -> Self {
-        Self {
-            names: Limiter::new(FAILED_OF_NAME),
-            addresses: Limiter::new(FAILED_OF_ADDRESS),
-        }
-    }
-}
-
-impl LoginGuard {
-    /// An attempt begins. `Err`: not now; in so many seconds. `now_ms` as for [`Limiter::take`].
-    pub fn begin(&self, name: &str, address: IpAddr, now_ms: u64) -> Result<(), u64> {
-        self.addresses.take(address.into(), now_ms)?;
-        self.names
-            .take(name.to_owned(), now_ms)
-            .inspect_err(|_| self.addresses.give_back(&address.into()))
-    }
-
-    /// The attempt was no failure.
-    pub fn forgive(&self, name: &str, address: IpAddr) {
-        self.addresses.give_back(&address.into());
-        self.names.give_back(&name.to_owned());
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -193,19 +157,5 @@ mod tests {
             1,
             "what is full again is forgotten"
         );
-    }
-
-    #[test]
-    fn failures_lock_a_name_out_and_a_success_costs_nothing() {
-        let (guard, address) = (LoginGuard::default(), IpAddr::from([127, 0, 0, 1]));
-        for _ in 0..1_000 {
-            guard.begin("alice", address, 0).unwrap();
-            guard.forgive("alice", address);
-        }
-        for _ in 0..FAILED_OF_NAME.burst {
-            guard.begin("alice", address, 0).unwrap();
-        }
-        assert_eq!(guard.begin("alice", address, 0), Err(10));
-        guard.begin("bob", address, 0).unwrap();
     }
 }

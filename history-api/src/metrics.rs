@@ -22,7 +22,7 @@ pub struct Metrics {
     pub in_flight: Gauge,
     /// Requests refused because bodies and answers that wait for clients have no room.
     pub no_room: Counter,
-    /// Logins refused because of too many failures before.
+    /// Logins, changes of passwords and registrations that were not judged because of too many wrong secrets before.
     pub logins_limited: Counter,
     /// How often a request met a limit, by limit.
     pub limits_met: Family<[(&'static str, &'static str); 1], Counter>,
@@ -45,7 +45,7 @@ impl Metrics {
         );
         registry.register(
             "logins_limited",
-            "Logins refused because of too many failures before",
+            "Logins, changes of passwords and registrations refused because of too many wrong secrets before",
             self.logins_limited.clone(),
         );
         registry.register(

@@ -16,8 +16,9 @@ use godwit_wire::ids::{ConversationId, Key, UserId};
 use tokio::sync::Semaphore;
 
 use crate::connect::Whereabouts;
+use crate::guesses::Guesses;
 use crate::health::NotReady;
-use crate::limits::{Limiter, LoginGuard};
+use crate::limits::Limiter;
 use crate::metrics::Metrics;
 use crate::mqtt::MqttUpgrade;
 use crate::problem::Problem;
@@ -60,9 +61,11 @@ pub struct Api(Arc<Inner>);
 /// Behind [`Api`].
 pub struct Inner {
     pub(crate) parts: Parts,
-    pub(crate) logins: LoginGuard,
+    pub(crate) guesses: Guesses,
     pub(crate) per_address: Limiter<Customer>,
     pub(crate) per_user: Limiter<UserId>,
+    /// Exchanges of refresh tokens, by the SHA-256 of the part of them that stays: only who has one can use its allowance up.
+    pub(crate) refreshes: Limiter<[u8; 32]>,
     pub(crate) registrations: Limiter<Customer>,
     /// Password hashes computed at a time: each takes a core.
     pub(crate) hashing: Arc<Semaphore>,
@@ -88,9 +91,10 @@ impl Api {
     pub fn new(parts: Parts) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self(Arc::new(Inner {
-            logins: LoginGuard::default(),
+            guesses: Guesses::default(),
             per_address: Limiter::new(parts.config.per_address),
             per_user: Limiter::new(parts.config.per_user),
+            refreshes: Limiter::new(parts.config.per_user),
             registrations: Limiter::new(parts.config.registrations),
             hashing: Arc::new(Semaphore::new(cores.div_ceil(2))),
             requests: Arc::new(Semaphore::new(REQUESTS)),

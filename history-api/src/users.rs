@@ -1,5 +1,7 @@
 //! Users: registration, the own profile, others' profiles.
 
+use std::net::IpAddr;
+
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -18,6 +20,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::Register;
 use crate::extract::{Caller, Json, Path, Peer, Query, RequestKey, id, made};
+use crate::guesses::Secret;
 use crate::problem::Problem;
 use crate::state::{Api, unexpected};
 
@@ -108,17 +111,20 @@ pub(crate) async fn register(
         Register::Closed => return Err(Problem::new(Code::Forbidden, "registration is closed here")),
         Register::Token(wanted) => {
             let given = body.value.registration_token.as_deref().unwrap_or_default();
-            // A guess is a failed login: it is counted.
-            api.logins
-                .begin(REGISTRATION, address, api.passed())
-                .map_err(Problem::too_often)?;
-            if !tokens::equal(&wanted.0, given) {
-                return Err(Problem::new(
-                    Code::Forbidden,
-                    "registration needs a token, and this is not it",
-                ));
-            }
-            api.logins.forgive(REGISTRATION, address);
+            let judged = async {
+                if tokens::equal(&wanted.0, given) {
+                    return Ok(());
+                }
+                let detail = "registration needs a token, and this is not it";
+                Err(Problem::new(Code::Forbidden, detail))
+            };
+            api.guarded(
+                Secret::Registration(address.into()),
+                address,
+                Code::Forbidden,
+                judged,
+            )
+            .await?;
         }
     }
     api.registrations
@@ -126,13 +132,10 @@ pub(crate) async fn register(
         .map_err(|seconds| Problem::too_often(seconds).of_limit("registrations"))?;
     // The password is left out: a fast hash of it is kept nowhere. It is compared at a repeat.
     let said = (&body.value.username, &body.value.display_name, &body.value.email);
-    let key = key.with(digest_of(&said)?);
+    let key = key.with(digest_of(&said)?).map(|key| (key, address));
     let (profile, repeated) = add_user(&api, body.value, key, false).await?;
     Ok((made(!repeated), Answer(profile.into())))
 }
-
-/// Failed registration tokens are counted under this name, which is no user's.
-const REGISTRATION: &str = "(registration)";
 
 fn digest_of(said: &impl Serialize) -> Result<[u8; 16], Problem> {
     use sha2::{Digest, Sha256};
@@ -142,11 +145,12 @@ fn digest_of(said: &impl Serialize) -> Result<[u8; 16], Problem> {
     Ok(digest)
 }
 
-/// Checks and registers. Also for the admin listener. `true`: an earlier request with this key made it.
+/// Checks and registers. Also for the admin listener. `true`: an earlier request with this key made it, which is told from an address that has not
+/// guessed too often.
 pub(crate) async fn add_user(
     api: &Api,
     new: NewUser,
-    key: Option<IdempotencyKey>,
+    key: Option<(IdempotencyKey, IpAddr)>,
     admin: bool,
 ) -> Result<(Profile, bool), Problem> {
     if !is_user_name(&new.username) {
@@ -181,7 +185,7 @@ pub(crate) async fn add_user(
         email,
         phc,
         admin,
-        key,
+        key: key.map(|(key, _)| key),
     };
     let user = claimed.unwrap_or_else(UserId::fresh);
     match api
@@ -190,11 +194,16 @@ pub(crate) async fn add_user(
     {
         AccountAnswer::Registered(profile, false) => Ok((profile, false)),
         AccountAnswer::Registered(profile, true) => {
-            if !judge(api, Some(user), new.password).await?.1 {
+            let (_, address) = key.ok_or_else(unexpected)?;
+            let judged = async {
+                if judge(api, Some(user), new.password).await?.1 {
+                    return Ok((profile, true));
+                }
                 let detail = "this Idempotency-Key came before with another request";
-                return Err(Problem::new(Code::Conflict, detail));
-            }
-            Ok((profile, true))
+                Err(Problem::new(Code::Conflict, detail))
+            };
+            api.guarded(Secret::PasswordOf(user), address, Code::Conflict, judged)
+                .await
         }
         _ => Err(unexpected()),
     }

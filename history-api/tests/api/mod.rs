@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use godwit_accounts::{Accounts, Tokens};
 use godwit_cluster::{Cx, Flow, Loading, Reply, Role, Router, Tag, Workers};
-use godwit_history_api::{Api, Config, MqttUpgrade, Parts, Rate, Register, SearchIndex};
+use godwit_history_api::{Api, Config, Metrics, MqttUpgrade, Parts, Rate, Register, SearchIndex};
 use godwit_ingest::Ingest;
 use godwit_store::embedded::{Embedded, Options};
 use godwit_store::{Outcome, ReadAnswer, Store, View};
@@ -47,6 +47,7 @@ pub struct Site {
     pub why: Arc<Mutex<Option<String>>>,
     pub http: axum::Router,
     pub router: Router,
+    pub metrics: Metrics,
     pub store: Arc<dyn Store>,
     workers: Option<Workers>,
     runtime: tokio::runtime::Runtime,
@@ -141,6 +142,7 @@ impl Site {
             let why = why.clone();
             move || why.lock().unwrap().clone()
         };
+        let metrics = Metrics::default();
         let api = Api::new(Parts {
             whereabouts: godwit_history_api::connect::alone(godwit_history_api::connect::Reached::default()),
             router: router.clone(),
@@ -148,7 +150,7 @@ impl Site {
             tokens,
             search,
             config,
-            metrics: Default::default(),
+            metrics: metrics.clone(),
             clock: now,
             not_ready: Some(Arc::new(not_ready)),
             mqtt,
@@ -164,6 +166,7 @@ impl Site {
             why,
             http,
             router,
+            metrics,
             store,
             workers: Some(workers),
             runtime,

@@ -8,6 +8,7 @@ mod bounds;
 mod bursts;
 mod door;
 mod going;
+mod kept;
 mod lapsed;
 mod lines;
 mod options;
