@@ -39,6 +39,8 @@ const SETTLE_PLANTED: Duration = Duration::from_secs(10);
 const DRAIN: Duration = Duration::from_secs(180);
 /// So long nothing arrives before a session that lacks something is given up.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// The same with a planted bug: what it lost does not come.
+const PATIENCE_PLANTED: Duration = Duration::from_secs(5);
 /// So long nothing arrives before sessions that have everything are called drained: something too much may come.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -112,6 +114,7 @@ pub struct Rig {
     random: StdRng,
     size: Size,
     settle: Duration,
+    patience: Duration,
     tasks: Vec<AbortHandle>,
     threads: Vec<JoinHandle<()>>,
     listeners: Vec<Listener>,
@@ -154,6 +157,10 @@ impl Rig {
             // What is tried is the load, not the making of the world: a bug that syncs nothing shall lose messages only.
             disk.order("sync-all")?;
         }
+        let (settle, patience) = match planted {
+            Some(_) => (SETTLE_PLANTED, PATIENCE_PLANTED),
+            None => (SETTLE, PATIENCE),
+        };
         Ok(Self {
             shared: Arc::new(Shared::new(Recorder::create(&folder.join("records"))?)),
             world: Arc::new(world),
@@ -164,10 +171,8 @@ impl Rig {
             runtime,
             random,
             size,
-            settle: match planted {
-                Some(_) => SETTLE_PLANTED,
-                None => SETTLE,
-            },
+            settle,
+            patience,
             tasks: Vec::new(),
             threads: Vec::new(),
             listeners: Vec::new(),
@@ -418,7 +423,7 @@ impl Rig {
             if complete && had_all.is_none() {
                 had_all = Some(began.elapsed());
             }
-            if quiet >= if complete { QUIET } else { PATIENCE } && began.elapsed() >= QUIET {
+            if quiet >= if complete { QUIET } else { self.patience } && began.elapsed() >= QUIET {
                 break;
             }
             std::thread::sleep(Duration::from_millis(20));

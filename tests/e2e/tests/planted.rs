@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{folder, seed, small};
+use common::{folder_beside_others, seed, small};
 use godwit_e2e::groups::GroupsTest;
 use godwit_e2e::killtest::{KillTest, PowerLoss};
 
@@ -12,7 +12,7 @@ use godwit_e2e::killtest::{KillTest, PowerLoss};
 fn goes_red(bug: &str, kills: u32, power_loss: Option<PowerLoss>, rules: &[&str]) {
     let mut seen = Vec::new();
     for _ in 0..5 {
-        let folder = folder("planted");
+        let folder = folder_beside_others("planted");
         let test = KillTest {
             folder: folder.path(),
             seed: seed(),
@@ -72,7 +72,7 @@ fn committing_without_a_sync_is_caught_by_the_power_loss() {
 #[test]
 fn forgetting_what_a_member_of_a_group_is_owed_is_caught() {
     for _ in 0..5 {
-        let folder = folder("planted-groups");
+        let folder = folder_beside_others("planted-groups");
         let test = GroupsTest {
             folder: folder.path(),
             seed: seed(),

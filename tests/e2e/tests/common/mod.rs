@@ -13,7 +13,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// A folder, and the right to use the machine: two nodes under full load at once would only slow each other down.
 pub(crate) struct Folder {
     folder: TempDir,
-    _alone: MutexGuard<'static, ()>,
+    _alone: Option<MutexGuard<'static, ()>>,
 }
 
 impl Folder {
@@ -29,6 +29,15 @@ impl Folder {
 
 pub(crate) fn folder(name: &str) -> Folder {
     let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    made(name, Some(alone))
+}
+
+/// A folder alone, for a run of which no time is judged: as many as the tests have threads.
+pub(crate) fn folder_beside_others(name: &str) -> Folder {
+    made(name, None)
+}
+
+fn made(name: &str, alone: Option<MutexGuard<'static, ()>>) -> Folder {
     let folder = tempfile::Builder::new()
         .prefix(&format!("godwit-{name}-"))
         .tempdir()
