@@ -178,7 +178,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let body = tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state))
             .await
-            .map_err(|_| Problem::new(Code::Malformed, "the body did not arrive in time"))?
+            .map_err(|_| {
+                Problem::new(Code::Malformed, "the body did not arrive in time").of_limit("body_time")
+            })?
             .map_err(too_large_or_cut)?;
         Ok(Self::read(&body)?)
     }

@@ -15,6 +15,10 @@ use crate::wire_trait::{CloseReason, ConnId, Wire};
 /// Most reads of one connection before the others get their turn.
 const READS_A_TURN: usize = 4;
 
+/// Packets of one connection that are taken each time it is read: a read holds thousands of small ones, and what is refused at once is nowhere else bounded. The
+/// rest has a later turn.
+pub(super) const PACKETS_A_TURN: usize = 512;
+
 /// Packets of one connection between two looks whether there is room behind for more.
 const PACKETS_A_LOOK: usize = 16;
 
@@ -39,6 +43,7 @@ impl Net {
         if !self.is_announced(cx, id) {
             return;
         }
+        let mut left = PACKETS_A_TURN;
         // What was kept while it was not read comes first.
         if let Some(conn) = self.get(id)
             && !conn.held()
@@ -49,15 +54,17 @@ impl Net {
                 return;
             }
             let input = std::mem::take(&mut conn.input);
-            self.take(cx, id, &input, up);
+            self.take(cx, id, &input, &mut left, up);
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         for _ in 0..READS_A_TURN {
-            if !self.may_read(cx, id) {
+            if left == 0 || !self.may_read(cx, id) {
                 break;
             }
             match self.read_once(id, &mut scratch) {
-                Got::Bytes(len) => self.arrived(cx, id, scratch.get(..len).unwrap_or_default(), up),
+                Got::Bytes(len) => {
+                    self.arrived(cx, id, scratch.get(..len).unwrap_or_default(), &mut left, up)
+                }
                 Got::Nothing => break,
                 Got::Ended => {
                     self.left(cx, id, up);
@@ -159,10 +166,10 @@ impl Net {
     }
 
     /// Bytes came; before them stands what of an incomplete packet is kept.
-    fn arrived(&mut self, cx: &mut Cx<'_>, id: ConnId, bytes: &[u8], up: &mut Up<'_>) {
+    fn arrived(&mut self, cx: &mut Cx<'_>, id: ConnId, bytes: &[u8], left: &mut usize, up: &mut Up<'_>) {
         let Some(conn) = self.get(id) else { return };
         if conn.input.is_empty() {
-            self.take(cx, id, bytes, up);
+            self.take(cx, id, bytes, left, up);
             return;
         }
         conn.input.extend_from_slice(bytes);
@@ -170,12 +177,12 @@ impl Net {
         let max = most_of(conn);
         if !matches!(codec::frame(&conn.input, max), Frame::Incomplete { .. }) {
             let input = std::mem::take(&mut conn.input);
-            self.take(cx, id, &input, up);
+            self.take(cx, id, &input, left, up);
         }
     }
 
-    /// Cuts packets out of `bytes` and gives them up; keeps the rest.
-    fn take(&mut self, cx: &mut Cx<'_>, id: ConnId, bytes: &[u8], up: &mut Up<'_>) {
+    /// Cuts packets out of `bytes` and gives them up, `left` at most; keeps the rest.
+    fn take(&mut self, cx: &mut Cx<'_>, id: ConnId, bytes: &[u8], left: &mut usize, up: &mut Up<'_>) {
         let mut rest = bytes;
         for taken in 1_usize.. {
             let Some(conn) = self.get(id) else { return };
@@ -209,6 +216,13 @@ impl Net {
             }
             let decoded = codec::decode(conn.version, frame);
             self.open_packet(cx, id, decoded, up);
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                if !rest.is_empty() {
+                    self.queue(id);
+                }
+                break;
+            }
             if taken.is_multiple_of(PACKETS_A_LOOK) && cx.congested() {
                 self.put_off(id);
                 break;

@@ -106,6 +106,7 @@ const DOORS_MET: &str = "tests/attacks/tests/limits.rs::limits_of_the_doors_are_
 const PACKETS_MET: &str = "tests/attacks/tests/limits.rs::limits_of_packets_are_met_and_nobody_else_notices";
 const SESSIONS_MET: &str =
     "tests/attacks/tests/limits.rs::limits_of_sessions_and_subscriptions_are_met_and_nobody_else_notices";
+const SESSIONS_MET_LONG: &str = "tests/attacks/tests/limits.rs::limits_of_sessions_and_subscriptions_are_met_and_nobody_else_notices (long form)";
 const OWED_MET: &str =
     "tests/attacks/tests/limits.rs::limits_of_what_is_owed_are_met_and_nobody_else_notices";
 const HTTP_MET: &str =
@@ -170,6 +171,16 @@ fn packets() -> Vec<Limit> {
             &[PACKETS_MET, "broker/src/net/tests/lines.rs::of_those_who_subscribe_so_many_are_unanswered_at_a_time"],
         )
         .told("not read", "not read")
+        .uncounted("they wait some milliseconds"),
+        Limit::new(
+            "packets of a connection that are taken at a time",
+            At::Source("broker/src/net/reading.rs", "PACKETS_A_TURN", ""),
+            "the rest has a later turn",
+            &[
+                PACKETS_MET,
+                "broker/src/net/tests/bursts.rs::of_thousands_of_small_packets_a_turn_takes_a_part_and_the_others_are_served_in_between",
+            ],
+        )
         .uncounted("they wait some milliseconds"),
         Limit::new(
             "a client id",

@@ -83,13 +83,12 @@ pub(super) fn http() -> Vec<Limit> {
             At::Source("server/src/paced.rs", "TAKEN_BYTES", "bytes"),
             "who takes less is closed: the place, and the answer, are not held for who does not read",
             &[
-                "server/src/http/tests.rs::who_does_not_take_its_answer_loses_its_place",
+                HTTP_MET_LONG, "server/src/http/tests.rs::who_does_not_take_its_answer_loses_its_place",
                 "server/src/http/tests.rs::who_takes_it_in_crumbs_loses_its_place_too",
             ],
         )
         .http("closed")
-        .counted("godwit_http_stalled")
-        .alone("it takes 30 s"),
+        .counted("godwit_http_stalled"),
         Limit::new(
             "requests of a user",
             At::Count(
@@ -170,28 +169,82 @@ pub(super) fn http() -> Vec<Limit> {
         .http("429")
         .counted("godwit_http_limits_met{limit=\"registrations\"}"),
         Limit::new(
-            "failed logins of one user name",
+            "wrong passwords of a user, at a login, a change of it and a repeated registration",
             At::Source(
                 "history-api/src/limits.rs",
                 "FAILED_OF_NAME.burst",
                 "at once, then one in 10 s",
             ),
-            "refused, whether the password is right or not, with Retry-After",
-            &[HTTP_MET, "history-api/tests/auth.rs::failed_logins_are_limited_and_tell_nothing_of_users"],
+            "refused, whether the password is right or not, with Retry-After; what the user has goes on",
+            &[
+                HTTP_MET, "history-api/tests/guesses.rs::guesses_at_a_password_count_together_by_name_by_address_and_at_its_change",
+                "history-api/tests/guesses.rs::a_repeated_registration_is_no_place_to_guess_a_password",
+            ],
         )
         .http("429")
         .counted("godwit_http_logins_limited"),
         Limit::new(
-            "failed logins from one address",
+            "wrong registration tokens from one address",
+            At::Source(
+                "history-api/src/limits.rs",
+                "FAILED_OF_NAME.burst",
+                "at once, then one in 10 s",
+            ),
+            "its registrations are refused, whether the token is right or not, with Retry-After",
+            &["history-api/tests/guesses.rs::who_guesses_at_the_registration_token_keeps_nobody_else_from_registering"],
+        )
+        .http("429")
+        .counted("godwit_http_logins_limited")
+        .alone("as of passwords, where registration is by token; others register meanwhile"),
+        Limit::new(
+            "wrong passwords and registration tokens from one address",
             At::Source(
                 "history-api/src/limits.rs",
                 "FAILED_OF_ADDRESS.burst",
                 "at once, then one a second",
             ),
             "the same",
-            &[HTTP_MET_LONG, "history-api/tests/auth.rs::failed_logins_are_limited_and_tell_nothing_of_users"],
+            &[
+                HTTP_MET_LONG,
+                "history-api/tests/guesses.rs::an_address_has_so_many_wrong_guesses_at_whatever_and_others_have_theirs",
+            ],
         )
         .http("429")
         .counted("godwit_http_logins_limited"),
+        Limit::new(
+            "exchanges of refresh tokens of a login session",
+            At::Count(
+                "per_user",
+                u64::from(godwit_history_api::Config::default().per_user.burst),
+            ),
+            "at once, then 500 a second; refused, with Retry-After, and the token stays good",
+            &[HTTP_MET, "history-api/tests/guesses.rs::invented_refresh_tokens_use_up_nobodys_requests"],
+        )
+        .http("429")
+        .counted("godwit_http_limits_met{limit=\"user_requests\"}"),
+        Limit::new(
+            "the header of a request",
+            At::Source("server/src/http.rs", "HEADER_BYTES", "bytes"),
+            "refused and closed",
+            &[HTTP_MET],
+        )
+        .http("431")
+        .uncounted("refused by what reads it, before it is a request"),
+        Limit::new(
+            "time to the header of a request, and between requests",
+            At::Source("server/src/http.rs", "HEADER_TIME", "s"),
+            "closed; the first of a connection has `connect_seconds`",
+            &[HTTP_MET_LONG],
+        )
+        .http("closed")
+        .uncounted("a connection that rests is no offender"),
+        Limit::new(
+            "time to a body",
+            At::Source("history-api/src/extract.rs", "BODY_TIMEOUT", "s"),
+            "refused",
+            &[HTTP_MET],
+        )
+        .http("400")
+        .counted("godwit_http_limits_met{limit=\"body_time\"}"),
     ]
 }

@@ -1,6 +1,6 @@
 //! Limits of the doors: connections, what is let in, renewals, what is kept for who takes too little.
 
-use super::{At, DOORS_MET, Limit, NET, count};
+use super::{At, DOORS_MET, Limit, NET, PACKETS_MET, count};
 
 pub(super) fn doors() -> Vec<Limit> {
     vec![
@@ -85,7 +85,7 @@ pub(super) fn doors() -> Vec<Limit> {
             &["broker/src/net/addresses.rs::a_full_table_lets_newcomers_in_uncounted_and_still_holds_the_known_ones"],
         )
         .counted("godwit_mqtt_addresses")
-        .alone("it needs 262,144 addresses"),
+        .alone("it needs as many connections at a time, each from an address of its own: more than a process has descriptors for"),
         Limit::new(
             "a header of the PROXY protocol, version 1",
             At::Source("broker/src/net/proxy.rs", "PROXY_V1_BYTES", "bytes"),
@@ -160,18 +160,18 @@ pub(super) fn doors() -> Vec<Limit> {
             "bytes kept for a connection that takes too little",
             At::Source(NET, "ROOM", "bytes"),
             "it is given no more PUBLISHes and not read until it has taken some; QoS 0 is dropped and counted, QoS 1 and 2 wait in its log",
-            &["tests/attacks/tests/flows.rs::a_slow_reader_costs_its_cap_and_gets_everything_when_it_reads"],
+            &[PACKETS_MET, "tests/attacks/tests/flows.rs::a_slow_reader_costs_its_cap_and_gets_everything_when_it_reads"],
         )
         .counted("godwit_mqtt_kept_bytes"),
         Limit::new(
             "bytes kept at which it is closed",
             At::Source(NET, "KEPT_MOST", "bytes"),
             "closed: answers to what was under way came on top",
-            &["broker/src/net/tests/bounds.rs::a_client_that_takes_nothing_is_not_read_for_ever"],
+            &["broker/src/net/tests/kept.rs::who_takes_none_of_its_answers_is_closed_behind_the_most_that_is_kept_and_no_earlier"],
         )
         .told("closed", "closed")
         .counted("godwit_mqtt_closed{reason=\"too_slow\"}")
-        .alone("behind `ROOM`, which holds it off: no client is known to come so far"),
+        .alone("behind `ROOM`, which holds it off: no client comes so far by what it sends"),
         Limit::new(
             "a WebSocket frame",
             At::Source("broker/src/net/websocket.rs", "FRAME_BYTES", "bytes"),

@@ -2,7 +2,7 @@
 
 use godwit_wire::limits as wire;
 
-use super::{At, Limit, OWED_MET, SESSIONS_MET, count};
+use super::{At, Limit, OWED_MET, SESSIONS_MET, SESSIONS_MET_LONG, count};
 
 pub(super) fn sessions() -> Vec<Limit> {
     const MILLION: &[&str] = &[
@@ -43,7 +43,7 @@ pub(super) fn sessions() -> Vec<Limit> {
             MILLION,
         )
         .told("SUBACK 0x97", "SUBACK 0x80")
-        .counted("godwit_wildcard_routes"),
+        .counted("godwit_topic_limits_met{limit=\"wildcards\"}"),
         Limit::new(
             "shared subscriptions of a user",
             At::Count("USER_SHARES", count(wire::USER_SHARES)),
@@ -72,11 +72,10 @@ pub(super) fn sessions() -> Vec<Limit> {
             "such filters of the node",
             At::Count("WILDCARD_FILTERS", count(wire::WILDCARD_FILTERS)),
             "the same",
-            &["broker/src/topics/wildcards.rs::a_user_takes_only_a_part_of_the_room_and_may_always_subscribe_again"],
+            &[SESSIONS_MET_LONG],
         )
         .told("SUBACK 0x97", "SUBACK 0x80")
-        .counted("godwit_wildcard_routes")
-        .alone("it needs twenty users with all that each may have"),
+        .counted("godwit_topic_limits_met{limit=\"wildcards\"}"),
         Limit::new(
             "time to a SUBACK",
             At::Source("broker/src/users/subscribe.rs", "WAIT_MS", "ms"),

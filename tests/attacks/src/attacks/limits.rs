@@ -4,10 +4,12 @@
 //! A group of limits shares a server, whose options are set low where a limit is one.
 
 mod doors;
+mod held;
 mod http;
 mod owed;
 mod packets;
 mod rest;
+mod secrets;
 mod sessions;
 
 use std::fmt::Write as _;

@@ -267,7 +267,7 @@ fn scram(name: &str, token: &str, challenged: Option<(Begun, Vec<u8>)>) -> Resul
 }
 
 /// Whether the other side closes within a moment.
-async fn is_closed(peer: &mut Peer, within: Duration) -> Result<bool> {
+pub(super) async fn is_closed(peer: &mut Peer, within: Duration) -> Result<bool> {
     let until = Instant::now() + within;
     loop {
         let left = until.saturating_duration_since(Instant::now());

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::rest::{Answer, Rest, bearer};
-use super::{Case, cases, group};
+use super::rest::{Rest, bearer};
+use super::{Case, cases, group, held, secrets};
 use crate::attacks::doors::all;
 use crate::attacks::floods::burst;
 use crate::bed::{Bed, Setup};
@@ -20,8 +20,13 @@ const CASES: &[Case] = cases! {
     "a body", "BODY_BYTES", "godwit_http_limits_met_total{limit=\"size\"" => bodies;
     "a page of history", "PAGE", "" => page;
     "registrations from one address", "registrations_per_second",
-        "godwit_http_limits_met_total{limit=\"registrations\"" => registrations;
-    "failed logins of one user name", "FAILED_OF_NAME.burst", "godwit_http_logins_limited_total" => failed_of_name;
+        "godwit_http_limits_met_total{limit=\"registrations\"" => secrets::registrations;
+    "wrong passwords of a user, at a login, a change of it and a repeated registration", "FAILED_OF_NAME.burst",
+        "godwit_http_logins_limited_total" => secrets::wrong_passwords;
+    "exchanges of refresh tokens of a login session", "per_user",
+        "godwit_http_limits_met_total{limit=\"user_requests\"" => secrets::refreshes;
+    "the header of a request", "HEADER_BYTES", "" => held::large_headers;
+    "time to a body", "BODY_TIMEOUT", "godwit_http_limits_met_total{limit=\"body_time\"" => held::bodies_not_sent;
     "groups of a user", "USER_GROUPS", "godwit_accounts_limits_met_total{limit=\"groups\"" => groups;
     "idempotency keys of a user", "IDEMPOTENCY_KEYS",
         "godwit_accounts_limits_met_total{limit=\"idempotency_keys\"" => idempotency_keys;
@@ -30,11 +35,15 @@ const CASES: &[Case] = cases! {
     "requests under way in the node", "REQUESTS", "godwit_http_limits_met_total{limit=\"requests\"" => under_way;
 };
 
-/// What takes a hundred password hashes: ten seconds of a build without optimizations.
+/// What takes a hundred password hashes, ten seconds of a build without optimizations, or half a minute.
 const LONG: &[Case] = cases! {
-    "failed logins from one address", "FAILED_OF_ADDRESS.burst", "godwit_http_logins_limited_total" => failed_of_address;
+    "wrong passwords and registration tokens from one address", "FAILED_OF_ADDRESS.burst",
+        "godwit_http_logins_limited_total" => secrets::failed_of_address;
     "login sessions of a user", "LOGIN_SESSIONS",
-        "godwit_accounts_limits_met_total{limit=\"login_sessions\"" => login_sessions;
+        "godwit_accounts_limits_met_total{limit=\"login_sessions\"" => secrets::login_sessions;
+    "time to the header of a request, and between requests", "HEADER_TIME", "" => held::headers_not_sent;
+    "what a client takes of an answer that waits for it, in 30 s", "TAKEN_BYTES",
+        "godwit_http_stalled_total" => held::answers_stalled;
 };
 
 /// Times that each is met where one takes milliseconds.
@@ -116,152 +125,6 @@ async fn page(bed: Arc<Bed>) -> Result<String> {
     }
     Ok(format!(
         "{ROUNDS} times a page of 230 entries: 200 of them and `has_more`; 201 asked for: 400"
-    ))
-}
-
-/// Registrations that come to nothing, since the name is none: they are counted before that is seen.
-async fn registrations(bed: Arc<Bed>) -> Result<String> {
-    let body = json!({ "username": "!", "password": "never hashed" });
-    let mut tasks = JoinSet::new();
-    for _ in 0..4 {
-        let (bed, body) = (Arc::clone(&bed), body.clone());
-        tasks.spawn(async move {
-            let mut rest = Rest::open(&bed, 7).await?;
-            let (mut taken, mut refused) = (0, 0);
-            while refused < ROUNDS && taken < 1_100 {
-                let answer = rest.ask("POST /api/v1/users", "", &body).await?;
-                match answer.status {
-                    400 => taken += 1,
-                    _ => {
-                        answer.must(429, "a registration too many")?;
-                        refused += 1;
-                    }
-                }
-            }
-            Ok((taken, refused))
-        });
-    }
-    let begun = Instant::now();
-    let done = all(tasks).await?;
-    let taken: usize = done.iter().map(|one| one.0).sum();
-    let refused: usize = done.iter().map(|one| one.1).sum();
-    let most = 1_000.0 + 5.0 * (begun.elapsed().as_secs_f64() + 1.0);
-    ensure!(
-        taken >= 1_000 && taken as f64 <= most && refused > 0,
-        "{taken} taken, {refused} refused"
-    );
-    let mut other = Rest::open(&bed, 8).await?;
-    let answer = other.ask("POST /api/v1/users", "", &body).await?;
-    answer.must(400, "from another address")?;
-    Ok(format!(
-        "{taken} from one address taken, {refused} refused (429); from another address taken"
-    ))
-}
-
-async fn login(rest: &mut Rest, name: &str, password: &str) -> Result<Answer> {
-    let body = json!({ "username": name, "password": password });
-    rest.ask("POST /api/v1/auth/login", "", &body).await
-}
-
-async fn failed_of_name(bed: Arc<Bed>) -> Result<String> {
-    let user = &bed.offenders[0];
-    let mut rest = Rest::open(&bed, 20).await?;
-    for number in 0..10 {
-        let answer = login(&mut rest, &user.name, "guessed wrong").await?;
-        answer.must(401, &format!("guess {number}"))?;
-    }
-    let right = format!("{} horse staple", user.name);
-    for (round, password) in (0..ROUNDS).zip(["guessed wrong", right.as_str()].into_iter().cycle()) {
-        // From wherever.
-        let mut rest = Rest::open(&bed, 21 + round).await?;
-        login(&mut rest, &user.name, password)
-            .await?
-            .must(429, "behind ten failures")?;
-    }
-    let other = &bed.offenders[1];
-    let right = format!("{} horse staple", other.name);
-    login(&mut rest, &other.name, &right)
-        .await?
-        .must(200, "another user")?;
-    Ok(format!(
-        "10 failed: 401; {ROUNDS} more: 429, with the right password too; another user is let in"
-    ))
-}
-
-async fn failed_of_address(bed: Arc<Bed>) -> Result<String> {
-    let mut tasks = JoinSet::new();
-    for part in 0..4 {
-        let bed = Arc::clone(&bed);
-        tasks.spawn(async move {
-            let mut rest = Rest::open(&bed, 60).await?;
-            let (mut failed, mut limited) = (0, 0);
-            for number in 0..200 {
-                if limited >= ROUNDS {
-                    break;
-                }
-                let answer = login(&mut rest, &format!("nobody{part}of{number}"), "guessed wrong").await?;
-                match answer.status {
-                    401 => failed += 1,
-                    _ => {
-                        answer.must(429, "behind a hundred failures")?;
-                        limited += 1;
-                    }
-                }
-            }
-            Ok((failed, limited))
-        });
-    }
-    let begun = Instant::now();
-    let done = all(tasks).await?;
-    let failed: usize = done.iter().map(|one| one.0).sum();
-    let limited: usize = done.iter().map(|one| one.1).sum();
-    let most = 100.0 + begun.elapsed().as_secs_f64() + 2.0;
-    ensure!(
-        failed >= 100 && failed as f64 <= most && limited > 0,
-        "{failed} failed, {limited} limited"
-    );
-    let other = &bed.offenders[1];
-    let right = format!("{} horse staple", other.name);
-    let mut rest = Rest::open(&bed, 61).await?;
-    login(&mut rest, &other.name, &right)
-        .await?
-        .must(200, "from another address")?;
-    Ok(format!(
-        "{failed} failed from one address: 401; {limited} more: 429; from another address a user is let in"
-    ))
-}
-
-async fn login_sessions(bed: Arc<Bed>) -> Result<String> {
-    // With sessions that earlier cases and the making of the user began: what is looked at is the 64 newest.
-    const MOST: usize = 64;
-    let user = bed.offenders[1].clone();
-    let password = format!("{} horse staple", user.name);
-    let mut rest = Rest::open(&bed, 70).await?;
-    let mut sessions = Vec::new();
-    for _ in 0..=MOST {
-        let made = login(&mut rest, &user.name, &password)
-            .await?
-            .must(200, "a login")?;
-        sessions.push(made["access_token"].as_str().context("no token")?.to_owned());
-    }
-    let me = |token: &str| format!("authorization: Bearer {token}\r\n");
-    let mut oldest = rest
-        .ask("GET /api/v1/auth/sessions", &me(&sessions[0]), &Value::Null)
-        .await?;
-    oldest.head.clear();
-    ensure!(
-        oldest.status == 401,
-        "{} for the session that was not used for longest",
-        oldest.status
-    );
-    for kept in [1, MOST / 2, MOST] {
-        rest.ask("GET /api/v1/auth/sessions", &me(&sessions[kept]), &Value::Null)
-            .await?
-            .must(200, "a newer session")?;
-    }
-    Ok(format!(
-        "{} logins: all let in, the oldest one's session has ended (401), the others' have not",
-        MOST + 1
     ))
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tokio::task::JoinSet;
 
-use super::{Case, cases, group};
+use super::{Case, cases, group, held};
 use crate::attacks::doors::all;
 use crate::attacks::floods::burst;
 use crate::bed::{Bed, Setup};
@@ -26,6 +26,8 @@ const CASES: &[Case] = cases! {
         "godwit_topic_publishes_spread_total" => many_keys_for_many;
     "publishes of a worker that wait for their turn or for room", "WAITING",
         "godwit_topic_publishes_crowded_total" => crowded;
+    "packets of a connection that are taken at a time", "PACKETS_A_TURN", "" => held::small_packets;
+    "bytes kept for a connection that takes too little", "ROOM", "" => held::answers_not_taken;
 };
 
 /// Times that each is met where one takes milliseconds.
@@ -35,7 +37,7 @@ const MANY: usize = 40;
 
 pub(super) fn attack(long: bool) -> Attack {
     let setup = Setup {
-        offenders: 1,
+        offenders: 3,
         anonymous: true,
         acl: "allow both users crowd/#; allow both everyone crowd/#",
         options: vec![("GODWIT_MAX_QOS", "1".into())],

@@ -57,6 +57,16 @@ impl Rest {
         self.peer.send(head.as_bytes()).await
     }
 
+    /// More of it.
+    pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        self.peer.send(bytes).await
+    }
+
+    /// What it is on, where what comes is no answer.
+    pub(super) fn peer(&mut self) -> &mut Peer {
+        &mut self.peer
+    }
+
     pub(super) async fn answer(&mut self) -> Result<Answer> {
         let until = Instant::now() + PATIENCE;
         loop {

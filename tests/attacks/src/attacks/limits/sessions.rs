@@ -28,6 +28,12 @@ const CASES: &[Case] = cases! {
         "godwit_mqtt_limits_met_total{limit=\"publishes_per_second\"" => routes;
 };
 
+/// What takes a hundred thousand filters: fifteen seconds of a build without optimizations.
+const LONG: &[Case] = cases! {
+    "such filters of the node", "WILDCARD_FILTERS",
+        "godwit_topic_limits_met_total{limit=\"wildcards\"" => wildcards_of_the_node;
+};
+
 /// Times that each is met where one takes milliseconds.
 const ROUNDS: usize = 20;
 /// Publishes a second that a user may do here; five times as many at once.
@@ -43,7 +49,14 @@ pub(super) fn attack(long: bool) -> Attack {
         ],
         ..Setup::default()
     };
-    group("limits of sessions and subscriptions", setup, long, &[CASES]).memory(
+    let tables = [CASES, if long { LONG } else { &[] }];
+    let attack = group("limits of sessions and subscriptions", setup, long, &tables);
+    if long {
+        let because =
+            "110,000 filters and a copy of 100,000 for each worker, 1,100 clients of 16 KiB, and 96 MiB";
+        return attack.memory(224 << 20, because);
+    }
+    attack.memory(
         128 << 20,
         "10,000 filters of a user, 1,100 clients of 16 KiB, and 96 MiB",
     )
@@ -240,5 +253,74 @@ async fn routes(bed: Arc<Bed>) -> Result<String> {
     Ok(format!(
         "{COUNT} publishes that match {FILTERS} filters each took {:.1} s (due: {due:.1} s), all acknowledged",
         took.as_secs_f64()
+    ))
+}
+
+/// All that a node takes, by a hundred users of a session each; beyond it nobody has one more until somebody leaves.
+async fn wildcards_of_the_node(bed: Arc<Bed>) -> Result<String> {
+    const MOST: usize = 100_000;
+    const EACH: usize = 1_000;
+    const AT_ONCE: usize = 4;
+    let hello = |user: usize| Hello {
+        client: format!("wild{user}"),
+        old: user % 2 == 1,
+        ..Hello::default()
+    };
+    // The bystanders' are among them.
+    let before = bed.metric("godwit_wildcard_routes").await? as usize;
+    let (mut peers, mut granted) = (Vec::new(), 0);
+    for first in (0..MOST / EACH).step_by(AT_ONCE) {
+        let mut tasks = JoinSet::new();
+        for user in first..first + AT_ONCE {
+            let (bed, hello) = (Arc::clone(&bed), hello(user));
+            tasks.spawn(async move {
+                let mut peer = Peer::open(bed.mqtt(), user, &hello).await?;
+                let filters: Vec<String> = (0..EACH).map(|of| format!("+/wild{user}/{of}")).collect();
+                let codes = peer.subscribe(&filters, 0).await?;
+                let granted = codes.iter().filter(|code| **code == 0).count();
+                Ok((user, peer, granted))
+            });
+        }
+        for (user, peer, of_one) in all(tasks).await? {
+            granted += of_one;
+            peers.push((user, peer));
+        }
+    }
+    ensure!(
+        granted + before == MOST,
+        "{granted} granted beside {before} where {MOST} are due"
+    );
+    for round in 0..ROUNDS {
+        let hello = hello(MOST + round);
+        let mut late = Peer::open(bed.mqtt(), 200 + round, &hello).await?;
+        let codes = late.subscribe(&["+/late/1", "hall/late"], 1).await?;
+        let wanted = if hello.old { 0x80 } else { 0x97 };
+        ensure!(codes == [wanted, 1], "SUBACK {codes:02x?} for one too many");
+        // What is there already may be asked for again.
+        let (user, peer) = &mut peers[round];
+        let codes = peer.subscribe(&[format!("+/wild{user}/0")], 1).await?;
+        ensure!(codes == [1], "SUBACK {codes:02x?} for one that is there");
+    }
+    drop(peers.pop());
+    let mut late = Peer::open(bed.mqtt(), 240, &hello(0xfff)).await?;
+    let until = Instant::now() + crate::peer::PATIENCE;
+    while late.subscribe(&["+/late/1"], 1).await? != [1] && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    ensure!(Instant::now() < until, "no room when one has left");
+    // All at once.
+    drop((peers, late));
+    loop {
+        let left = bed.metric("godwit_wildcard_routes").await? as usize;
+        if left == before {
+            break;
+        }
+        ensure!(Instant::now() < until + crate::peer::PATIENCE, "{left} are left");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(format!(
+        "{granted} filters of {} users granted, {ROUNDS} more refused (0x97, in 3.1.1 0x80), others of the same SUBSCRIBE granted; room again when one had \
+         left, none of them there when all had",
+        MOST / EACH
     ))
 }
