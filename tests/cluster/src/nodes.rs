@@ -21,6 +21,8 @@ use crate::owners::Said;
 const FORMED: Duration = Duration::from_secs(120);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often a node is asked to drain another if it gives no answer.
+const DRAINS: usize = 3;
 /// How long a node may take to answer its admin listener.
 const ANSWER: Duration = Duration::from_secs(3);
 
@@ -48,17 +50,6 @@ fn make_schema(binary: &Path, points: &str, copies: usize, keyspace: &str) -> Re
     Ok(())
 }
 
-/// Ports that no node has yet.
-fn ports(node: &Node, taken: &mut Vec<u16>) -> bool {
-    let ports = node.ports();
-    let ports = [ports.mqtt, ports.http, ports.admin];
-    let free = ports.iter().all(|port| !taken.contains(port));
-    if free {
-        taken.extend(ports);
-    }
-    free
-}
-
 impl Nodes {
     /// Makes the schema, and nodes that are not started yet, called n0, n1, …; their data and logs go to the folder. `more`: options for `serve`.
     ///
@@ -78,24 +69,15 @@ impl Nodes {
         make_schema(&binary, &named.join(","), points.len().min(3), keyspace)?;
         let mut around = Surroundings::new(folder, cassandra, count, around)?;
         let mut all = Vec::new();
-        let mut taken = Vec::new();
         for number in 0..count {
             let (host, command) = (around.host(number), around.command(number));
-            let node = loop {
-                let data = folder.join(format!("n{number}"));
-                let node = Node::new(&binary, &data, &folder.join(format!("n{number}.log")))?;
-                if ports(&node, &mut taken) {
-                    break node.at(host.into(), &command);
-                }
-            };
-            let peer = loop {
-                let port = Ports::free()?.mqtt;
-                if !taken.contains(&port) {
-                    break SocketAddrV4::new(host, port);
-                }
-            };
-            taken.push(peer.port());
-            let mut node = node
+            let (data, log) = (
+                folder.join(format!("n{number}")),
+                folder.join(format!("n{number}.log")),
+            );
+            let peer = SocketAddrV4::new(host, Ports::free()?.mqtt);
+            let mut node = Node::new(&binary, &data, &log)?
+                .at(host.into(), &command)
                 .arguments(&["--store", "cql", "--cql-keyspace", keyspace])
                 .arguments(&["--cql-nodes", &around.store(number)])
                 .arguments(&["--node-name", &format!("n{number}"), "--peer", &peer.to_string()])
@@ -225,24 +207,30 @@ impl Nodes {
         Ok(kill_process(pid.context("no process id")?, signal)?)
     }
 
-    /// `godwit node drain`, asked of another node.
+    /// `godwit node drain`, asked of another node; asked again, as an operator would, if no answer comes in the command's time: where answers of
+    /// the store are lost two in a row may be.
     ///
     /// # Errors
-    /// When the command fails.
+    /// When the command fails, or gets no answer three times.
     pub fn drain(&self, number: usize, over: usize) -> Result<()> {
         let admin = self.all[over].admin().to_string();
-        let done = Command::new(&self.binary)
-            .args(["node", "drain", &format!("n{number}"), "--admin", &admin])
-            .arg("--data-dir")
-            .arg(self.folder.join(format!("n{over}")))
-            .output()?;
-        if !done.status.success() {
-            bail!(
-                "godwit node drain n{number}: {}",
-                String::from_utf8_lossy(&done.stderr)
-            );
+        let mut said = String::new();
+        for _ in 0..DRAINS {
+            let done = Command::new(&self.binary)
+                .args(["node", "drain", &format!("n{number}"), "--admin", &admin])
+                .arg("--data-dir")
+                .arg(self.folder.join(format!("n{over}")))
+                .output()?;
+            if done.status.success() {
+                return Ok(());
+            }
+            said = String::from_utf8_lossy(&done.stderr).into_owned();
+            if !said.contains("timeout") {
+                break;
+            }
+            eprintln!("godwit node drain n{number}: {}", said.trim());
         }
-        Ok(())
+        bail!("godwit node drain n{number}: {said}")
     }
 
     /// What a node's `GET /nodes` says; `None` if it gives no answer.

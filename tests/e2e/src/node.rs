@@ -1,11 +1,13 @@
 //! The real process under test: started on a data folder and on ports of its own, killed, stopped, started again. What
 //! it prints goes to a log file beside the records.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -32,17 +34,20 @@ pub struct Ports {
 
 impl Ports {
     /// Three free ones, below those that the system gives to outgoing connections: a client that connects while the
-    /// node is down must not take them.
+    /// node is down must not take them. None is given twice in a process: a test beside this one must not take them either.
     ///
     /// # Errors
     /// When none is found.
     pub fn free() -> Result<Self> {
+        static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+        let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found = Vec::new();
         let mut random = rand::rng();
         for _ in 0..1_000 {
             let port = random.random_range(15_000..32_000_u16);
-            if !found.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            if !given.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
                 found.push(port);
+                given.insert(port);
             }
             if let [mqtt, http, admin] = found[..] {
                 return Ok(Self { mqtt, http, admin });

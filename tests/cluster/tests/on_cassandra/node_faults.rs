@@ -2,19 +2,16 @@
 //! is `godwit-faults`. `GODWIT_SEED` repeats a run.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
-use godwit_cassandra::Cluster;
 use godwit_cluster_tests::faults::{Fault, FaultTest, Force};
 use godwit_cluster_tests::outcome::Outcome;
 use godwit_cluster_tests::rig::Size;
 use godwit_cluster_tests::{many, owed};
 use rand::RngExt;
 
-/// Two clusters under full load at once would only slow each other down.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+use crate::{alone, beside_another, cassandra};
 
 const SIZE: Size = Size {
     nodes: 3,
@@ -22,23 +19,12 @@ const SIZE: Size = Size {
     window: 2,
 };
 
-fn cassandra() -> &'static Cluster {
-    static RUNTIME: Mutex<()> = Mutex::new(());
-    let _one = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(Cluster::shared()).expect("Cassandra")
-}
-
 fn seed() -> u64 {
     std::env::var("GODWIT_SEED").map_or_else(|_| rand::rng().random(), |seed| seed.parse().expect("a number"))
 }
 
 /// Runs one on a folder that stays if it fails.
 fn on_folder(name: &str, run: impl FnOnce(&Path, u64) -> Result<(String, Vec<String>)>) {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::Builder::new()
         .prefix(&format!("godwit-{name}-"))
         .tempdir()
@@ -89,27 +75,32 @@ fn run(name: &str, nodes: usize, faults: impl FnOnce(u64) -> Vec<Fault>) {
 
 #[test]
 fn nothing_acknowledged_is_lost_when_nodes_are_killed_one_or_two_of_five() {
+    let _beside = beside_another();
     run("kill", 5, |_| vec![Fault::Kill, Fault::KillTwo]);
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_when_clients_go_from_node_to_node_and_when_all_nodes_are_killed_at_once() {
+    let _alone = alone();
     run("kill-all", 3, |_| vec![Fault::Roam, Fault::KillAll]);
 }
 
 #[test]
 fn nothing_happens_when_the_clock_of_a_node_is_set_and_one_that_slept_for_three_leases_contradicts_nobody() {
+    let _alone = alone();
     run("clock", 3, |_| vec![Fault::Clock, Fault::Freeze]);
 }
 
 #[test]
 fn a_rolling_restart_costs_nobody_a_message_and_ends_each_node_in_order() {
+    let _alone = alone();
     run("restart", 3, |_| vec![Fault::Restart]);
 }
 
 #[test]
 fn nodes_that_cannot_reach_each_other_or_the_store_contradict_nobody_and_nobody_is_stuck_when_links_are_healed()
  {
+    let _beside = beside_another();
     run("cut", 3, |seed| {
         // One of each pair a run.
         let peers = [Fault::Peers, Fault::PeersOneWay];
@@ -125,11 +116,13 @@ fn nodes_that_cannot_reach_each_other_or_the_store_contradict_nobody_and_nobody_
 #[test]
 fn a_slow_network_and_lost_answers_of_transactions_and_a_drain_cost_nobody_a_message_and_make_no_second_owner()
  {
+    let _alone = alone();
     run("slow", 3, |_| vec![Fault::Slow, Fault::Drain, Fault::Conditional]);
 }
 
 #[test]
 fn absent_sessions_get_everything_that_they_are_owed_after_all_nodes_were_killed() {
+    let _beside = beside_another();
     on_folder("owed", |folder, seed| {
         let size = Size { users: 32, ..SIZE };
         said(&owed::owed(folder, cassandra(), seed, size, 20)?)
@@ -138,6 +131,7 @@ fn absent_sessions_get_everything_that_they_are_owed_after_all_nodes_were_killed
 
 #[test]
 fn ten_nodes_form_a_view_and_each_serves_a_send_and_two_users_talk() {
+    let _alone = alone();
     on_folder("many", |folder, _| {
         let formed = many::form(folder, cassandra(), 10)?;
         Ok((serde_json::to_string(&formed)?, Vec::new()))

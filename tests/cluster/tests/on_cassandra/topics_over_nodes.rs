@@ -1,8 +1,5 @@
 //! Plain MQTT over three real nodes: every client is at a node that is not its home. Filters with wildcards in their first levels, retained
 //! messages, QoS 2 both ways, a shared subscription, TLS and WebSocket; then a node is killed by which a client with a will and a member came.
-#![allow(clippy::unwrap_used)]
-
-mod plain;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,8 +14,10 @@ use godwit_e2e::node::Ports;
 use godwit_e2e::rest::Api;
 use godwit_e2e::world::{User, make_users};
 use godwit_wire::ids::{Key, UserId};
-use plain::{Came, Client, PATIENCE, Way};
 use rustls::pki_types::CertificateDer;
+
+use crate::plain::{Came, Client, PATIENCE, Way};
+use crate::{beside_another, cassandra};
 
 /// Topics, so that each node is home of some.
 const TOPICS: usize = 12;
@@ -266,14 +265,10 @@ fn run(folder: &Path, cassandra: &Cluster) -> Result<()> {
 
 #[test]
 fn plain_clients_at_other_nodes_than_their_homes_have_everything_and_a_group_and_a_will_outlive_a_node() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let cassandra = runtime.block_on(Cluster::shared()).unwrap();
+    let _beside = beside_another();
     let folder = tempfile::tempdir().unwrap();
     let began = Instant::now();
-    if let Err(error) = run(folder.path(), cassandra) {
+    if let Err(error) = run(folder.path(), cassandra()) {
         panic!("{error:#}\nkept {}", folder.keep().display());
     }
     eprintln!("took {:?}", began.elapsed());

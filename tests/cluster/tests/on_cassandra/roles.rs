@@ -14,6 +14,8 @@ use godwit_e2e::rest::Api;
 use godwit_e2e::world::{User, make_users};
 use serde_json::Value;
 
+use crate::{beside_another, cassandra};
+
 /// A message is findable within two seconds; the rest is for a slow machine.
 const FINDABLE: Duration = Duration::from_secs(20);
 
@@ -129,16 +131,12 @@ fn run(folder: &Path, cassandra: &Cluster) -> Result<()> {
 
 #[test]
 fn nodes_with_different_roles_take_no_shards_and_open_no_doors_of_others_and_serve_everything_together() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let cassandra = runtime.block_on(Cluster::shared()).expect("Cassandra");
+    let _beside = beside_another();
     let folder = tempfile::Builder::new()
         .prefix("godwit-roles-")
         .tempdir()
         .expect("a temporary folder");
-    if let Err(error) = run(folder.path(), cassandra) {
+    if let Err(error) = run(folder.path(), cassandra()) {
         panic!("kept {}: {error:#}", folder.keep().display());
     }
 }

@@ -1,11 +1,12 @@
 //! README's trial of several nodes, run as it stands against the real binaries and a real Cassandra, in a network of its
 //! own so that the ports of the README are free.
-#![allow(clippy::unwrap_used)]
 
 use std::process::Command;
 
 use godwit_e2e::binaries::{Program, workspace};
 use godwit_e2e::tour;
+
+use crate::beside_another;
 
 /// Ends with all that was started, and not later than this.
 const AROUND: &str = r#"
@@ -20,6 +21,7 @@ trap 'kill -9 $(jobs -p) 2>/dev/null' EXIT
 
 #[test]
 fn three_nodes_by_the_commands_of_the_readme_go_on_when_one_is_killed() {
+    let _beside = beside_another();
     for tool in ["curl", "jq", "mosquitto_pub", "mosquitto_sub", "unshare", "ip"] {
         let there = Command::new("sh")
             .args(["-c", &format!("command -v {tool}")])

@@ -13,19 +13,14 @@ use godwit_e2e::world::{User, make_users};
 use godwit_wire::ids::{ConversationId, Key, UserId};
 use serde_json::Value;
 
+use crate::{beside_another, cassandra};
+
 /// Messages in each of the two conversations.
 const EACH: usize = 40;
 /// Longest until everything is found: a dead node's lease, and what there is to read.
 const WHOLE: Duration = Duration::from_secs(40);
 /// A message is findable within two seconds; the rest is for a slow machine.
 const FINDABLE: Duration = Duration::from_secs(10);
-
-fn cassandra() -> Result<&'static Cluster> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(Cluster::shared())
-}
 
 /// The node that has taken up a key's shard of this kind.
 fn holder(nodes: &Nodes, group: &str, key: &Key) -> Option<usize> {
@@ -126,7 +121,7 @@ fn group_at(nodes: &Nodes, api: &Api, alice: &User, members: &[&str], node: usiz
 }
 
 fn run(folder: &Path, cassandra: &Cluster) -> Result<()> {
-    let keyspace = format!("s{:x}", std::process::id());
+    let keyspace = format!("h{:x}", std::process::id());
     let mut nodes = Nodes::new(folder, cassandra, &keyspace, 2, Around::default(), &[])?;
     nodes.start_all()?;
     let apis: Vec<Api> = (0..2).map(|one| Api::new(&nodes.http(one))).collect();
@@ -228,11 +223,12 @@ fn run(folder: &Path, cassandra: &Cluster) -> Result<()> {
 
 #[test]
 fn either_node_finds_everything_says_when_it_does_not_and_nobody_finds_what_is_not_theirs() {
+    let _beside = beside_another();
     let folder = tempfile::Builder::new()
         .prefix("godwit-search-")
         .tempdir()
         .expect("a temporary folder");
-    if let Err(error) = cassandra().and_then(|cassandra| run(folder.path(), cassandra)) {
+    if let Err(error) = run(folder.path(), cassandra()) {
         panic!("kept {}: {error:?}", folder.keep().display());
     }
 }

@@ -1,13 +1,13 @@
 //! A node whose store does not answer, on a real Cassandra behind a proxy: it waits for it at its start, is not ready while it lacks its lease, and ends at
 //! once when it is asked to.
-#![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
 
-use godwit_cassandra::Cluster;
 use godwit_cluster_tests::around::Around;
 use godwit_cluster_tests::nodes::Nodes;
 use serde_json::Value;
+
+use crate::{beside_another, cassandra};
 
 /// What a busy machine may take for something that is a matter of seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,8 +45,9 @@ fn is_ready(nodes: &Nodes) -> bool {
 
 #[test]
 fn a_node_waits_for_its_store_at_the_start_and_is_not_ready_while_it_does_not_reach_it() {
+    let _beside = beside_another();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let cassandra = runtime.block_on(Cluster::shared()).unwrap();
+    let cassandra = cassandra();
     let folder = tempfile::tempdir().unwrap();
     let keyspace = format!("s{:x}", std::process::id());
     let around = Around {
