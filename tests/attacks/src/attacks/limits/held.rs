@@ -239,6 +239,6 @@ pub(super) async fn answers_stalled(bed: Arc<Bed>) -> Result<String> {
     );
     Ok(format!(
         "{CLIENTS} answers of {} KiB that nobody took: closed after {took:.1} s; who took it had all of it",
-        MESSAGES * BYTES >> 10
+        (MESSAGES * BYTES) >> 10
     ))
 }

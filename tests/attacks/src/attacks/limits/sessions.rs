@@ -290,14 +290,13 @@ async fn wildcards_of_the_node(bed: Arc<Bed>) -> Result<String> {
         granted + before == MOST,
         "{granted} granted beside {before} where {MOST} are due"
     );
-    for round in 0..ROUNDS {
+    for (round, (user, peer)) in peers.iter_mut().enumerate().take(ROUNDS) {
         let hello = hello(MOST + round);
         let mut late = Peer::open(bed.mqtt(), 200 + round, &hello).await?;
         let codes = late.subscribe(&["+/late/1", "hall/late"], 1).await?;
         let wanted = if hello.old { 0x80 } else { 0x97 };
         ensure!(codes == [wanted, 1], "SUBACK {codes:02x?} for one too many");
         // What is there already may be asked for again.
-        let (user, peer) = &mut peers[round];
         let codes = peer.subscribe(&[format!("+/wild{user}/0")], 1).await?;
         ensure!(codes == [1], "SUBACK {codes:02x?} for one that is there");
     }
