@@ -224,6 +224,10 @@ impl Role for Broker {
         self.net.lapsed(cx, over_ms, handed);
     }
 
+    fn has_enough(&self) -> bool {
+        self.net.has_enough()
+    }
+
     fn end_of_turn(&mut self, cx: &mut Cx<'_>) {
         self.users.end_of_turn(cx, &mut self.net);
         self.topics.end_of_turn(cx);

@@ -214,6 +214,11 @@ pub trait Role {
         let _ = (cx, over_ms, handed);
     }
 
+    /// Whether the end of this turn has enough to do: requests wait for the next one then, as they do when their part of the time is over.
+    fn has_enough(&self) -> bool {
+        false
+    }
+
     /// Everything of this turn was dispatched: write what gathered. Called only after turns that did something.
     fn end_of_turn(&mut self, cx: &mut Cx<'_>) {
         let _ = cx;

@@ -23,8 +23,8 @@ use crate::turn::Turn;
 /// Most commands parked while a key loads; beyond it they are refused as `unavailable`. Entries cannot be refused: the
 /// role that asks for them bounds them.
 pub const PARKED_PER_KEY: usize = 1_024;
-/// Requests taken from the inbox at a time, as often as their part of the turn lasts.
-const REQUESTS: usize = 64;
+/// Requests taken from the inbox at a time, as often as their part of the turn lasts and its end has not enough to do.
+const REQUESTS: usize = 32;
 /// A step of the calendar further than this is doubted, milliseconds.
 const STEP_MS: u64 = 10_000;
 /// Most taken in a turn.
@@ -278,7 +278,7 @@ impl Worker {
             for envelope in requests {
                 self.apply(envelope);
             }
-            if left == 0 || part.is_over() {
+            if left == 0 || part.is_over() || self.roles.iter().any(|role| role.has_enough()) {
                 break;
             }
             requests = take_some(&mut inbox.lock().requests, &mut left);

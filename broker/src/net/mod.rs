@@ -232,6 +232,7 @@ impl Net {
 
     pub(crate) fn start(&mut self, cx: &mut Cx<'_>) {
         self.tell_time(cx);
+        self.later.store_is(cx.totally_ordered());
         Self::await_tick(cx);
     }
 

@@ -32,6 +32,8 @@ pub(super) const SUBSCRIBING: usize = 64;
 /// Clients at most that are with their home and have no CONNACK yet: what one commit answers is done in one turn, some 50 µs each, and all others'
 /// messages wait for it. At 5 ms a commit a worker lets in 9,000 a second.
 pub(super) const ENTERING: usize = 48;
+/// The same where the store answers each by itself, so that they are spread over turns, but later.
+pub(super) const ENTERING_BY_ITSELF: usize = 4 * ENTERING;
 /// Ticks for which there were as many all the while, from which on more are let in: then it is not this worker that is busy, but a store that
 /// stands still or a node that does not answer, and who asks nothing of those is not to wait for them.
 const STUCK: u32 = 2;
@@ -127,6 +129,13 @@ impl Later {
         let may_subscribe = !self.in_line.is_empty() && self.subscribing.has_room(now);
         let may_enter = !self.at_door.is_empty() && self.entering.has_room(now);
         !self.strangers.is_empty() || may_subscribe || may_enter || self.accepts
+    }
+
+    /// How the worker's store answers.
+    pub(super) fn store_is(&mut self, totally_ordered: bool) {
+        if !totally_ordered {
+            self.entering.most = ENTERING_BY_ITSELF;
+        }
     }
 
     /// Whether a SUBSCRIBE may be taken now.

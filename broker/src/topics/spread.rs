@@ -34,6 +34,11 @@ pub(super) const MATCHED: usize = 64 * 1024;
 /// Deliveries that are given and not answered from which on no others are given: their users' homes have no room or their
 /// store stands still. What one turn gives may overrun it.
 pub(super) const UNANSWERED: usize = 16 * 1024;
+/// The same while answers come: they lie before what others ask of the workers that they are for, 20 ms of work in all.
+pub(super) const IN_INBOXES: usize = 512;
+/// For how long there may be as many without end, milliseconds, until it is not those workers that are busy, but a store that stands still or a
+/// node that does not answer, and [`UNANSWERED`] is the bound.
+pub(super) const STUCK_MS: u64 = 200;
 /// After how long it is looked again whether there is room behind this worker, milliseconds; most turns look anyway.
 const LOOK_AGAIN_MS: u64 = 5;
 /// Most publishes that wait, for others of their key or for room; beyond it they are refused as `unavailable`.
@@ -105,6 +110,8 @@ pub(super) struct Spreads {
     rest_until: u64,
     matched: usize,
     unanswered: usize,
+    /// Since when (worker's milliseconds) that is [`IN_INBOXES`] or more.
+    full_since: Option<u64>,
     waiting: usize,
     waiting_bytes: usize,
     timer: bool,
@@ -121,6 +128,7 @@ impl Default for Spreads {
             rest_until: 0,
             matched: 0,
             unanswered: 0,
+            full_since: None,
             waiting: 0,
             waiting_bytes: 0,
             timer: false,
@@ -203,6 +211,18 @@ impl Spreads {
     /// A delivery was answered.
     pub(super) fn answered(&mut self) {
         self.unanswered = self.unanswered.saturating_sub(1);
+        if self.unanswered < IN_INBOXES {
+            self.full_since = None;
+        }
+    }
+
+    /// Whether the homes of users have as much of this worker as they are to have.
+    fn waits_for_answers(&mut self, now_ms: u64) -> bool {
+        if self.unanswered < IN_INBOXES {
+            return false;
+        }
+        let since = *self.full_since.get_or_insert(now_ms);
+        self.unanswered >= UNANSWERED || now_ms.saturating_sub(since) < STUCK_MS
     }
 
     /// Whether one for so many goes in this turn.
@@ -338,7 +358,7 @@ impl Topics {
         if self.spreads.is_empty() {
             return;
         }
-        if cx.congested() || self.spreads.unanswered >= UNANSWERED {
+        if cx.congested() || self.spreads.waits_for_answers(now) {
             self.come_again(cx, LOOK_AGAIN_MS);
             return;
         }

@@ -1,8 +1,10 @@
 //! Publishes that are for many: a part a turn, in order within their key, and nobody else waits for them.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
-use super::super::spread::{A_TURN, A_WALK, AT_ONCE, FEW, MATCHED, SHARES, UNANSWERED, WAITING};
+use super::super::spread::{
+    A_TURN, A_WALK, AT_ONCE, FEW, IN_INBOXES, MATCHED, SHARES, STUCK_MS, UNANSWERED, WAITING,
+};
 use super::*;
 
 impl Rig {
@@ -59,13 +61,17 @@ fn turn(rig: &mut Rig) -> Vec<String> {
             cx.answer(reply, Answer::Kept { gone: Vec::new() })
         });
     }
+    take_answers(rig);
+    rig.end_of_turn();
+    delivered
+}
+
+fn take_answers(rig: &mut Rig) {
     while let Some((tag, answer)) = rig.harness.take_answer() {
         let topics = &mut rig.topics;
         rig.harness
             .with(RoleId::Broker, |cx| topics.answered(cx, number(tag), answer));
     }
-    rig.end_of_turn();
-    delivered
 }
 
 /// A turn, and time enough to rest from it.
@@ -275,17 +281,41 @@ fn what_is_given_and_not_answered_is_bounded_and_goes_on_with_the_answers() {
     let many = UNANSWERED + 10 * A_TURN;
     everywhere(&mut rig, many);
     let mut told = give(&mut rig, plain("a/b/c"));
-    let mut asked = Vec::new();
-    for _ in 0..2 * many / A_TURN {
-        rig.end_of_turn();
-        asked.extend(std::iter::from_fn(|| rig.harness.take_command()).map(|(_, _, reply)| reply));
-    }
-    assert_eq!(asked.len(), UNANSWERED);
-    for reply in asked {
+    let mut asked = VecDeque::new();
+    let turns = |rig: &mut Rig, asked: &mut VecDeque<_>| {
+        for _ in 0..2 * many / A_TURN {
+            rig.end_of_turn();
+            asked.extend(std::iter::from_fn(|| rig.harness.take_command()).map(|(_, _, reply)| reply));
+        }
+    };
+    let answer = |rig: &mut Rig, reply| {
         let kept = Answer::Kept { gone: Vec::new() };
         rig.harness.with(RoleId::Broker, |cx| cx.answer(reply, kept));
+        take_answers(rig);
+    };
+    turns(&mut rig, &mut asked);
+    assert_eq!(asked.len(), IN_INBOXES, "others ask those workers too");
+    // As long as there are answers, however slowly they come.
+    for answered in 1..=3 {
+        rig.harness.advance(STUCK_MS - 1);
+        answer(&mut rig, asked.pop_front().unwrap());
+        turns(&mut rig, &mut asked);
+        assert_eq!(
+            asked.len() + answered,
+            IN_INBOXES + answered.div_ceil(A_TURN) * A_TURN
+        );
     }
-    let mut got = UNANSWERED;
+    rig.harness.advance(STUCK_MS);
+    turns(&mut rig, &mut asked);
+    assert!(
+        asked.len() >= UNANSWERED && asked.len() < UNANSWERED + A_TURN,
+        "{}",
+        asked.len()
+    );
+    let mut got = asked.len() + 3;
+    for reply in asked {
+        answer(&mut rig, reply);
+    }
     while !rig.topics.quiet() {
         got += turn(&mut rig).len();
     }
