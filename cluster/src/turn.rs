@@ -13,7 +13,7 @@ use godwit_wire::ids::Key;
 use godwit_wire::peer::PeerAnswer;
 
 use crate::away::Away;
-use crate::own::{Group, Layout};
+use crate::own::{Calendar, Group, Layout};
 use crate::role::{Now, Reply, ReplyTo, RoleId, Tag, pack, take_dropped};
 use crate::router::{Envelope, INBOX_REQUESTS, Inbox, Router};
 
@@ -38,8 +38,8 @@ pub(crate) struct Turn {
     pub(crate) router: Router,
     pub(crate) registry: mio::Registry,
     pub(crate) health: Health,
-    /// Nothing ends by the calendar now.
-    pub(crate) doubts_clock: bool,
+    /// By which `now` was made.
+    pub(crate) calendar: Calendar,
     totally_ordered: bool,
     pub(crate) store: Arc<dyn Store>,
     /// Batches that the engine had no room for, in order, each with its size.
@@ -94,7 +94,7 @@ impl Turn {
             registry,
             totally_ordered: store.totally_ordered(),
             health: store.health(),
-            doubts_clock: false,
+            calendar: Calendar::default(),
             store,
             unsubmitted: VecDeque::new(),
             unsubmitted_bytes: 0,

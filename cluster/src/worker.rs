@@ -25,8 +25,6 @@ use crate::turn::Turn;
 pub const PARKED_PER_KEY: usize = 1_024;
 /// Requests taken from the inbox at a time, as often as their part of the turn lasts.
 const REQUESTS: usize = 64;
-/// A step of the calendar further than this is doubted, milliseconds.
-const STEP_MS: u64 = 10_000;
 /// Most taken in a turn.
 const REQUESTS_A_TURN: usize = 1_024;
 /// How long a shutdown waits for the roles to become quiet.
@@ -60,8 +58,6 @@ pub(crate) struct Worker {
     loading_keys: HashMap<(RoleId, Key), u64>,
     next_load: u64,
     started: Instant,
-    /// How far the calendar is ahead of the time since then, milliseconds, at the last look.
-    calendar: Option<u64>,
     /// In this turn.
     spent: Spent,
     clustered: Option<Clustered>,
@@ -90,7 +86,6 @@ impl Worker {
             loading_keys,
             next_load: 0,
             started: Instant::now(),
-            calendar: None,
             spent: Spent::begins(),
             clustered,
         }
@@ -196,19 +191,12 @@ impl Worker {
         // A clock before 1970 reads as 1970.
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.turn.now.unix_ms = u64::try_from(unix.as_millis()).unwrap_or(u64::MAX);
-        let ahead = self.turn.now.unix_ms.wrapping_sub(self.turn.now.mono_ms);
-        let before = self.calendar.replace(ahead);
-        if before.is_some_and(|before| before.abs_diff(ahead) > STEP_MS)
-            && let Some(clustered) = &self.clustered
-        {
-            // Until the next comparison with the others' says which was right.
-            clustered.holdings.doubt_clock(true);
+        if let Some(clustered) = &self.clustered {
+            self.turn.calendar = clustered.holdings.calendar();
+            let boot_ms = (clustered.clock)();
+            self.turn.now.unix_ms = self.turn.calendar.unix_ms(boot_ms, self.turn.now.unix_ms);
         }
         self.turn.health = self.turn.store.health();
-        self.turn.doubts_clock = self
-            .clustered
-            .as_ref()
-            .is_some_and(|clustered| clustered.holdings.doubts_clock());
     }
 
     fn sleep(&self, stopping: bool) -> Option<Duration> {

@@ -316,6 +316,11 @@ impl Env<'_, '_> {
 
     /// The view in rows.
     pub(crate) fn view(&self) -> View {
+    /// The time from which something is to last: see [`Cx::stamp_ms`](godwit_cluster::Cx::stamp_ms).
+    pub(crate) fn stamp_ms(&self) -> u64 {
+        self.cx.stamp_ms()
+    }
+
         self.cx.view_of(&Key::User(self.user))
     }
 

@@ -145,7 +145,7 @@ impl Home {
         match leave {
             Leave::Shutdown => {}
             Leave::Moved => {
-                let at = env.unix_ms() + env.common.config.return_ms;
+                let at = env.stamp_ms() + env.common.config.return_ms;
                 self.move_will(env, session, number, 0, at);
             }
             Leave::Normally => self.end_will(env, session, number),
@@ -240,7 +240,7 @@ impl Home {
         if seconds == 0 {
             self.fire_will(env, session, number);
         } else {
-            let at = env.unix_ms() + u64::from(seconds) * 1_000;
+            let at = env.stamp_ms() + u64::from(seconds) * 1_000;
             self.move_will(env, session, number, at, at);
         }
     }
@@ -263,7 +263,7 @@ impl Home {
 
     /// Its due row has come up.
     pub(crate) fn look_at_will(&mut self, env: &mut Env<'_, '_>, due: Look, number: u64) {
-        let now = env.unix_ms();
+        let now = env.expiry_ms();
         let session = due.session;
         let live = self.sessions.iter().filter_map(|session| session.live.as_deref());
         let lives = live.into_iter().any(|live| live.number == number);
@@ -298,7 +298,7 @@ impl Home {
                 self.delay_will(env, session, number, delay.min(expiry));
             }
             at if at <= now => self.fire_will(env, session, number),
-            // The clock went back.
+            // The clock went back, or it is not known what time it is: then nothing is read until it is.
             at => env.common.due.stands(env.user, at),
         }
     }
@@ -376,7 +376,7 @@ impl Home {
     }
 
     fn publish_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64, who: &Principal) {
-        let now = env.unix_ms();
+        let now = env.stamp_ms();
         let Some(will) = self.will(session, number) else {
             return;
         };

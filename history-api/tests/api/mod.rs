@@ -149,7 +149,7 @@ impl Site {
             search,
             config,
             metrics: Default::default(),
-            clock: now,
+            clock: Arc::new(now),
             not_ready: Some(Arc::new(not_ready)),
             mqtt,
         });

@@ -494,7 +494,7 @@ impl Rig {
     }
 }
 
-fn number(tag: u64) -> u64 {
+pub(super) fn number(tag: u64) -> u64 {
     let (part, number) = Part::of(tag);
     assert_eq!(part, Part::Users);
     number
