@@ -159,7 +159,7 @@ impl Users {
         match what {
             What::Tick => self.tick(cx),
             What::Idle => self.idle(cx, wire, user),
-            What::Review => self.review(cx, wire),
+            What::Review => self.review_goes_on(cx, wire),
             what => self.with_quietly(cx, wire, user, |home, env| match what {
                 What::AckTimeout(conn) => home.ack_timeout(env, conn),
                 What::SubscribeTimeout(session, request) => home.subscribe_timeout(env, session, request),

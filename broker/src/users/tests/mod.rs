@@ -24,6 +24,7 @@ mod quotas;
 mod rates;
 mod retained;
 mod retaining;
+mod reviewing;
 mod retries;
 mod rig;
 mod sessions;
