@@ -431,6 +431,7 @@ impl Users {
             });
         }
     }
+        self.leave_line(cx, wire);
 
     /// Whether nothing is on its way.
     pub(crate) fn quiet(&self) -> bool {

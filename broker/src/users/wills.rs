@@ -37,11 +37,11 @@ const KEPT: usize = 2 * USER_SESSIONS;
 pub(crate) struct PendingWill {
     session: SessionId,
     number: u64,
-    row: Box<WillRow>,
+    pub(super) row: Box<WillRow>,
     /// Its publish is on its way, or waits for its turn.
-    firing: bool,
+    pub(super) firing: bool,
     /// It waits for its turn.
-    waits: bool,
+    pub(super) waits: bool,
 }
 
 impl PendingWill {
@@ -212,7 +212,7 @@ impl Home {
         }
     }
 
-    fn will(&mut self, session: SessionId, number: u64) -> Option<&mut PendingWill> {
+    pub(super) fn will(&mut self, session: SessionId, number: u64) -> Option<&mut PendingWill> {
         self.wills
             .iter_mut()
             .find(|will| will.session == session && will.number == number)
@@ -303,27 +303,7 @@ impl Home {
         }
     }
 
-    /// It is due: whether it may leave is checked now (SCOPE). What its client came by must not be revoked, and must give
-    /// the right to its topic; that its time is over is no harm.
-    fn fire_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
-        if env.common.firing.has_room() {
-            self.fire_will_now(env, session, number);
-        } else if let Some(will) = self.will(session, number)
-            && !std::mem::replace(&mut will.firing, true)
-        {
-            will.waits = true;
-            env.wait_to_fire(What::WillTurn(session, number));
-        }
-    }
-
-    /// Its turn has come, if it was not before its turn that it had to go.
-    pub(crate) fn will_turn(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
-        if self.will(session, number).is_some_and(|will| will.waits) {
-            self.fire_will_now(env, session, number);
-        }
-    }
-
-    fn fire_will_now(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
+    pub(super) fn fire_will_now(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
         let user = env.user;
         let Some(will) = self.will(session, number) else {
             return;
