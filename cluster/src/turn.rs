@@ -15,7 +15,7 @@ use godwit_wire::peer::PeerAnswer;
 use crate::away::Away;
 use crate::own::{Calendar, Group, Layout};
 use crate::role::{Now, Reply, ReplyTo, RoleId, Tag, pack, take_dropped};
-use crate::router::{Envelope, INBOX_REQUESTS, Inbox, Router};
+use crate::router::{Envelope, Inbox, Router};
 
 /// Own work kept back (store busy, other inboxes full) from which on clients are not read.
 const CONGESTED_AT: usize = 4 * 1024;
@@ -263,10 +263,8 @@ impl Turn {
                 self.own_inbox.wake();
                 continue;
             }
-            let room = INBOX_REQUESTS
-                .saturating_sub(mail.requests.len())
-                .min(requests.len());
-            mail.requests.extend(requests.drain(..room));
+            let room = mail.room().min(requests.len());
+            requests.drain(..room).for_each(|envelope| mail.push(envelope));
             mail.answers.append(answers);
             drop(mail);
             inbox.wake();

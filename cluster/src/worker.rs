@@ -17,7 +17,7 @@ use crate::meter::{LONG, Part, Spent};
 use crate::own::Layout;
 use crate::peers::Clustered;
 use crate::role::{Cx, Flow, Reply, Role, RoleId, Tag, unpack};
-use crate::router::{Envelope, LOADS, Router};
+use crate::router::{Envelope, LOADS, Mail, Router};
 use crate::turn::Turn;
 
 /// Most commands parked while a key loads; beyond it they are refused as `unavailable`. Entries cannot be refused: the
@@ -231,9 +231,9 @@ impl Worker {
             std::mem::take(&mut mail.moves),
         );
         // Those that come from now on may belong behind answers that come with them.
-        let waiting = mail.requests.len();
+        let waiting = mail.waiting();
         let mut left = waiting.min(REQUESTS_A_TURN);
-        let mut requests = take_some(&mut mail.requests, &mut left);
+        let mut requests = take_some(&mut mail, &mut left);
         let stop = std::mem::take(&mut mail.stop);
         drop(mail);
         let busy = !(answers.is_empty()
@@ -269,7 +269,7 @@ impl Worker {
             if left == 0 || part.is_over() {
                 break;
             }
-            requests = take_some(&mut inbox.lock().requests, &mut left);
+            requests = take_some(&mut inbox.lock(), &mut left);
         }
         if applied < waiting {
             inbox.wake();
@@ -387,10 +387,10 @@ impl Worker {
 }
 
 /// The next requests, of so many that may be taken.
-fn take_some(requests: &mut VecDeque<Envelope>, left: &mut usize) -> Vec<Envelope> {
-    let take = REQUESTS.min(*left).min(requests.len());
-    *left -= take;
-    requests.drain(..take).collect()
+fn take_some(mail: &mut Mail, left: &mut usize) -> Vec<Envelope> {
+    let taken = mail.take(REQUESTS.min(*left));
+    *left -= taken.len();
+    taken
 }
 
 pub(super) const ROLES: [RoleId; RoleId::COUNT] = [RoleId::Accounts, RoleId::Broker, RoleId::Ingest];

@@ -124,6 +124,11 @@ impl Collector for OfWorkers {
             help,
             turns.longest as f64 / 1e6,
         )?;
+        let full = self.0.full_workers();
+        let help = "Requests of other nodes that lie behind a full worker's inbox";
+        gauge(to, "godwit_workers_full_lying", help, full.lying as f64)?;
+        let help = "Requests of other nodes answered unavailable: as many lay behind their full worker as may";
+        counter(to, "godwit_workers_full_refused", help, full.refused)?;
         let help = "Turns of the workers: what is ready waits for the end of one";
         let mut histogram =
             to.encode_descriptor("godwit_worker_turn_seconds", help, None, MetricType::Histogram)?;
