@@ -7,6 +7,7 @@ mod administer;
 mod answer;
 mod attach;
 mod config;
+mod copies;
 mod cursor;
 mod deliver;
 mod detach;
@@ -14,6 +15,7 @@ mod due;
 mod env;
 mod feed;
 mod feed_mail;
+mod fetching;
 mod firing;
 mod handing;
 mod home;
@@ -381,7 +383,12 @@ impl Users {
     }
 
     /// Everything of this turn was dispatched.
-    pub(crate) fn end_of_turn(&mut self, cx: &mut Cx<'_>, _wire: &mut dyn Wire) {
+    pub(crate) fn end_of_turn(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire) {
+        while let Some((waits, held)) = self.common.copies.next() {
+            self.with(cx, wire, waits.user, |home, env| {
+                home.fetch_retained(env, &waits, held);
+            });
+        }
         self.some_looks(cx);
         self.fire_some(cx);
     }
@@ -424,6 +431,7 @@ impl Users {
     /// The process ends: stores what is kept lazily.
     pub(crate) fn shut_down(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire) {
         self.stopping = true;
+        self.leave_line(cx, wire);
         let users: Vec<UserId> = self.homes.keys().copied().collect();
         for user in users {
             self.with(cx, wire, user, |home, env| {
@@ -431,7 +439,6 @@ impl Users {
             });
         }
     }
-        self.leave_line(cx, wire);
 
     /// Whether nothing is on its way.
     pub(crate) fn quiet(&self) -> bool {
