@@ -114,7 +114,11 @@ impl Reader {
         if before > 0 {
             let mut ids = Vec::new();
             open.link.local.asked(open.link.node, &mut self.lying, &mut ids);
-            not_done.extend(ids.into_iter().filter(|id| *id != 0).map(|id| (id, unavailable())));
+            not_done.extend(
+                ids.into_iter()
+                    .filter(|id| *id != 0)
+                    .map(|id| (id, unavailable())),
+            );
         }
         let taken = before.saturating_sub(self.lying.len()) as u32 + refused;
         if self.lying.is_empty() && self.lying.capacity() > FRAME_REQUESTS {

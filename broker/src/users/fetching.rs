@@ -3,17 +3,31 @@
 
 use std::sync::Arc;
 
+use godwit_cluster::Cx;
 use godwit_wire::code::Code;
 use godwit_wire::command::{Answer, Command, Publish, TopicCommand};
 use godwit_wire::ids::{SessionId, UserId};
 use godwit_wire::topic::filter_key;
 
+use super::Users;
 use super::copies::{Fetch, Held, Place, Waits};
 use super::env::{Env, What};
 use super::home::Home;
 use super::request::{For, Found, Request};
 use super::subscribe::{QUOTA, UNSPECIFIED};
 use crate::topics::weight;
+use crate::wire_trait::Wire;
+
+impl Users {
+    /// Those whose turn has come ask for their retained messages.
+    pub(super) fn ask_for_copies(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire) {
+        while let Some((waits, held)) = self.common.copies.next() {
+            self.with(cx, wire, waits.user, |home, env| {
+                home.fetch_retained(env, &waits, held);
+            });
+        }
+    }
+}
 
 impl Home {
     /// A route is live, or refused; or its retained messages came.

@@ -384,11 +384,7 @@ impl Users {
 
     /// Everything of this turn was dispatched.
     pub(crate) fn end_of_turn(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire) {
-        while let Some((waits, held)) = self.common.copies.next() {
-            self.with(cx, wire, waits.user, |home, env| {
-                home.fetch_retained(env, &waits, held);
-            });
-        }
+        self.ask_for_copies(cx, wire);
         self.some_looks(cx);
         self.fire_some(cx);
     }

@@ -92,7 +92,10 @@ impl Request {
     /// one that is still to come.
     fn overtaken(&mut self, topic: &str) {
         self.giving.overtaken(topic);
-        if (self.waits() || !self.again.is_empty()) && self.noted_bytes <= NOTED_BYTES && self.noted.insert(topic.into()) {
+        if (self.waits() || !self.again.is_empty())
+            && self.noted_bytes <= NOTED_BYTES
+            && self.noted.insert(topic.into())
+        {
             self.noted_bytes += topic.len();
         }
     }
@@ -104,7 +107,14 @@ impl Request {
         }
         for (publish, held) in found {
             if !self.noted.contains(&publish.topic) {
-                self.giving.add(Kept { publish, one: *one, held }, persistent);
+                self.giving.add(
+                    Kept {
+                        publish,
+                        one: *one,
+                        held,
+                    },
+                    persistent,
+                );
             }
         }
         true
@@ -334,7 +344,9 @@ impl Session {
     pub(crate) fn forget_retained(&mut self, route_ids: &[u64]) {
         if let Some(live) = self.live.as_deref_mut() {
             for request in &mut live.requests {
-                request.again.retain(|again| !route_ids.contains(&again.one.route_id));
+                request
+                    .again
+                    .retain(|again| !route_ids.contains(&again.one.route_id));
                 if !request.giving.is_empty() {
                     request.giving.forget(route_ids);
                 }
