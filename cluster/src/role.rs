@@ -266,10 +266,7 @@ impl Cx<'_> {
     /// The time from which something is to last, milliseconds since 1970: [`Now::unix_ms`], or later where nobody knows which of the members' calendars
     /// is right. What is written so and judged by any of them ends late rather than early.
     pub fn stamp_ms(&self) -> u64 {
-        self.turn
-            .now
-            .unix_ms
-            .saturating_add(self.turn.calendar.later_ms)
+        self.turn.now.unix_ms.saturating_add(self.turn.calendar.later_ms)
     }
 
     /// The view in which the worker took up this key's shard.
