@@ -115,6 +115,7 @@ impl Accounts {
         reply: Reply,
     ) {
         let (now, view) = (cx.now().unix_ms, cx.view_of(&Key::User(user)));
+        let over_at = cx.expiry_ms();
         let state = self.user(user);
         if state
             .profile
@@ -131,7 +132,7 @@ impl Accounts {
         let over: Vec<Uuid> = state
             .sessions
             .iter()
-            .filter(|(_, row)| row.expires_at.saturating_add(kept) <= now)
+            .filter(|(_, row)| row.expires_at.saturating_add(kept) <= over_at)
             .map(|(id, _)| *id)
             .collect();
         let mut ops = self.end_sessions(cx, user, &over);
@@ -274,6 +275,7 @@ impl Accounts {
         reply: Reply,
     ) {
         let (now, view) = (cx.now().unix_ms, cx.view_of(&Key::User(user)));
+        let over_at = cx.expiry_ms();
         let mut ops = Vec::new();
         if let Some(key) = token.key {
             match self.key(user, &key, token.id, now, view) {
@@ -299,7 +301,7 @@ impl Accounts {
         };
         let over: Vec<Uuid> = tokens
             .iter()
-            .filter(|(_, row)| row.expires_at != 0 && row.expires_at.saturating_add(kept) <= now)
+            .filter(|(_, row)| row.expires_at != 0 && row.expires_at.saturating_add(kept) <= over_at)
             .map(|(id, _)| *id)
             .collect();
         for id in over {

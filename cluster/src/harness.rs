@@ -58,7 +58,12 @@ impl Harness {
 
     /// Whether the calendar is far off the other members'.
     pub fn doubt_clock(&mut self, doubts: bool) {
-        self.turn.doubts_clock = doubts;
+        self.turn.calendar.doubted = doubts;
+    }
+
+    /// By so much the members' time may be later than this node's.
+    pub fn may_be_later(&mut self, later_ms: u64) {
+        self.turn.calendar.later_ms = later_ms;
     }
 
     /// The time.

@@ -5,6 +5,7 @@
 mod away;
 #[cfg(feature = "harness")]
 pub mod harness;
+mod lanes;
 mod meter;
 pub mod own;
 mod peers;
@@ -15,6 +16,7 @@ mod worker;
 mod workers;
 
 pub use away::{WAITING, WAITS_MS};
+pub use lanes::{FullWorkers, LANES, LYING_BYTES, LYING_REQUESTS};
 pub use meter::Turns;
 pub use peers::{Clustered, Peers, Pipe, WorkersHomes};
 pub use role::{Cx, Flow, Loading, Now, Reply, Role, RoleId, Tag};

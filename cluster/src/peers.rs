@@ -48,7 +48,7 @@ pub trait Pipe: Send {
 /// 1. deliver the requests to one node in the order in which they were given, or not at all;
 /// 2. answer each request that it took and that has an id exactly once, by [`Router::peers_answered`]: as the other node
 ///    did, or `unavailable` when the link broke (it may have been done), or cannot be made;
-/// 3. give what comes in to [`Router::peer_asks`], in order, and what is left there again;
+/// 3. give what comes in to [`Router::peer_asks`], in order, and what is left there again; answer what that refuses;
 /// 4. call [`Router::look`] when there is room again where [`Peers::send`] left requests lying.
 pub trait Peers: Send + Sync {
     /// Takes requests for `node` from the front, as many as there is room for. Their ids are unique over the process.

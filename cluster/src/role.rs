@@ -132,7 +132,7 @@ pub enum Loading {
 pub struct Now {
     /// Milliseconds that only grow, from an arbitrary start.
     pub mono_ms: u64,
-    /// Milliseconds since 1970.
+    /// Milliseconds since 1970: in a cluster by the members' calendars, where the node's own is far off them.
     pub unix_ms: u64,
 }
 
@@ -261,11 +261,17 @@ impl Cx<'_> {
     /// The time by which something may be called over, milliseconds since 1970: 0 while this node's calendar is far off the other members', so that what
     /// ends by time ends late rather than early.
     pub fn expiry_ms(&self) -> u64 {
-        if self.turn.doubts_clock {
+        if self.turn.calendar.doubted {
             0
         } else {
             self.turn.now.unix_ms
         }
+    }
+
+    /// The time from which something is to last, milliseconds since 1970: [`Now::unix_ms`], or later where nobody knows which of the members' calendars
+    /// is right. What is written so and judged by any of them ends late rather than early.
+    pub fn stamp_ms(&self) -> u64 {
+        self.turn.now.unix_ms.saturating_add(self.turn.calendar.later_ms)
     }
 
     /// The view in which the worker took up this key's shard.
@@ -286,6 +292,12 @@ impl Cx<'_> {
     /// Whether this worker holds the key, one of those that would be its own.
     pub fn holds(&self, key: &Key) -> bool {
         self.turn.holds(crate::turn::slot_of(key))
+    }
+
+    /// Whether another node holds the key, by the view that this worker was told of last: its answers come over a link.
+    pub fn is_elsewhere(&self, key: &Key) -> bool {
+        let away = self.turn.away.as_ref();
+        away.is_some_and(|away| away.is_elsewhere(crate::turn::slot_of(key)))
     }
 
     /// Whether this node is to hold the key: it waits for a former owner, or for its turn.

@@ -10,14 +10,16 @@ use godwit_store::{Completion, CompletionPort, View};
 use godwit_wire::code::Refusal;
 use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::Key;
-use godwit_wire::peer::{PeerAnswer, PeerRequest};
+use godwit_wire::peer::{PeerAnswer, PeerRequest, weight};
 
 use crate::away::asker;
+use crate::lanes::{FullWorkers, Lanes, Lying, Place};
 use crate::meter::{Meter, Turns};
 use crate::peers::Move;
 use crate::role::{Reply, ReplyTo, RoleId};
 
-/// Most requests waiting in a worker's inbox: beyond it senders keep their work and stop reading their clients.
+/// Most requests waiting in a worker's inbox: beyond it senders keep their work and stop reading their clients. What links bring
+/// may lie behind them, see [`Router::peer_asks`].
 pub const INBOX_REQUESTS: usize = 32 * 1024;
 /// Most calls from outside the workers (REST) waiting in an inbox: they are refused beyond it.
 pub const OUTSIDE_REQUESTS: usize = 4 * 1024;
@@ -33,6 +35,8 @@ pub(crate) struct Envelope {
     pub(crate) reply: Reply,
     /// The view by which another node sent it; 0: it is of this node.
     pub(crate) view: View,
+    /// It came when the inbox was full, and lies there.
+    pub(crate) lying: Option<Lying>,
 }
 
 impl Envelope {
@@ -42,6 +46,7 @@ impl Envelope {
             command,
             reply,
             view: 0,
+            lying: None,
         }
     }
 
@@ -53,7 +58,9 @@ impl Envelope {
 
 #[derive(Default)]
 pub(crate) struct Mail {
-    pub(crate) requests: VecDeque<Envelope>,
+    requests: VecDeque<Envelope>,
+    /// How many of these lie there beyond what there is room for.
+    lying: usize,
     /// Never behind requests, bounded by the requests that this worker has sent.
     pub(crate) answers: Vec<(u64, Answer)>,
     /// Bounded by what this worker has submitted.
@@ -68,6 +75,35 @@ pub(crate) struct Mail {
     pub(crate) stop: bool,
     /// The worker has ended: nothing is taken any more.
     pub(crate) closed: bool,
+}
+
+impl Mail {
+    /// Requests that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// For how many requests there is room.
+    pub(crate) fn room(&self) -> usize {
+        INBOX_REQUESTS.saturating_sub(self.requests.len() - self.lying)
+    }
+
+    /// One more request, behind the others.
+    pub(crate) fn push(&mut self, envelope: Envelope) {
+        self.lying += usize::from(envelope.lying.is_some());
+        self.requests.push_back(envelope);
+    }
+
+    /// The next requests, so many at most.
+    pub(crate) fn take(&mut self, most: usize) -> Vec<Envelope> {
+        let mut taken: Vec<Envelope> = self.requests.drain(..most.min(self.requests.len())).collect();
+        if self.lying > 0 {
+            for envelope in &mut taken {
+                self.lying -= usize::from(envelope.lying.take().is_some());
+            }
+        }
+        taken
+    }
 }
 
 /// One worker's inbox.
@@ -136,6 +172,7 @@ impl CompletionPort for Inbox {
 pub struct Router {
     pub(crate) inboxes: Arc<[Arc<Inbox>]>,
     failed: Arc<Failed>,
+    lanes: Arc<Lanes>,
 }
 
 /// Whether a worker has ended by a bug, and who is told.
@@ -150,6 +187,7 @@ impl Router {
         Self {
             inboxes: inboxes.into(),
             failed: Arc::default(),
+            lanes: Arc::default(),
         }
     }
 
@@ -166,6 +204,11 @@ impl Router {
             inbox.meter.add_to(&mut turns);
         }
         turns
+    }
+
+    /// What this node's full workers did with what other nodes asked of them.
+    pub fn full_workers(&self) -> FullWorkers {
+        self.lanes.counts()
     }
 
     /// Which worker owns a key.
@@ -188,12 +231,8 @@ impl Router {
             if mail.closed || mail.requests.len() >= OUTSIDE_REQUESTS {
                 return Answer::Refused(Refusal::unavailable());
             }
-            mail.requests.push_back(Envelope {
-                view: 0,
-                key,
-                command,
-                reply: Reply(ReplyTo::Outside(sender)),
-            });
+            let reply = Reply(ReplyTo::Outside(sender));
+            mail.push(Envelope::of_this_node(key, command, reply));
         }
         inbox.wake();
         receiver
@@ -210,12 +249,7 @@ impl Router {
             if mail.closed || mail.requests.len() >= OUTSIDE_REQUESTS {
                 return false;
             }
-            mail.requests.push_back(Envelope {
-                view: 0,
-                key,
-                command,
-                reply: Reply::nobody(),
-            });
+            mail.push(Envelope::of_this_node(key, command, Reply::nobody()));
         }
         inbox.wake();
         true
@@ -232,14 +266,42 @@ impl Router {
         inbox.wake();
     }
 
-    /// Takes requests of another node from the front until a worker has no room for one; in order.
-    pub fn peer_asks(&self, node: StartId, requests: &mut VecDeque<PeerRequest>) {
+    /// Takes requests of another node, in order. One whose worker has no room lies behind the others of its inbox, so that the link goes on for
+    /// the other workers, and once as much lies for that worker as may ([`LANES`](crate::LANES)) its id is put into `refused`: it is to be answered
+    /// `unavailable`, and nothing was done. What is left lying when this returns is to be given again, before what comes behind it.
+    pub fn peer_asks(&self, node: StartId, requests: &mut VecDeque<PeerRequest>, refused: &mut Vec<u64>) {
+        let before = refused.len();
+        let mut lanes = None;
+        let mut shared = weight::Shared::default();
+        // Of these nothing more is taken this time, so that what was sent together is not done in part where that can be helped.
+        let mut refusing = Vec::new();
         while let Some(request) = requests.front() {
-            let inbox = &self.inboxes[usize::from(self.worker_of(&request.key))];
+            let worker = self.worker_of(&request.key);
+            let inbox = &self.inboxes[usize::from(worker)];
             let mut mail = inbox.lock();
-            if !mail.closed && mail.requests.len() >= INBOX_REQUESTS {
-                return;
-            }
+            let is_refusing = request.id != 0 && refusing.contains(&worker);
+            let place = if is_refusing {
+                Some(Place::Refused)
+            } else if !mail.closed && mail.room() == 0 {
+                let bytes = weight::request(request, &mut shared);
+                let lanes = lanes.get_or_insert_with(|| self.lanes.of(node, self.workers()));
+                Some(lanes.place(worker, bytes, request.id == 0))
+            } else {
+                None
+            };
+            let lying = match place {
+                None => None,
+                Some(Place::Lies(lying)) => Some(lying),
+                Some(Place::Refused) => {
+                    drop(mail);
+                    if !is_refusing {
+                        refusing.push(worker);
+                    }
+                    refused.extend(requests.pop_front().map(|request| request.id));
+                    continue;
+                }
+                Some(Place::None) => break,
+            };
             // There is one: it was looked at.
             let Some(PeerRequest {
                 id,
@@ -248,23 +310,25 @@ impl Router {
                 command,
             }) = requests.pop_front()
             else {
-                return;
+                break;
             };
             let reply = match id {
                 0 => Reply::nobody(),
                 id => Reply(ReplyTo::Peer { node, id }),
             };
             if !mail.closed {
-                mail.requests.push_back(Envelope {
+                mail.push(Envelope {
                     key,
                     command,
                     reply,
                     view,
+                    lying,
                 });
             }
             drop(mail);
             inbox.wake();
         }
+        self.lanes.refused(refused.len() - before);
     }
 
     /// Takes answers to what workers of this node asked others.
@@ -358,3 +422,6 @@ impl std::fmt::Debug for Router {
         write!(f, "Router({} workers)", self.inboxes.len())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,9 +13,9 @@ use godwit_wire::ids::Key;
 use godwit_wire::peer::PeerAnswer;
 
 use crate::away::Away;
-use crate::own::{Group, Layout};
+use crate::own::{Calendar, Group, Layout};
 use crate::role::{Now, Reply, ReplyTo, RoleId, Tag, pack, take_dropped};
-use crate::router::{Envelope, INBOX_REQUESTS, Inbox, Router};
+use crate::router::{Envelope, Inbox, Router};
 
 /// Own work kept back (store busy, other inboxes full) from which on clients are not read.
 const CONGESTED_AT: usize = 4 * 1024;
@@ -38,8 +38,8 @@ pub(crate) struct Turn {
     pub(crate) router: Router,
     pub(crate) registry: mio::Registry,
     pub(crate) health: Health,
-    /// Nothing ends by the calendar now.
-    pub(crate) doubts_clock: bool,
+    /// By which `now` was made.
+    pub(crate) calendar: Calendar,
     totally_ordered: bool,
     pub(crate) store: Arc<dyn Store>,
     /// Batches that the engine had no room for, in order, each with its size.
@@ -94,7 +94,7 @@ impl Turn {
             registry,
             totally_ordered: store.totally_ordered(),
             health: store.health(),
-            doubts_clock: false,
+            calendar: Calendar::default(),
             store,
             unsubmitted: VecDeque::new(),
             unsubmitted_bytes: 0,
@@ -263,10 +263,8 @@ impl Turn {
                 self.own_inbox.wake();
                 continue;
             }
-            let room = INBOX_REQUESTS
-                .saturating_sub(mail.requests.len())
-                .min(requests.len());
-            mail.requests.extend(requests.drain(..room));
+            let room = mail.room().min(requests.len());
+            requests.drain(..room).for_each(|envelope| mail.push(envelope));
             mail.answers.append(answers);
             drop(mail);
             inbox.wake();

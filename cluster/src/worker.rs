@@ -17,7 +17,7 @@ use crate::meter::{LONG, Part, Spent};
 use crate::own::Layout;
 use crate::peers::Clustered;
 use crate::role::{Cx, Flow, Reply, Role, RoleId, Tag, unpack};
-use crate::router::{Envelope, LOADS, Router};
+use crate::router::{Envelope, LOADS, Mail, Router};
 use crate::turn::Turn;
 
 /// Most commands parked while a key loads; beyond it they are refused as `unavailable`. Entries cannot be refused: the
@@ -25,8 +25,6 @@ use crate::turn::Turn;
 pub const PARKED_PER_KEY: usize = 1_024;
 /// Requests taken from the inbox at a time, as often as their part of the turn lasts and its end has not enough to do.
 const REQUESTS: usize = 32;
-/// A step of the calendar further than this is doubted, milliseconds.
-const STEP_MS: u64 = 10_000;
 /// Most taken in a turn.
 const REQUESTS_A_TURN: usize = 1_024;
 /// How long a shutdown waits for the roles to become quiet.
@@ -60,8 +58,6 @@ pub(crate) struct Worker {
     loading_keys: HashMap<(RoleId, Key), u64>,
     next_load: u64,
     started: Instant,
-    /// How far the calendar is ahead of the time since then, milliseconds, at the last look.
-    calendar: Option<u64>,
     /// In this turn.
     spent: Spent,
     clustered: Option<Clustered>,
@@ -90,7 +86,6 @@ impl Worker {
             loading_keys,
             next_load: 0,
             started: Instant::now(),
-            calendar: None,
             spent: Spent::begins(),
             clustered,
         }
@@ -196,19 +191,12 @@ impl Worker {
         // A clock before 1970 reads as 1970.
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.turn.now.unix_ms = u64::try_from(unix.as_millis()).unwrap_or(u64::MAX);
-        let ahead = self.turn.now.unix_ms.wrapping_sub(self.turn.now.mono_ms);
-        let before = self.calendar.replace(ahead);
-        if before.is_some_and(|before| before.abs_diff(ahead) > STEP_MS)
-            && let Some(clustered) = &self.clustered
-        {
-            // Until the next comparison with the others' says which was right.
-            clustered.holdings.doubt_clock(true);
+        if let Some(clustered) = &self.clustered {
+            self.turn.calendar = clustered.holdings.calendar();
+            let boot_ms = (clustered.clock)();
+            self.turn.now.unix_ms = self.turn.calendar.unix_ms(boot_ms, self.turn.now.unix_ms);
         }
         self.turn.health = self.turn.store.health();
-        self.turn.doubts_clock = self
-            .clustered
-            .as_ref()
-            .is_some_and(|clustered| clustered.holdings.doubts_clock());
     }
 
     fn sleep(&self, stopping: bool) -> Option<Duration> {
@@ -243,9 +231,9 @@ impl Worker {
             std::mem::take(&mut mail.moves),
         );
         // Those that come from now on may belong behind answers that come with them.
-        let waiting = mail.requests.len();
+        let waiting = mail.waiting();
         let mut left = waiting.min(REQUESTS_A_TURN);
-        let mut requests = take_some(&mut mail.requests, &mut left);
+        let mut requests = take_some(&mut mail, &mut left);
         let stop = std::mem::take(&mut mail.stop);
         drop(mail);
         let busy = !(answers.is_empty()
@@ -281,7 +269,7 @@ impl Worker {
             if left == 0 || part.is_over() || self.roles.iter().any(|role| role.has_enough()) {
                 break;
             }
-            requests = take_some(&mut inbox.lock().requests, &mut left);
+            requests = take_some(&mut inbox.lock(), &mut left);
         }
         if applied < waiting {
             inbox.wake();
@@ -399,10 +387,10 @@ impl Worker {
 }
 
 /// The next requests, of so many that may be taken.
-fn take_some(requests: &mut VecDeque<Envelope>, left: &mut usize) -> Vec<Envelope> {
-    let take = REQUESTS.min(*left).min(requests.len());
-    *left -= take;
-    requests.drain(..take).collect()
+fn take_some(mail: &mut Mail, left: &mut usize) -> Vec<Envelope> {
+    let taken = mail.take(REQUESTS.min(*left));
+    *left -= taken.len();
+    taken
 }
 
 pub(super) const ROLES: [RoleId; RoleId::COUNT] = [RoleId::Accounts, RoleId::Broker, RoleId::Ingest];

@@ -120,7 +120,9 @@ impl Peers for End {
             held.append(requests);
             return;
         }
-        self.other().peer_asks(start(self.1), requests);
+        let mut refused = Vec::new();
+        self.other().peer_asks(start(self.1), requests, &mut refused);
+        assert!(refused.is_empty(), "nobody is full");
     }
     fn answer(&self, _: StartId, answers: &mut Vec<(u64, PeerAnswer)>) {
         self.other().peers_answered(std::mem::take(answers));
@@ -389,7 +391,7 @@ async fn what_is_on_its_way_to_who_had_a_shard_is_done_before_what_is_asked_when
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(nodes[0].done().is_empty());
     let mut held = lock(&nodes[0].direct.held).take().unwrap_or_default();
-    nodes[1].workers.router().peer_asks(start(0), &mut held);
+    nodes[1].workers.router().peer_asks(start(0), &mut held, &mut Vec::new());
     for asked in asked {
         ok(asked).await;
     }

@@ -46,7 +46,7 @@ pub use mqtt::{MqttUpgrade, take_apart};
 pub use problem::{FieldError, Problem, ProblemBody};
 pub use search::{Place, Places, SearchIndex};
 pub use shares::{Share, Shares};
-pub use state::{ANSWER_TIMEOUT, Api, Parts, REQUESTS};
+pub use state::{ANSWER_TIMEOUT, Api, Clock, Parts, REQUESTS};
 pub use waiting::WAITING_BYTES;
 
 /// Largest body, bytes: a message whose every character is escaped in JSON (`\u0001`), and what goes around it.

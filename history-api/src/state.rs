@@ -30,6 +30,9 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests handled at a time; beyond it they are refused as `unavailable`.
 pub const REQUESTS: usize = 1_024;
 
+/// Tells the time, milliseconds since 1970.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 /// What the API is made of.
 pub struct Parts {
     /// The way to every home.
@@ -44,8 +47,8 @@ pub struct Parts {
     pub config: Config,
     /// Counters.
     pub metrics: Metrics,
-    /// Milliseconds since 1970.
-    pub clock: fn() -> u64,
+    /// The time of what is issued and what ends; in a cluster the members'.
+    pub clock: Clock,
     /// Which node holds a key.
     pub whereabouts: Whereabouts,
     /// What keeps the node from serving beside the store and its end; `None`: nothing does.

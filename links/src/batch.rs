@@ -9,7 +9,7 @@ use godwit_wire::proto::peer::peer_message::Message;
 
 use crate::stream::encoded;
 use crate::taken::{ANSWER_BYTES, FRAME_BYTES, FRAME_REQUESTS, Taken};
-use crate::weight::{self, SMALL};
+use godwit_wire::peer::weight::{self, SMALL};
 
 /// Of a frame for answers, so that requests come through however many there are.
 const HALF: usize = FRAME_BYTES / 2;

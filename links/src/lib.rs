@@ -16,7 +16,6 @@ mod settings;
 mod stream;
 mod taken;
 mod tls;
-mod weight;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
@@ -55,8 +54,9 @@ const REFUSED_LINE: Duration = Duration::from_secs(1);
 pub trait Local: Send + Sync {
     /// Requests of another node. Takes as many from the front as there is room for; what is left is given again, before what
     /// came behind it, some milliseconds later or with what comes next. All requests of one node come in the order in which
-    /// it sent them. Those with an id are to be answered by [`Links::answer`].
-    fn asked(&self, from: StartId, requests: &mut VecDeque<PeerRequest>);
+    /// it sent them. Those with an id are to be answered by [`Links::answer`]; or their ids are put into `refused`, and the
+    /// link answers them `unavailable`.
+    fn asked(&self, from: StartId, requests: &mut VecDeque<PeerRequest>, refused: &mut Vec<u64>);
 
     /// Answers to requests that [`Links::send`] took: exactly one for each with an id. `unavailable` where the link broke
     /// (it may have been done), or there was none for [`DOWN`], or the node is not known.

@@ -354,11 +354,11 @@ impl Open {
         }
     }
 
-    /// So many of the other node's requests were taken here; and some could not be read.
-    pub(crate) fn took(&self, requests: u32, unreadable: &mut Vec<(u64, PeerAnswer)>) {
+    /// So many of the other node's requests were taken here; and some could not be read, or were refused.
+    pub(crate) fn took(&self, requests: u32, not_done: &mut Vec<(u64, PeerAnswer)>) {
         self.with(|state| {
             state.credit += requests;
-            state.answers.extend(unreadable.drain(..));
+            state.answers.extend(not_done.drain(..));
         });
     }
 }

@@ -106,19 +106,26 @@ impl Reader {
         Ok(())
     }
 
-    /// Gives the node what it has room for, and tells the other what was taken.
-    fn give(&mut self, unreadable: &mut Vec<(u64, PeerAnswer)>, refused: u32) {
+    /// Gives the node what it has room for, and tells the other what was taken. `not_done`: answers to what was not; `refused`: how many of
+    /// the other's requests never got here.
+    fn give(&mut self, not_done: &mut Vec<(u64, PeerAnswer)>, refused: u32) {
         let open = &self.opened.0;
         let before = self.lying.len();
         if before > 0 {
-            open.link.local.asked(open.link.node, &mut self.lying);
+            let mut ids = Vec::new();
+            open.link.local.asked(open.link.node, &mut self.lying, &mut ids);
+            not_done.extend(
+                ids.into_iter()
+                    .filter(|id| *id != 0)
+                    .map(|id| (id, unavailable())),
+            );
         }
         let taken = before.saturating_sub(self.lying.len()) as u32 + refused;
         if self.lying.is_empty() && self.lying.capacity() > FRAME_REQUESTS {
             self.lying = VecDeque::new();
         }
         if taken > 0 {
-            open.took(taken, unreadable);
+            open.took(taken, not_done);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use godwit_wire::ids::Key;
 use godwit_wire::peer::{PeerAnswer, PeerRequest};
 
-use crate::weight::{self, Shared};
+use godwit_wire::peer::weight::{self, Shared};
 
 /// Requests of a link that the receiving node has not taken: enough for a millisecond's round trip at four million a second,
 /// few enough to wait in memory on both sides.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use godwit_cluster::{Router, Turns};
+use godwit_history_api::Clock;
 use godwit_search::{Feed, FeedState, Index};
 use godwit_store::{Health, Stats, Store};
 use prometheus_client::collector::Collector;
@@ -123,6 +124,11 @@ impl Collector for OfWorkers {
             help,
             turns.longest as f64 / 1e6,
         )?;
+        let full = self.0.full_workers();
+        let help = "Requests of other nodes that lie behind a full worker's inbox";
+        gauge(to, "godwit_workers_full_lying", help, full.lying as f64)?;
+        let help = "Requests of other nodes answered unavailable: as many lay behind their full worker as may";
+        counter(to, "godwit_workers_full_refused", help, full.refused)?;
         let help = "Turns of the workers: what is ready waits for the end of one";
         let mut histogram =
             to.encode_descriptor("godwit_worker_turn_seconds", help, None, MetricType::Histogram)?;
@@ -177,7 +183,7 @@ impl Collector for OfCluster {
             let help = "How far the machine's calendar is ahead of the median of the members'";
             gauge(to, "godwit_cluster_clock_ahead_seconds", help, ahead as f64 / 1e3)?;
         }
-        let doubted = f64::from(u8::from(holdings.doubts_clock()));
+        let doubted = f64::from(u8::from(holdings.calendar().doubted));
         let help =
             "1 while the calendar is more than 10 s off that median, or not compared yet: nothing expires";
         gauge(to, "godwit_cluster_clock_doubted", help, doubted)?;
@@ -203,7 +209,7 @@ fn buckets(stats: &Stats) -> Vec<(f64, u64)> {
 pub(crate) struct OfSearch {
     pub(crate) index: Index,
     pub(crate) feed: Arc<std::sync::Mutex<Option<Feed>>>,
-    pub(crate) now_ms: fn() -> u64,
+    pub(crate) now_ms: Clock,
 }
 
 impl fmt::Debug for OfSearch {

@@ -7,12 +7,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use godwit_accounts::Tokens;
 use godwit_cluster::own::Roles;
+use godwit_history_api::Clock;
 use godwit_history_api::connect::Reached;
 use godwit_search::Index;
 use godwit_store::Store;
 
 use crate::StartError;
-use crate::cluster::Opened;
+use crate::cluster::{Opened, boot_ms};
 use crate::config::{Config, Listen, Settings};
 use crate::data::DataFolder;
 use crate::memory::Memory;
@@ -29,6 +30,7 @@ pub(crate) struct Node {
     pub(crate) certificates: Option<Arc<Certificates>>,
     pub(crate) index: Index,
     pub(crate) memory: Memory,
+    clock: Clock,
     /// In a cluster: what is needed to join it, until somebody does.
     pub(crate) cluster: Option<Opened>,
     /// One process a folder. The embedded store has a lock of its own.
@@ -54,6 +56,11 @@ impl Node {
                 (opened.store.clone(), opened.tokens.clone())
             }
         };
+        let holdings = cluster.as_ref().map(|opened| opened.holdings.clone());
+        let clock: Clock = Arc::new(move || match &holdings {
+            Some(holdings) => holdings.calendar().unix_ms(boot_ms(), unix_ms()),
+            None => unix_ms(),
+        });
         let admin_token = folder.new_admin_token()?;
         let index = Index::open(folder.search())?;
         let memory = Memory::new(settings.options.max_memory_mb);
@@ -66,13 +73,19 @@ impl Node {
             admin_token,
             certificates,
             index,
+            clock,
             cluster,
             _lock: lock,
         })
     }
+
+    /// The time, as its workers have it: in a cluster by the members' calendars, where the machine's own is far off them.
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock.clone()
+    }
 }
 
-/// Milliseconds since 1970; a clock before that reads as 1970.
+/// The machine's calendar, milliseconds since 1970; a clock before that reads as 1970.
 pub(crate) fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -55,9 +55,9 @@ impl Pipe for ClientPipe {
 struct ToWorkers(Router, Arc<Holdings>);
 
 impl Local for ToWorkers {
-    fn asked(&self, from: StartId, requests: &mut VecDeque<PeerRequest>) {
+    fn asked(&self, from: StartId, requests: &mut VecDeque<PeerRequest>, refused: &mut Vec<u64>) {
         hear_of_views(&self.1, requests);
-        self.0.peer_asks(from, requests);
+        self.0.peer_asks(from, requests, refused);
     }
 
     fn answered(&self, answers: Vec<(u64, PeerAnswer)>) {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use godwit_cluster::Router;
-use godwit_history_api::SearchIndex;
+use godwit_history_api::{Clock, SearchIndex};
 use godwit_ingest::Confirmed;
 use godwit_search::{Feed, FeedConfig, Indexed, Notifier};
 use godwit_wire::command::{Command, ConversationCommand};
@@ -16,7 +16,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::StartError;
 use crate::metrics::OfSearch;
-use crate::node::{Node, unix_ms};
+use crate::node::Node;
 use crate::source::{Ends, Homes, StoreSource};
 use nodes::Elsewhere;
 pub(crate) use nodes::IndexShards;
@@ -35,13 +35,14 @@ pub(crate) struct Search {
     api: SearchIndex,
     /// What is confirmed here and indexed by other nodes; unused on a node that is alone.
     elsewhere: Elsewhere,
+    clock: Clock,
 }
 
 impl Search {
     /// Starts the feed; it reports nothing before [`Self::report_to`].
     pub(crate) fn start(node: &Node, unreadable: Counter) -> Result<Self, StartError> {
-        let homes = Homes::default();
-        let mut config = FeedConfig::new(|| i64::try_from(unix_ms()).unwrap_or(i64::MAX));
+        let (homes, now_ms) = (Homes::default(), node.clock());
+        let mut config = FeedConfig::new(move || i64::try_from(now_ms()).unwrap_or(i64::MAX));
         let reports_to = homes.clone();
         config.on_indexed = Box::new(move |indexed| {
             if let Some((router, _)) = reports_to.reached() {
@@ -61,6 +62,7 @@ impl Search {
             homes,
             api: SearchIndex::new(node.index.clone()),
             elsewhere: Elsewhere::default(),
+            clock: node.clock(),
         })
     }
 
@@ -88,7 +90,7 @@ impl Search {
         Box::new(OfSearch {
             index: node.index.clone(),
             feed: self.feed.clone(),
-            now_ms: unix_ms,
+            now_ms: self.clock.clone(),
         })
     }
 

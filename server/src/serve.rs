@@ -22,7 +22,7 @@ use crate::cluster::Driver;
 use crate::config::{Config, Engine, Registration};
 use crate::doors::Doors;
 use crate::metrics::{OfCluster, OfProcess, OfStore, OfWorkers};
-use crate::node::{Addresses, Listeners, Node, unix_ms};
+use crate::node::{Addresses, Listeners, Node};
 use crate::peering::{self, ClusterHomes, Maker, Peering};
 use crate::search::Search;
 use crate::shutdown::{DEADLINE, Shutdown};
@@ -366,7 +366,7 @@ fn start_api(
             ..godwit_history_api::Config::default()
         },
         metrics: metrics.http.clone(),
-        clock: unix_ms,
+        clock: node.clock(),
         not_ready,
         mqtt: settings.does(Roles::BROKER).then(|| mqtt::upgrade(router)),
     })

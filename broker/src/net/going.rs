@@ -146,7 +146,7 @@ impl Net {
     pub(super) fn orphan_speaks(&mut self, id: ConnId) {
         let Some(conn) = self.get(id) else { return };
         if conn.ended {
-            self.metrics.count_closed("gone");
+            self.count_end(id, "gone");
             self.remove(None, id);
         } else if std::mem::take(&mut conn.unread) {
             self.going.hurry(id);

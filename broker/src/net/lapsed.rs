@@ -2,6 +2,7 @@
 //! nothing and is closed after a while, so that it looks elsewhere (docs/decisions/0010-ownership.md). Whether the lease is over is the loop's to know.
 
 use std::any::Any;
+use std::collections::HashSet;
 
 use godwit_cluster::Cx;
 
@@ -26,8 +27,8 @@ pub(super) struct Lapse {
     pub(super) is_over: bool,
     /// Slots below it are done.
     next: usize,
-    /// Closed, and their homes do not know yet. Bounded by the connections that there are.
-    pub(super) closed: Vec<ConnId>,
+    /// Closed and counted, and their homes do not know yet. Bounded by the connections that there are.
+    pub(super) closed: HashSet<ConnId>,
     /// The tick in which accepting was tried although there is a pause.
     tried: u32,
 }
@@ -140,7 +141,7 @@ impl Net {
                     // What its client has sent meanwhile it will send again, elsewhere.
                     (conn.unread, conn.ended) = (false, true);
                     conn.input = Vec::new();
-                    self.lapse.closed.push(id);
+                    self.lapse.closed.insert(id);
                 }
             }
         }
@@ -149,9 +150,18 @@ impl Net {
     /// The lease is back: the homes of those that were closed hear of it, a part a turn.
     pub(super) fn tell_lapsed(&mut self, cx: &mut Cx<'_>, up: &mut Up<'_>) {
         self.lapse.next = 0;
-        for _ in 0..ENDS {
-            let Some(id) = self.lapse.closed.pop() else { return };
+        let some: Vec<ConnId> = self.lapse.closed.iter().take(ENDS).copied().collect();
+        for id in some {
             self.gone(cx, id, CloseReason::Moved, up);
+            // Of one that had gone otherwise.
+            self.lapse.closed.remove(&id);
+        }
+    }
+
+    /// A connection ends, and is counted once: who was closed without a lease has been.
+    pub(super) fn count_end(&mut self, id: ConnId, reason: &'static str) {
+        if !self.lapse.closed.remove(&id) {
+            self.metrics.count_closed(reason);
         }
     }
 }

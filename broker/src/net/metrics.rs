@@ -83,6 +83,13 @@ impl NetMetrics {
         self.refused.get_or_create(&[("reason", reason)]).get()
     }
 
+    /// How many ended, for all reasons and for each.
+    #[cfg(test)]
+    pub(super) fn closed(&self, reasons: &[&'static str]) -> Vec<u64> {
+        let of = |reason: &&'static str| self.closed.get_or_create(&[("reason", *reason)]).get();
+        reasons.iter().map(of).collect()
+    }
+
     /// A connection ended.
     pub(super) fn count_closed(&self, reason: &'static str) {
         self.closed.get_or_create(&[("reason", reason)]).inc();

@@ -146,7 +146,7 @@ impl Net {
             CloseReason::TooSlow => SLOW_SECONDS,
             _ => 0,
         };
-        self.metrics.count_closed(name(reason));
+        self.count_end(id, name(reason));
         let unwritten = self.finish(id, last);
         if owned {
             up(cx, self, id, Event::Closed(Closed { reason, unwritten }));
@@ -295,8 +295,7 @@ impl Wire for Net {
             Some(conn) if conn.stage != Stage::Closing => conn.owned = false,
             _ => return 0,
         }
-        self.metrics
-            .count_closed(if last.is_some() { "told" } else { "disconnected" });
+        self.count_end(id, if last.is_some() { "told" } else { "disconnected" });
         self.finish(id, last.as_ref())
     }
 

@@ -362,8 +362,9 @@ fn packet(
     repeat: bool,
 ) -> Option<PublishOut> {
     let publish = &*owed.publish;
-    let now = env.unix_ms();
-    if !repeat && publish.expires_at.is_some_and(|at| at <= env.expiry_ms()) {
+    let (now, over_at) = (env.stamp_ms(), env.expiry_ms());
+    let is_over = |at: u64| at <= over_at;
+    if !repeat && publish.expires_at.is_some_and(is_over) {
         env.metrics().expired.inc();
         return None;
     }
@@ -383,10 +384,12 @@ fn packet(
         retain: owed.retain,
         dup: repeat,
         packet_id,
-        // Rounded up: 0 only when its time is over.
-        message_expiry: publish
-            .expires_at
-            .map(|at| u32::try_from(at.saturating_sub(now).div_ceil(1_000)).unwrap_or(u32::MAX)),
+        // Rounded up: 0 only when its time is over, and that is known.
+        message_expiry: publish.expires_at.map(|at| {
+            let left = at.saturating_sub(now).div_ceil(1_000);
+            let left = left.max(u64::from(!is_over(at)));
+            u32::try_from(left).unwrap_or(u32::MAX)
+        }),
         subscription_ids: owed.subscription_ids.clone(),
         properties: publish.properties.clone(),
     })

@@ -127,7 +127,7 @@ impl Home {
 
     /// The connection is gone. `unwritten`: which of its PUBACKs were not written.
     pub(crate) fn detach(&mut self, env: &mut Env<'_, '_>, index: usize, leave: Leave, unwritten: u32) {
-        let (user, view, now) = (env.user, env.view(), env.unix_ms());
+        let (user, view, now) = (env.user, env.view(), env.stamp_ms());
         let session = &mut self.sessions[index];
         let Some(live) = session.live.take() else { return };
         env.common.conns.remove(&live.conn);

@@ -430,7 +430,7 @@ impl Home {
         let mut ops = Vec::new();
         if session.live.is_none() && session.disconnected_at == 0 {
             // Its connection ended with an earlier start of this node.
-            session.disconnected_at = now;
+            session.disconnected_at = env.stamp_ms();
         }
         if session.live.is_none() && session.ends_at() <= env.expiry_ms() {
             let ended = Box::new(self.remove_session(env, index, &mut ops));

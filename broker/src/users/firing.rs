@@ -4,10 +4,14 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use godwit_cluster::Cx;
-use godwit_wire::ids::{Key, UserId};
+use godwit_wire::ids::{Key, SessionId, UserId};
 
 use super::Users;
+use super::env::{Env, Ticket, What};
+use super::home::Home;
+use super::rows::Name;
 use crate::part::Part;
+use crate::wire_trait::Wire;
 
 /// Bytes of wills of a worker that are being published at a time, from which on others wait: they are in the store's queue two or
 /// three times (where they are kept, and where they go).
@@ -16,6 +20,9 @@ const BYTES: usize = 256 << 10;
 const MOST: usize = 64;
 /// Whose turn comes in one of the worker's: each is matched, given and stored.
 const A_TURN: usize = 8;
+/// Bytes of wills that a worker marks as due when the process ends while they wait: what the store takes in a part of the time that a stop may last. The
+/// others are to the next start what they are after a crash.
+const MARKED_BYTES: usize = 4 << 20;
 
 /// Wills of this worker's users. Bounded by the wills that there are.
 #[derive(Default)]
@@ -25,6 +32,8 @@ pub(crate) struct Firing {
     bytes: usize,
     /// Tags of those that wait for their turn, in the order in which they were due.
     waiting: VecDeque<(UserId, u64)>,
+    /// The process ends: nothing waits any more, and so many bytes may still be marked.
+    ends: Option<usize>,
 }
 
 impl Firing {
@@ -35,6 +44,18 @@ impl Firing {
 
     fn is_below(&self) -> bool {
         self.now.len() < MOST && self.bytes < BYTES
+    }
+
+    /// The process ends: whether one that has no room is marked, for the next start or owner to publish.
+    pub(crate) fn marks(&mut self, bytes: usize) -> bool {
+        let room = self.ends.and_then(|room| room.checked_sub(bytes));
+        self.ends = self.ends.map(|_| room.unwrap_or(0));
+        room.is_some()
+    }
+
+    /// Whether the process ends.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ends.is_some()
     }
 
     pub(crate) fn wait(&mut self, user: UserId, ticket: u64) {
@@ -70,6 +91,22 @@ impl Firing {
 }
 
 impl Users {
+    /// The process ends: what waits is left to the next start, or owner; a stop does not last until thousands are published.
+    pub(super) fn leave_line(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire) {
+        self.common.firing.ends = Some(MARKED_BYTES);
+        for (user, tag) in std::mem::take(&mut self.common.firing.waiting) {
+            let Some(Ticket {
+                what: What::WillTurn(session, number),
+                ..
+            }) = self.take(Part::of(tag).1)
+            else {
+                continue;
+            };
+            self.came_back(user);
+            self.with(cx, wire, user, |home, env| home.leave_will(env, session, number));
+        }
+    }
+
     /// The end of a turn: the next ones whose turn has come.
     pub(super) fn fire_some(&mut self, cx: &mut Cx<'_>) {
         let firing = &mut self.common.firing;
@@ -78,6 +115,51 @@ impl Users {
         }
         for (user, ticket) in firing.waiting.drain(..A_TURN.min(firing.waiting.len())) {
             cx.enter(Key::User(user), ticket);
+        }
+    }
+}
+
+impl Home {
+    /// It is due: whether it may leave is checked now (SCOPE). What its client came by must not be revoked, and must give
+    /// the right to its topic; that its time is over is no harm.
+    pub(super) fn fire_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
+        if env.common.firing.has_room() {
+            self.fire_will_now(env, session, number);
+        } else if let Some(will) = self.will(session, number)
+            && !std::mem::replace(&mut will.firing, true)
+        {
+            will.waits = true;
+            if env.common.firing.is_ending() {
+                self.leave_will(env, session, number);
+            } else {
+                env.wait_to_fire(What::WillTurn(session, number));
+            }
+        }
+    }
+
+    /// Its turn does not come before the end of the process: whoever reads its row publishes it, also if its client returns before.
+    pub(crate) fn leave_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
+        let (user, view, now) = (env.user, env.view(), env.stamp_ms());
+        let Some(will) = self.will(session, number).filter(|will| will.waits) else {
+            return;
+        };
+        // It stays in no line; its due row is in the past, or of before it.
+        will.waits = false;
+        if !env.common.firing.marks(will.row.payload.len()) {
+            return;
+        }
+        if will.row.due_at == 0 {
+            will.row.due_at = now;
+        }
+        will.row.failed = will.row.failed.max(1);
+        let op = Name::Will(session, number).put(user, view, &*will.row);
+        env.store(What::Lazy, vec![op]);
+    }
+
+    /// Its turn has come, if it was not before its turn that it had to go.
+    pub(crate) fn will_turn(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
+        if self.will(session, number).is_some_and(|will| will.waits) {
+            self.fire_will_now(env, session, number);
         }
     }
 }

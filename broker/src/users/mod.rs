@@ -7,6 +7,7 @@ mod administer;
 mod answer;
 mod attach;
 mod config;
+mod copies;
 mod cursor;
 mod deliver;
 mod detach;
@@ -14,6 +15,7 @@ mod due;
 mod env;
 mod feed;
 mod feed_mail;
+mod fetching;
 mod firing;
 mod handing;
 mod home;
@@ -381,7 +383,8 @@ impl Users {
     }
 
     /// Everything of this turn was dispatched.
-    pub(crate) fn end_of_turn(&mut self, cx: &mut Cx<'_>, _wire: &mut dyn Wire) {
+    pub(crate) fn end_of_turn(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire) {
+        self.ask_for_copies(cx, wire);
         self.some_looks(cx);
         self.fire_some(cx);
     }
@@ -424,6 +427,7 @@ impl Users {
     /// The process ends: stores what is kept lazily.
     pub(crate) fn shut_down(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire) {
         self.stopping = true;
+        self.leave_line(cx, wire);
         let users: Vec<UserId> = self.homes.keys().copied().collect();
         for user in users {
             self.with(cx, wire, user, |home, env| {

@@ -259,7 +259,7 @@ impl Home {
             false => who.target(
                 env.common,
                 env.cx.health(),
-                env.unix_ms(),
+                env.stamp_ms(),
                 &packet,
                 message,
                 retry.as_ref(),

@@ -29,7 +29,7 @@ impl Mailbox {
     /// Takes a sample if it is time for one, and looks at the quota. `up_to` is confirmed; `all`: it leaves memory.
     pub(crate) fn sample(&mut self, env: &mut Env<'_, '_>, up_to: u64, all: bool, ops: &mut Vec<Op>) {
         let (over, dirty) = (self.keep_quota(env), all && self.log.slices_dirty());
-        let now = env.unix_ms();
+        let now = env.stamp_ms();
         let every = env.common.config.mailbox_ms / SAMPLES;
         let young = self.ages.last().is_some_and(|(at, _)| now < at + every);
         if !young {

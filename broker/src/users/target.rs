@@ -62,7 +62,7 @@ impl Asker<'_> {
         &self,
         common: &Common,
         health: Health,
-        unix_ms: u64,
+        stamp_ms: u64,
         packet: &PublishIn,
         message: Option<MessageId>,
         retry: Option<&Retry>,
@@ -91,7 +91,7 @@ impl Asker<'_> {
                     retain: packet.retain,
                     expires_at: packet
                         .message_expiry
-                        .map(|seconds| unix_ms + u64::from(seconds) * 1_000),
+                        .map(|seconds| stamp_ms + u64::from(seconds) * 1_000),
                     properties: packet.properties.clone(),
                     from: Some(self.session_id),
                     message_id: message,

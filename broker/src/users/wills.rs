@@ -37,11 +37,11 @@ const KEPT: usize = 2 * USER_SESSIONS;
 pub(crate) struct PendingWill {
     session: SessionId,
     number: u64,
-    row: Box<WillRow>,
+    pub(super) row: Box<WillRow>,
     /// Its publish is on its way, or waits for its turn.
-    firing: bool,
+    pub(super) firing: bool,
     /// It waits for its turn.
-    waits: bool,
+    pub(super) waits: bool,
 }
 
 impl PendingWill {
@@ -145,7 +145,7 @@ impl Home {
         match leave {
             Leave::Shutdown => {}
             Leave::Moved => {
-                let at = env.unix_ms() + env.common.config.return_ms;
+                let at = env.stamp_ms() + env.common.config.return_ms;
                 self.move_will(env, session, number, 0, at);
             }
             Leave::Normally => self.end_will(env, session, number),
@@ -212,7 +212,7 @@ impl Home {
         }
     }
 
-    fn will(&mut self, session: SessionId, number: u64) -> Option<&mut PendingWill> {
+    pub(super) fn will(&mut self, session: SessionId, number: u64) -> Option<&mut PendingWill> {
         self.wills
             .iter_mut()
             .find(|will| will.session == session && will.number == number)
@@ -240,7 +240,7 @@ impl Home {
         if seconds == 0 {
             self.fire_will(env, session, number);
         } else {
-            let at = env.unix_ms() + u64::from(seconds) * 1_000;
+            let at = env.stamp_ms() + u64::from(seconds) * 1_000;
             self.move_will(env, session, number, at, at);
         }
     }
@@ -263,7 +263,7 @@ impl Home {
 
     /// Its due row has come up.
     pub(crate) fn look_at_will(&mut self, env: &mut Env<'_, '_>, due: Look, number: u64) {
-        let now = env.unix_ms();
+        let now = env.expiry_ms();
         let session = due.session;
         let live = self.sessions.iter().filter_map(|session| session.live.as_deref());
         let lives = live.into_iter().any(|live| live.number == number);
@@ -298,32 +298,12 @@ impl Home {
                 self.delay_will(env, session, number, delay.min(expiry));
             }
             at if at <= now => self.fire_will(env, session, number),
-            // The clock went back.
+            // The clock went back, or it is not known what time it is: then nothing is read until it is.
             at => env.common.due.stands(env.user, at),
         }
     }
 
-    /// It is due: whether it may leave is checked now (SCOPE). What its client came by must not be revoked, and must give
-    /// the right to its topic; that its time is over is no harm.
-    fn fire_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
-        if env.common.firing.has_room() {
-            self.fire_will_now(env, session, number);
-        } else if let Some(will) = self.will(session, number)
-            && !std::mem::replace(&mut will.firing, true)
-        {
-            will.waits = true;
-            env.wait_to_fire(What::WillTurn(session, number));
-        }
-    }
-
-    /// Its turn has come, if it was not before its turn that it had to go.
-    pub(crate) fn will_turn(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
-        if self.will(session, number).is_some_and(|will| will.waits) {
-            self.fire_will_now(env, session, number);
-        }
-    }
-
-    fn fire_will_now(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
+    pub(super) fn fire_will_now(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
         let user = env.user;
         let Some(will) = self.will(session, number) else {
             return;
@@ -376,7 +356,7 @@ impl Home {
     }
 
     fn publish_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64, who: &Principal) {
-        let now = env.unix_ms();
+        let now = env.stamp_ms();
         let Some(will) = self.will(session, number) else {
             return;
         };

@@ -1,11 +1,13 @@
-//! What this node holds, for all its threads: lock-free to read. `member.rs` alone writes it.
+//! What this node holds, for all its threads: lock-free to read. `member.rs` alone writes it, but for the calendar.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use godwit_store::{Ownership, Scope, Verdict, View};
 use tokio::sync::Notify;
 
 use super::Millis;
+use super::calendar::Calendar;
 use super::map::Layout;
 
 /// Shards held by this node: slot → view of take-up; the view it acts in; until when it should act.
@@ -19,8 +21,8 @@ pub struct Holdings {
     /// The largest view that a confirmation has shown.
     hinted: AtomicU64,
     hint: Notify,
-    /// The machine's calendar is not to be trusted.
-    doubts_clock: AtomicBool,
+    /// Read once a turn by each worker, written every two seconds.
+    calendar: Mutex<Calendar>,
 }
 
 impl Holdings {
@@ -33,7 +35,7 @@ impl Holdings {
             since: (0..layout.slots()).map(|_| AtomicU64::new(0)).collect(),
             hinted: AtomicU64::new(0),
             hint: Notify::new(),
-            doubts_clock: AtomicBool::new(false),
+            calendar: Mutex::default(),
         }
     }
 
@@ -67,14 +69,18 @@ impl Holdings {
         Some(now.saturating_sub(begun))
     }
 
-    /// Whether the machine's calendar is far off the other members': then nothing ends by it.
-    pub fn doubts_clock(&self) -> bool {
-        self.doubts_clock.load(Ordering::Relaxed)
+    /// What time it is for this node.
+    pub fn calendar(&self) -> Calendar {
+        *self.locked_calendar()
     }
 
-    /// Says so; whether it was said before.
-    pub fn doubt_clock(&self, doubts: bool) -> bool {
-        self.doubts_clock.swap(doubts, Ordering::Relaxed)
+    /// A comparison has shown this; what was known before.
+    pub fn set_calendar(&self, calendar: Calendar) -> Calendar {
+        std::mem::replace(&mut *self.locked_calendar(), calendar)
+    }
+
+    fn locked_calendar(&self) -> MutexGuard<'_, Calendar> {
+        self.calendar.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A peer or a confirmation named this view: if it is later than the node's, the node reads the view at once.

@@ -2,6 +2,7 @@
 //! ([`Holdings`]) and the task that runs it on a store ([`drive()`]). The rule is docs/decisions/0010-ownership.md.
 
 mod body;
+mod calendar;
 mod changes;
 mod drive;
 mod events;
@@ -17,6 +18,7 @@ mod sightings;
 mod tests;
 
 pub use body::{About, Body, Earlier, MAX_MEMBERS, MAX_NAME, MAX_UNSETTLED, Seat, clock_of, with_clock};
+pub use calendar::Calendar;
 pub use drive::{Clock, Homes, Settings, drive};
 pub use events::{Action, Event, Me, Standing, Why};
 pub use holdings::Holdings;

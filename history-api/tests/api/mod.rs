@@ -151,7 +151,7 @@ impl Site {
             search,
             config,
             metrics: metrics.clone(),
-            clock: now,
+            clock: Arc::new(now),
             not_ready: Some(Arc::new(not_ready)),
             mqtt,
         });

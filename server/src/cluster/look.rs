@@ -6,11 +6,12 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use godwit_cluster::own::{About, Millis, clock_of};
+use godwit_cluster::own::{About, Calendar, Millis, clock_of};
 use godwit_store::coordination::{Coordination as _, StartId, StartRow};
 use godwit_store::{Kind, Read, ReadAnswer, Store as _, StoreError, Table};
 
-use super::{Membership, boot_ms, wall};
+use super::wall::{self, Compared};
+use super::{Membership, boot_ms};
 use crate::node::unix_ms;
 
 /// A start → that it is to leave. One row for each node that was ever drained through another.
@@ -26,9 +27,22 @@ pub type Peers = Arc<HashMap<StartId, About>>;
 /// How often: two small reads each.
 const EVERY: Duration = Duration::from_secs(2);
 
+/// How often at a start, until all others' heartbeats were seen to change: those that live write one each 500 ms.
+const AT_FIRST_EVERY: Duration = Duration::from_millis(150);
+/// How long at most: after it who stands still is not waited for.
+const AT_FIRST: Duration = Duration::from_millis(1_500);
+
 /// Starts that were seen, with their last heartbeats.
 #[derive(Default)]
-pub(super) struct Seen(HashMap<StartId, (u64, Millis)>);
+pub(super) struct Seen(HashMap<StartId, LastBeat>);
+
+#[derive(Clone, Copy)]
+struct LastBeat {
+    beat: u64,
+    seen_at: Millis,
+    /// It was seen to come; else it may be of long ago.
+    came: bool,
+}
 
 impl Seen {
     /// Takes in all rows, read at `now`; forgets who has none any more.
@@ -36,16 +50,28 @@ impl Seen {
         let before = std::mem::take(&mut self.0);
         self.0 = rows
             .iter()
-            .map(|row| match before.get(&row.start) {
-                Some((beat, at)) if *beat == row.beat => (row.start, (*beat, *at)),
-                _ => (row.start, (row.beat, now)),
+            .map(|row| {
+                let before = before.get(&row.start).copied();
+                let last = before.filter(|last| last.beat == row.beat);
+                let new = LastBeat {
+                    beat: row.beat,
+                    seen_at: now,
+                    came: before.is_some(),
+                };
+                (row.start, last.unwrap_or(new))
             })
             .collect();
     }
 
     /// How long ago the last change was seen.
     pub(super) fn age(&self, now: Millis, start: StartId) -> Option<Millis> {
-        self.0.get(&start).map(|(_, at)| now.saturating_sub(*at))
+        self.0.get(&start).map(|last| now.saturating_sub(last.seen_at))
+    }
+
+    /// As [`Self::age`], of one that was seen to come.
+    fn age_of_new(&self, now: Millis, start: StartId) -> Option<Millis> {
+        let came = self.0.get(&start).is_some_and(|last| last.came);
+        self.age(now, start).filter(|_| came)
     }
 }
 
@@ -83,49 +109,90 @@ impl Membership {
         Ok(rows)
     }
 
+    /// Rows of other nodes that count when calendars are compared: of members, or, before there is a view, of all.
+    fn others<'a>(&self, rows: &'a [StartRow]) -> Vec<&'a StartRow> {
+        let standing = self.0.standing.borrow().clone();
+        // An earlier start of this node had the same calendar.
+        let is_own =
+            |row: &StartRow| About::decode(&row.about).is_some_and(|about| about.name == self.0.about.name);
+        let is_member = |start| {
+            standing
+                .as_ref()
+                .is_none_or(|standing| standing.body.seat_of(start).is_some())
+        };
+        rows.iter()
+            .filter(|row| is_member(row.start) && !is_own(row))
+            .collect()
+    }
+
     /// This machine's calendar beside those of the other members, as of their last heartbeats.
     fn compare_clocks(&self, rows: &[StartRow]) {
-        let (standing, own) = (self.0.standing.borrow().clone(), *self.0.start.borrow());
-        let Some(standing) = standing else { return };
         let (here, now) = (unix_ms(), boot_ms());
-        let is_other = |row: &&StartRow| Some(row.start) != own && standing.body.seat_of(row.start).is_some();
-        let others = rows.iter().filter(is_other);
-        let others: Vec<i64> = others
-            .filter_map(|row| {
-                let age = self
-                    .seen()
-                    .age(now, row.start)
+        let rows = self.others(rows);
+        let others: Vec<i64> = {
+            let seen = self.seen();
+            let others = rows.iter().filter_map(|row| {
+                let age = seen
+                    .age_of_new(now, row.start)
                     .filter(|age| *age < wall::FRESH_MS)?;
                 let there = clock_of(&row.about)?.saturating_add(age);
                 i64::try_from(i128::from(there) - i128::from(here)).ok()
-            })
-            .collect();
+            });
+            others.collect()
+        };
+        let waits = rows.iter().any(|row| {
+            let seen = self.seen();
+            let age = seen.age(now, row.start).unwrap_or(0);
+            seen.age_of_new(now, row.start).is_none() && age < wall::FRESH_MS
+        });
         let mut known = self
             .0
             .clock_ahead_ms
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if others.is_empty() && known.is_some_and(wall::is_off) {
-            // Nobody is left to compare it with, and it was wrong: late rather than early, until somebody comes or it is started again.
+        if others.is_empty() && (waits && known.is_none() || known.is_some_and(wall::is_off)) {
+            // Not known yet; or nobody is left to compare it with, and it was wrong: what the members said last goes on, and late rather than early,
+            // until somebody comes or it is started again.
             return;
         }
-        let ahead = wall::ahead_ms(others);
-        *known = Some(ahead);
+        let compared = Compared::with(others);
+        *known = Some(compared.ahead_ms);
         drop(known);
-        let is_off = wall::is_off(ahead);
-        let was_off = self.0.holdings.doubt_clock(is_off);
-        let seconds = ahead as f64 / 1e3;
-        if is_off && !was_off {
+        self.go_by(&compared, here, now);
+    }
+
+    /// From now on it is this time.
+    fn go_by(&self, compared: &Compared, here: u64, now: Millis) {
+        let own = i64::try_from(here).unwrap_or(i64::MAX);
+        let since_boot = own.saturating_sub_unsigned(now);
+        let before = self.0.holdings.set_calendar(Calendar {
+            at_boot_ms: Some(since_boot.saturating_add(compared.to_add_ms)),
+            later_ms: compared.later_ms,
+            doubted: compared.is_off(),
+        });
+        let seconds = compared.ahead_ms as f64 / 1e3;
+        if compared.is_off() && !before.doubted {
             tracing::warn!(
                 seconds,
-                "this machine's calendar is far off the median of the members': this node expires and trims nothing until that is right"
+                "this machine's calendar is far off the median of the members': until that is right this node goes by their time, and expires and trims nothing"
             );
-        } else if was_off && !is_off {
+        } else if before.doubted && !compared.is_off() {
             tracing::info!(
                 seconds,
                 "this machine's calendar agrees with the members': what is over ends"
             );
         }
+    }
+
+    /// Whether of all other nodes in these rows a heartbeat was seen to come.
+    fn have_come(&self, rows: &[Row]) -> bool {
+        let (now, seen) = (boot_ms(), self.seen());
+        let is_own = |row: &Row| {
+            let about = row.about.as_ref();
+            about.is_some_and(|about| about.name == self.0.about.name)
+        };
+        rows.iter()
+            .all(|row| is_own(row) || seen.age_of_new(now, row.start).is_some())
     }
 
     /// Asks another start to leave. Blocks.
@@ -149,6 +216,19 @@ impl Membership {
         // What fails is asked again.
         let answers = self.0.store.read_now(&[asked]).unwrap_or_default();
         matches!(answers.first(), Some(ReadAnswer::Fact(Some(_))))
+    }
+}
+
+/// Before anything is taken up: so that nothing is written by a calendar that was not compared with those of whom there is.
+pub(super) async fn look_at_first(membership: &Membership) {
+    let until = tokio::time::Instant::now() + AT_FIRST;
+    while tokio::time::Instant::now() < until {
+        match membership.rows().await {
+            Ok(rows) if membership.have_come(&rows) => return,
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "the other nodes' rows cannot be read"),
+        }
+        tokio::time::sleep(AT_FIRST_EVERY).await;
     }
 }
 
@@ -194,6 +274,11 @@ mod tests {
         assert_eq!(
             (seen.age(4_000, one), seen.age(4_000, two)),
             (Some(1_000), Some(3_000))
+        );
+        assert_eq!(
+            (seen.age_of_new(4_000, one), seen.age_of_new(4_000, two)),
+            (Some(1_000), None),
+            "the other's may be of long ago"
         );
         seen.read(5_000, &[row(1, 6)]);
         assert_eq!((seen.age(5_000, one), seen.age(5_000, two)), (Some(2_000), None));

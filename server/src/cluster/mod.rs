@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use godwit_accounts::Tokens;
-use godwit_cluster::own::{self, About, Holdings, Homes, Layout, Standing};
+use godwit_cluster::own::{self, About, Calendar, Holdings, Homes, Layout, Standing};
 use godwit_store::coordination::{Asked, StartId};
 use godwit_store::cql::{Cql, CqlCoordination};
 use godwit_store::{Ownership, Scope, Table, Verdict, View};
@@ -134,7 +134,10 @@ impl Opened {
             peers: watch::Sender::default(),
         });
         // Until it was compared with the others'.
-        self.holdings.doubt_clock(true);
+        self.holdings.set_calendar(Calendar {
+            doubted: true,
+            ..Calendar::default()
+        });
         let first = Arc::new(AtomicBool::new(true));
         let told = Told {
             homes,
@@ -181,7 +184,10 @@ async fn run(
     mut stopped: watch::Receiver<bool>,
 ) {
     let coordination = membership.0.coordination.clone();
-    let driven = own::drive(settings, &coordination, &clock::Boot, &told, drain);
+    let driven = async {
+        look::look_at_first(&membership).await;
+        own::drive(settings, &coordination, &clock::Boot, &told, drain).await;
+    };
     tokio::select! {
         () = driven => tracing::info!("this node has left the cluster"),
         // Its sender gone is the same.

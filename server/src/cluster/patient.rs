@@ -1,10 +1,12 @@
 //! The patience of a start with its store: what a store that is busy, starting or gone does not answer is asked again until it answers, or
-//! somebody ends the process. What it refuses ends the start at once.
+//! somebody ends the process. What it refuses ends the start at once. Its pauses are backon's; the loop is its own, since each attempt blocks a thread that is
+//! left behind, and each pause, when the process is to end.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use godwit_store::StoreError;
 
 use crate::StartError;
@@ -35,7 +37,12 @@ fn until<T: Send + 'static>(
     first_pause: Duration,
     attempt: Arc<dyn Fn() -> Result<T, StartError> + Send + Sync>,
 ) -> Result<T, StartError> {
-    let (began, mut pause) = (Instant::now(), first_pause);
+    let began = Instant::now();
+    let mut pauses = ExponentialBuilder::default()
+        .with_min_delay(first_pause)
+        .with_max_delay(LAST_PAUSE)
+        .without_max_times()
+        .build();
     let (mut attempts, mut told) = (0_u32, None::<Instant>);
     loop {
         let (done, answered) = mpsc::sync_channel(1);
@@ -52,6 +59,7 @@ fn until<T: Send + 'static>(
             other => return other,
         };
         attempts += 1;
+        let pause = pauses.next().unwrap_or(LAST_PAUSE);
         if told.is_none_or(|at| at.elapsed() >= LINE_EACH) {
             told = Some(Instant::now());
             tracing::warn!(
@@ -69,7 +77,6 @@ fn until<T: Send + 'static>(
             }
             std::thread::sleep(LOOK.min(pause));
         }
-        pause = (pause * 2).min(LAST_PAUSE);
     }
 }
 

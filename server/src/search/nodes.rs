@@ -15,7 +15,6 @@ use godwit_wire::ids::{ConversationId, Key};
 
 use super::Search;
 use crate::cluster::Membership;
-use crate::node::unix_ms;
 
 /// Conversations at most of which another node is to be told how far they are confirmed; beyond it they are found in the list
 /// of open tails, or told again by their homes.
@@ -124,6 +123,7 @@ impl Search {
     /// What ingest calls when another node asks.
     pub(crate) fn searching(&self) -> Searching {
         let (homes, api, notifier) = (self.homes.clone(), self.api.clone(), self.notifier.clone());
+        let now_ms = self.clock.clone();
         Arc::new(move |command, replies| match command {
             SearchCommand::Confirmed(tails) => {
                 for (id, up_to) in tails {
@@ -134,9 +134,9 @@ impl Search {
                 let Some((router, runtime)) = homes.reached() else {
                     return;
                 };
-                let (api, router) = (api.clone(), router.clone());
+                let (api, router, now_ms) = (api.clone(), router.clone(), now_ms());
                 runtime.spawn(async move {
-                    replies.answer(api.answer(&router, find, unix_ms()).await);
+                    replies.answer(api.answer(&router, find, now_ms).await);
                 });
             }
         })

@@ -2,6 +2,10 @@
 //! `godwit schema` calls [`create`], a node [`check`]. Why the tables are so: decision 0009.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use backon::{ConstantBuilder, Retryable as _};
+use uuid::Uuid;
 
 use super::meta::Meta;
 use super::session::{Link, Options, Replication, unavailable};
@@ -20,8 +24,11 @@ const SHORT_GRACE: u32 = 86_400;
 /// The same where a deletion must not be forgotten before a repair, which runs once a week.
 const GRACE: u32 = ENDED_TTL as u32;
 
-/// How often a keyspace or table is tried to be made: each time for as long as the session gives a change of the schema.
-const ATTEMPTS: u32 = 3;
+/// How often more a keyspace or table is tried to be made: each time for as long as the session gives a change of the schema.
+const REPEATS: usize = 2;
+/// Between two looks for what was not said to be made, and how many: what is late may come after all.
+const LOOK_EACH: Duration = Duration::from_secs(2);
+const LOOKS: usize = 10;
 
 const LEVELLED: &str = "{'class': 'LeveledCompactionStrategy'}";
 const TIERED: &str = "{'class': 'SizeTieredCompactionStrategy'}";
@@ -40,7 +47,7 @@ pub struct Report {
 }
 
 /// Makes what is missing of keyspaces and tables, migrates what is older, and returns when all nodes agree on it. May be repeated. Not
-/// by two at once: Cassandra 5 may then make a table twice and ask for help.
+/// by two processes at once: Cassandra 5 may then make a table twice and ask for help.
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] if no node answers or they do not agree; [`StoreError::Refused`] if what is there is newer, or
@@ -73,23 +80,39 @@ pub fn create(options: &Options, tables: &[Table]) -> Result<Report, StoreError>
     })
 }
 
-/// Makes one of them. What came to no good end is looked for when the store's nodes agree again, and tried once more only if it is not there: two
-/// attempts under way at once could make a table twice.
+/// Makes one of them. What the store gave no answer to may still be under way there: it is looked for, and said again only if it does not come. Should both
+/// be carried out, they make one table: they name its id.
 async fn make(link: &Link, options: &Options, name: &str, cql: &str) -> Result<(), StoreError> {
-    let mut attempt = 1;
-    loop {
+    let looks = ConstantBuilder::default()
+        .with_delay(LOOK_EACH)
+        .with_max_times(LOOKS);
+    let attempt = || async {
         let Err(error) = link.define(cql).await else {
             return Ok(());
         };
-        tracing::warn!(name, attempt, %error, "the store did not say that this was made; it is looked for");
-        link.agree().await?;
-        if Found::of(link, options).await?.has(name) {
-            return Ok(());
+        tracing::warn!(name, %error, "the store did not say that this was made; it is looked for");
+        let look = || is_there(link, options, name);
+        if !error.retryable() {
+            return look().await.map_err(|_| error);
         }
-        if attempt == ATTEMPTS {
-            return Err(error);
-        }
-        attempt += 1;
+        look.retry(looks).await.map_err(|_| error)
+    };
+    attempt
+        .retry(
+            ConstantBuilder::default()
+                .with_delay(LOOK_EACH)
+                .with_max_times(REPEATS),
+        )
+        .when(StoreError::retryable)
+        .await
+}
+
+/// Whether it is there and the store's nodes agree; an error if not.
+async fn is_there(link: &Link, options: &Options, name: &str) -> Result<(), StoreError> {
+    link.agree().await?;
+    match Found::of(link, options).await?.has(name) {
+        true => Ok(()),
+        false => Err(StoreError::Unavailable(format!("{name} is not there"))),
     }
 }
 
@@ -250,8 +273,13 @@ fn statements(options: &Options, tables: &[Table], scylla: bool) -> Vec<Made> {
         },
     ];
     let mut table = |name: String, columns: &str, compaction: &str, grace: u32| {
+        // ScyllaDB makes one change of the schema after the other, and no table twice.
+        let id = match scylla {
+            true => String::new(),
+            false => format!(" AND id = '{}'", Uuid::new_v4()),
+        };
         let cql = format!(
-            "CREATE TABLE IF NOT EXISTS {name} ({columns}) WITH compaction = {compaction} AND gc_grace_seconds = {grace}"
+            "CREATE TABLE IF NOT EXISTS {name} ({columns}) WITH compaction = {compaction} AND gc_grace_seconds = {grace}{id}"
         );
         all.push(Made { name, cql });
     };
@@ -336,6 +364,19 @@ mod tests {
         assert!(all[1].starts_with("CREATE KEYSPACE IF NOT EXISTS godwit_own") && all[1].contains("tablets"));
         let all = statements(&options, &[], false);
         assert!(!all.iter().any(|made| made.cql.contains("tablets")));
+    }
+
+    #[test]
+    fn a_table_has_an_id_that_all_attempts_to_make_it_name_and_no_other_run() {
+        let options = Options::new(vec!["a".into()]);
+        let ids = |scylla| {
+            let all = statements(&options, &[], scylla).into_iter();
+            let ids = all.filter_map(|made| Some(made.cql.split_once(" AND id = ")?.1.to_owned()));
+            ids.collect::<BTreeSet<String>>()
+        };
+        let (one, other) = (ids(false), ids(false));
+        assert_eq!((one.len(), one.intersection(&other).count()), (3, 0));
+        assert!(ids(true).is_empty());
     }
 
     #[test]

@@ -331,7 +331,8 @@ impl Link {
         result.into_rows_result().map_err(|e| unavailable(&e))
     }
 
-    /// A change of the schema; agreed on by all nodes that are up when it returns. After an error nobody knows whether it happens.
+    /// A change of the schema; agreed on by all nodes that are up when it returns. After [`StoreError::Unavailable`] nobody knows whether it happens, or
+    /// still will.
     pub(super) async fn define(&self, cql: &str) -> Result<(), StoreError> {
         self.unprepared(cql, &self.schema).await.map(drop)
     }
@@ -350,7 +351,12 @@ impl Link {
         let mut statement = Statement::new(cql);
         statement.set_execution_profile_handle(Some(profile.clone()));
         let answer = self.session.query_unpaged(statement, ()).await;
-        answer.map_err(|e| StoreError::Unavailable(format!("{e}; the statement was: {cql}")))
+        answer.map_err(|e| match &e {
+            ExecutionError::LastAttemptError(RequestAttemptError::DbError(said, _)) if is_refusal(said) => {
+                StoreError::Refused(format!("{e}; the statement was: {cql}"))
+            }
+            _ => StoreError::Unavailable(format!("{e}; the statement was: {cql}")),
+        })
     }
 
     /// Waits until all nodes that are up have one schema.
@@ -364,20 +370,19 @@ impl Link {
 }
 
 /// A store that says what is wrong with a statement will say so again; one that is busy, starting or gone may take it later.
-fn not_prepared(e: &PrepareError, cql: &str) -> StoreError {
+fn is_refusal(said: &DbError) -> bool {
     use DbError::{AlreadyExists, ConfigError, FunctionFailure, Invalid, SyntaxError, Unauthorized};
+    matches!(
+        said,
+        SyntaxError | Invalid | Unauthorized | ConfigError | AlreadyExists { .. } | FunctionFailure { .. }
+    )
+}
+
+fn not_prepared(e: &PrepareError, cql: &str) -> StoreError {
     if let PrepareError::AllAttemptsFailed {
         first_attempt: RequestAttemptError::DbError(said, _),
     } = e
-        && matches!(
-            said,
-            SyntaxError
-                | Invalid
-                | Unauthorized
-                | ConfigError
-                | AlreadyExists { .. }
-                | FunctionFailure { .. }
-        )
+        && is_refusal(said)
     {
         return StoreError::Refused(format!(
             "the store does not take a statement (is its schema made?): {e}; it is: {cql}"

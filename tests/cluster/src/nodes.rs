@@ -238,6 +238,14 @@ impl Nodes {
         serde_json::from_str(&self.told(number, "nodes")?).ok()
     }
 
+    /// How far a node says that its calendar is ahead of the members', seconds; `None` if it gives no answer, or does not know.
+    pub fn clock_ahead(&self, number: usize) -> Option<f64> {
+        let metrics = self.told(number, "metrics")?;
+        let mut lines = metrics.lines();
+        let said = lines.find_map(|line| line.strip_prefix("godwit_cluster_clock_ahead_seconds "));
+        said?.trim().parse().ok()
+    }
+
     /// Which shards a node has taken up; `None` if it gives no answer, or is in no view.
     pub fn shards(&self, number: usize) -> Option<Said> {
         serde_json::from_str(&self.told(number, "shards")?).ok()

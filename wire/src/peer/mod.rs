@@ -6,6 +6,7 @@ mod chat;
 mod search;
 mod sessions;
 mod topics;
+pub mod weight;
 
 use std::borrow::Cow;
 use std::collections::HashMap;

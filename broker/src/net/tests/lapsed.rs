@@ -71,6 +71,11 @@ fn without_a_lease_newcomers_are_refused_at_once_and_nothing_is_acknowledged_unt
             .count()
             == 2
     });
+    assert_eq!(
+        rig.metrics.closed(&["no_lease", "moved", "gone"]),
+        [2, 0, 0],
+        "each is counted once"
+    );
     drop(rig.connected(&login(5, "again")));
     assert!(
         !rig.shared

@@ -18,6 +18,7 @@ use godwit_wire::account::{AccountAnswer, AccountCommand, Principal, Scopes, Scr
 use godwit_wire::code::{Code, Refusal};
 use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::{Key, UserId};
+use uuid::Uuid;
 
 use crate::codec;
 use crate::net::{Event, Listener, Net, NetConfig, NetMetrics, Proxies, TlsSettings};
@@ -31,6 +32,8 @@ pub(super) enum Saw {
     Publish(String, usize),
     Closed(CloseReason),
     Disconnect,
+    /// That was shown to another node; asked by a publish to `certificate`.
+    Certificate(Option<Uuid>),
 }
 
 #[derive(Default)]
@@ -114,6 +117,9 @@ fn up(rest: &mut Rest) -> impl FnMut(&mut Cx<'_>, &mut Net, ConnId, Event) + '_ 
                     // As room allows; what finds none is gone.
                     let mut burst = Some((conn, FLOOD - BURST));
                     pour(&mut burst, net);
+                }
+                if &*publish.topic == "certificate" {
+                    note(Saw::Certificate(net.certificate(conn)));
                 }
                 if publish.qos == 1 {
                     let _ = net.send(conn, &Outgoing::Puback(Ack::success(publish.packet_id)));

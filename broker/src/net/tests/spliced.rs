@@ -15,10 +15,12 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use tungstenite::protocol::Role;
 use tungstenite::{Message, WebSocket};
+use uuid::Uuid;
 
 use super::rig::{Client, Saw, connect, packet, publish};
 use super::two::{Both, End, Two, WINDOW, comes_in, in_time, start, tell};
 use super::web_sockets::{binary, upgraded};
+use crate::net::tls::certified;
 use crate::net::{VerifyAgain, spliced};
 use crate::wire_trait::CloseReason;
 
@@ -300,9 +302,10 @@ fn takes(client: &Made) -> Arc<dyn ClientCertVerifier> {
     verifier.build().unwrap()
 }
 
-#[test]
-fn whose_certificate_is_revoked_where_it_came_is_told_by_its_home_and_heard_no_more() {
-    let user = UserId::fresh();
+type Secured = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
+
+/// A user's home, another node, where it comes by TLS with a certificate, and the certificate's id.
+fn by_certificate(user: UserId) -> (Two, Secured, Uuid) {
     let (server, shown) = (
         certificate(Some("localhost"), "server"),
         certificate(None, &user.to_string()),
@@ -321,12 +324,32 @@ fn whose_certificate_is_revoked_where_it_came_is_told_by_its_home_and_heard_no_m
         .unwrap();
     let two = Two::with_tls(Some(Arc::new(doors)), user);
     two.take_up();
-    two.way.is_kept.store(true, Ordering::SeqCst);
     let name = ServerName::try_from("localhost").unwrap();
     let session = rustls::ClientConnection::new(Arc::new(shows), name).unwrap();
     let socket = TcpStream::connect(two.here.at).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let mut client = rustls::StreamOwned::new(session, socket);
+    let id = certified(&shown.0).unwrap().certificate;
+    (two, rustls::StreamOwned::new(session, socket), id)
+}
+
+#[test]
+fn a_home_knows_the_certificate_that_was_shown_to_another_node_beside_a_password() {
+    let user = UserId::fresh();
+    let (two, mut client, id) = by_certificate(user);
+    let login = connect(5, "c", 0, Some((&user.to_string(), "good")));
+    client.write_all(&login).unwrap();
+    let connack = packet(&mut client).unwrap();
+    assert_eq!((connack[0], connack[3]), (0x20, 0));
+    client.write_all(&publish("certificate", 1, b"")).unwrap();
+    assert_eq!(packet(&mut client).unwrap()[0], 0x40);
+    two.home.wait_for(&Saw::Certificate(Some(id)));
+}
+
+#[test]
+fn whose_certificate_is_revoked_where_it_came_is_told_by_its_home_and_heard_no_more() {
+    let user = UserId::fresh();
+    let (two, mut client, id) = by_certificate(user);
+    two.way.is_kept.store(true, Ordering::SeqCst);
     client.write_all(&connect(5, "c", 0, None)).unwrap();
     in_time("it is not passed on", || {
         let _ = client.flush();
@@ -345,13 +368,15 @@ fn whose_certificate_is_revoked_where_it_came_is_told_by_its_home_and_heard_no_m
     let told = || {
         let sent = two.way.sent.lock().unwrap();
         let ended = |request: &PeerRequest| match &request.command {
-            Command::User(UserCommand::CredentialEnded { .. }) => Some(request.key.clone()),
+            Command::User(UserCommand::CredentialEnded { credential }) => {
+                Some((request.key.clone(), *credential))
+            }
             _ => None,
         };
         sent.iter().find_map(ended)
     };
     in_time("its home is not told", || told().is_some());
-    assert_eq!(told(), Some(Key::User(user)));
+    assert_eq!(told(), Some((Key::User(user), id)));
     // The home is in the middle of a packet, and has its last word behind it.
     end.write(&[0x30, 5, 0, 1]).unwrap();
     end.write(b"t\x00x").unwrap();

@@ -141,7 +141,9 @@ impl Peers for End {
             return;
         }
         let me = self.0.starts.get().unwrap()[self.1];
-        self.router(1 - self.1).peer_asks(me, requests);
+        let mut refused = Vec::new();
+        self.router(1 - self.1).peer_asks(me, requests, &mut refused);
+        assert!(refused.is_empty(), "nobody is full");
     }
     fn answer(&self, _: StartId, answers: &mut Vec<(u64, PeerAnswer)>) {
         self.router(1 - self.1).peers_answered(std::mem::take(answers));

@@ -309,3 +309,40 @@ fn mailbox_entries_over_their_time_go_and_a_session_that_did_not_have_them_is_to
     assert!(got[0].contains("\"gap\""), "{got:?}");
     assert!(got.last().unwrap().contains("\"content\":\"5\""), "{got:?}");
 }
+
+#[test]
+fn a_stop_does_not_wait_for_wills_in_line_and_the_next_start_publishes_them() {
+    const MANY: usize = 100;
+    let mut rig = Rig::new();
+    let users: Vec<_> = (0..MANY).map(|n| user(&format!("u{n}"))).collect();
+    let connect = |rig: &mut Rig, n: usize| {
+        rig.connect(
+            &users[n],
+            with_will(persistent(V5, "c"), &format!("iot/u{n}/gone"), 0),
+        )
+    };
+    let conns: Vec<_> = (0..MANY).map(|n| connect(&mut rig, n)).collect();
+    rig.deaf = true;
+    for conn in &conns[1..] {
+        rig.vanish(*conn);
+    }
+    // Those that are on their way are published, nobody else.
+    rig.shut_down(conns[0]);
+    rig.deaf = false;
+    rig.run();
+    let mut published: Vec<_> = rig.published.iter().map(|one| one.topic.clone()).collect();
+    assert!(published.len() < MANY * 3 / 4, "{}", published.len());
+    assert!(rig.users.quiet(), "nothing keeps the process");
+
+    rig.crash();
+    rig.pass(10_000);
+    // The last one was in line; that its client returns does not take back what was due.
+    rig.connect(&users[MANY - 1], persistent(V5, "c"));
+    rig.connect(&users[0], persistent(V5, "c"));
+    rig.pass(60_000);
+    published.extend(rig.published.iter().map(|one| one.topic.clone()));
+    published.sort_unstable();
+    let mut wanted: Vec<_> = (1..MANY).map(|n| format!("iot/u{n}/gone")).collect();
+    wanted.sort_unstable();
+    assert_eq!(published.iter().map(|topic| &**topic).collect::<Vec<_>>(), wanted);
+}

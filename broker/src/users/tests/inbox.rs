@@ -3,6 +3,7 @@
 use godwit_wire::account::Principal;
 use godwit_wire::command::{ConversationCommand, UserCommand, Watermark};
 use godwit_wire::ids::ConversationId;
+use uuid::Uuid;
 
 use super::clients::*;
 use super::rig::*;
@@ -218,6 +219,26 @@ fn sessions_of_a_revoked_credential_are_closed_and_stay() {
     assert!(matches!(rig.out(conn)[..], [Outgoing::Disconnect(0x87, _)]));
     let conn = rig.connect(&alice, persistent(V5, "a"));
     assert!(matches!(&rig.out(conn)[..], [Outgoing::Connack(c)] if c.session_present));
+}
+
+#[test]
+fn a_certificate_that_is_revoked_where_its_client_came_ends_the_connections_that_showed_it() {
+    let mut rig = Rig::new();
+    let alice = user("alice");
+    let [mine, other, none] = ["a", "b", "c"].map(|id| rig.connect(&alice, persistent(V5, id)));
+    let certificates = [mine, other].map(|conn| {
+        let certificate = Uuid::now_v7();
+        rig.wire.lines.get_mut(&conn).unwrap().certificate = Some(certificate);
+        certificate
+    });
+    for conn in [mine, other, none] {
+        rig.out(conn);
+    }
+    // They came by a password, or a token, which is good.
+    let credential = certificates[0];
+    drop(rig.ask_user(alice.user, UserCommand::CredentialEnded { credential }));
+    assert!(matches!(rig.out(mine)[..], [Outgoing::Disconnect(0x87, _)]));
+    assert!(rig.is_closed(mine) && !rig.is_closed(other) && !rig.is_closed(none));
 }
 
 #[test]

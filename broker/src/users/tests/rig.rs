@@ -34,6 +34,8 @@ pub(super) struct Line {
     pub(super) paused: bool,
     pub(super) full: bool,
     pub(super) unwritten: u32,
+    /// That it showed to another node.
+    pub(super) certificate: Option<uuid::Uuid>,
     version: Option<Version>,
 }
 
@@ -83,6 +85,10 @@ impl Wire for Recorder {
 
     fn came_by(&self, _: ConnId) -> Option<StartId> {
         None
+    }
+
+    fn certificate(&self, conn: ConnId) -> Option<uuid::Uuid> {
+        self.lines.get(&conn)?.certificate
     }
 
     fn unwritten(&self, conn: ConnId) -> u32 {
@@ -494,7 +500,7 @@ impl Rig {
     }
 }
 
-fn number(tag: u64) -> u64 {
+pub(super) fn number(tag: u64) -> u64 {
     let (part, number) = Part::of(tag);
     assert_eq!(part, Part::Users);
     number

@@ -1,7 +1,7 @@
 //! The clock of one node that is set forth and back, and that drifts: nothing may happen. Then the node is killed with its clock ahead: what others
 //! write after it must count.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use godwit_e2e::rest::Api;
@@ -17,6 +17,12 @@ const HOUR: i64 = 3_600 * SECOND;
 const STEPS: [i64; 5] = [0, -10 * SECOND, 10 * SECOND, HOUR, -HOUR];
 /// How long it stays so: a process sees it within a second.
 const STAYS: Duration = Duration::from_millis(1_800);
+/// How long it stays at most until the node says that it has seen it: it compares its clock with the others' every two seconds.
+const SEEN: Duration = Duration::from_secs(8);
+/// As near as heartbeats tell, seconds.
+const NEAR: f64 = 3.0;
+/// Seconds beyond which a message's time is wrong: what is not doubted, and for how long the newest one may have waited.
+const FAR: i64 = 600;
 /// Conversations that are looked at; a third of them is the node's.
 const LOOKED_AT: usize = 12;
 /// It drifts by so much a step, milliseconds, so many steps each way.
@@ -40,11 +46,21 @@ pub(super) fn clock(rig: &mut Rig) -> Result<()> {
         rig.like_nothing();
         set(rig, node, millis)?;
         rig.go_on(STAYS);
-        let (off, all) = off(rig, node, millis)?;
-        // A conversation's messages are never older than those before them, so that only the first way forth is seen.
+        let until = Instant::now() + SEEN;
+        while !is_seen(rig, node, millis) {
+            ensure!(
+                Instant::now() < until,
+                "the clock of n{node} is {millis} ms off, and it says {:?} s: nothing is tested",
+                rig.nodes.clock_ahead(node)
+            );
+            rig.go_on(STAYS / 4);
+        }
+        // Also what was sent before it was seen. A conversation's messages are never older than those before them, so that of the way back nothing is
+        // seen.
+        let (off, all) = off(rig, node)?;
         ensure!(
-            millis != HOUR || (off > 0 && off < all),
-            "{off} of {all} conversations go by a clock that is {millis} ms off: nothing was tested"
+            off == 0 && all > 0,
+            "{off} of {all} conversations go by a clock that is {millis} ms off"
         );
     }
     rig.mark(format!("the clock of n{node} drifts"), Fault::Clock.limit());
@@ -89,20 +105,26 @@ pub(super) fn set(rig: &Rig, node: usize, millis: i64) -> Result<()> {
     clock.context("the run has no clocks")?.set(millis)
 }
 
-/// How many conversations' newest messages go by a clock that is so far off, and how many there are; asked of the node itself, which must answer at once.
-fn off(rig: &Rig, node: usize, millis: i64) -> Result<(usize, usize)> {
+/// Whether the node knows by how much it is off.
+fn is_seen(rig: &Rig, node: usize, millis: i64) -> bool {
+    let said = rig.nodes.clock_ahead(node);
+    said.is_some_and(|seconds| (seconds - millis as f64 / 1e3).abs() < NEAR)
+}
+
+/// How many conversations' newest messages go by a clock that is far off, and how many there are; asked of the node itself, which must answer at once.
+fn off(rig: &Rig, node: usize) -> Result<(usize, usize)> {
     let api = Api::new(&rig.nodes.http(node));
     let mut offs = Vec::new();
     for conversation in rig.world.conversations.iter().rev().take(LOOKED_AT) {
         let reader = &rig.world.users[conversation.members[0]];
         let path = format!("/conversations/{}/messages?limit=1", conversation.id);
         let asked = api.get(&path, &reader.token);
-        let (_, page) = asked.with_context(|| format!("of n{node}, whose clock is {millis} ms off"))?;
+        let (_, page) = asked.with_context(|| format!("of n{node}, whose clock is set"))?;
         if let Some(text) = page["messages"][0]["created_at"].as_str() {
             let said = OffsetDateTime::parse(text, &Rfc3339)?;
-            offs.push((said - OffsetDateTime::now_utc()).whole_seconds() * SECOND);
+            offs.push((said - OffsetDateTime::now_utc()).whole_seconds());
         }
     }
-    let near = |off: &&i64| (*off - millis).abs() < HOUR / 4;
-    Ok((offs.iter().filter(near).count(), offs.len()))
+    let far = |off: &&i64| off.abs() > FAR;
+    Ok((offs.iter().filter(far).count(), offs.len()))
 }

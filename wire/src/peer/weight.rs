@@ -1,25 +1,25 @@
-//! What a request or an answer weighs on a link, bytes: near enough to bound memory and messages, at no cost worth
+//! What a request or an answer weighs on its way between nodes, bytes: near enough to bound memory and messages, at no cost worth
 //! counting. What is exact is known only once it is encoded.
 
 use std::sync::Arc;
 
-use godwit_wire::command::{
+use super::{PeerAnswer, PeerRequest};
+use crate::command::{
     Answer, Command, ConversationCommand, LoggedEntry, Publish, SearchCommand, SessionInfo, TopicCommand,
     UserCommand,
 };
-use godwit_wire::peer::{PeerAnswer, PeerRequest};
-use godwit_wire::proto::chat::send_request::Content;
+use crate::proto::chat::send_request::Content;
 use prost::Message as _;
 
 /// Of what has no content of a client's: ids, names, an id's path.
-pub(crate) const SMALL: usize = 256;
+pub const SMALL: usize = 256;
 
 /// What the request before shared with others of its frame, by address.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Shared(usize);
+pub struct Shared(usize);
 
 /// Of a request behind another one.
-pub(crate) fn request(request: &PeerRequest, shared: &mut Shared) -> usize {
+pub fn request(request: &PeerRequest, shared: &mut Shared) -> usize {
     let content = match &request.command {
         Command::Account(_) => 4 * SMALL,
         Command::User(UserCommand::Offer { entry, .. }) => once(entry, entry_bytes(entry), shared),
@@ -79,7 +79,7 @@ pub(crate) fn request(request: &PeerRequest, shared: &mut Shared) -> usize {
 }
 
 /// Of an answer.
-pub(crate) fn answer(answer: &PeerAnswer) -> usize {
+pub fn answer(answer: &PeerAnswer) -> usize {
     let PeerAnswer::Answer(answer) = answer else {
         return SMALL;
     };
