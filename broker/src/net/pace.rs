@@ -30,10 +30,10 @@ pub(super) const SUBSCRIBES: usize = 8;
 /// does 12,000 a second.
 pub(super) const SUBSCRIBING: usize = 64;
 /// Clients at most that are with their home and have no CONNACK yet: what one commit answers is done in one turn, some 50 µs each, and all others'
-/// messages wait for it. At 5 ms a commit a worker lets in 9,000 a second.
-pub(super) const ENTERING: usize = 48;
+/// messages wait for it. At 5 ms a commit a worker lets in 6,000 a second.
+pub(super) const ENTERING: usize = 32;
 /// The same where the store answers each by itself, so that they are spread over turns, but later.
-pub(super) const ENTERING_BY_ITSELF: usize = 4 * ENTERING;
+pub(super) const ENTERING_BY_ITSELF: usize = 6 * ENTERING;
 /// Ticks for which there were as many all the while, from which on more are let in: then it is not this worker that is busy, but a store that
 /// stands still or a node that does not answer, and who asks nothing of those is not to wait for them.
 const STUCK: u32 = 2;

@@ -173,6 +173,15 @@ fn packets() -> Vec<Limit> {
         .told("not read", "not read")
         .uncounted("they wait some milliseconds"),
         Limit::new(
+            "clients of a worker that are let in and have no CONNACK yet",
+            At::Source("broker/src/net/pace.rs", "ENTERING", "; 192 on a CQL store, which answers each by itself"),
+            "the others wait in the order in which their credentials were found good; none longer than 0.2 s for a store that stands still",
+            &["broker/src/net/tests/lines.rs::of_those_who_are_let_in_so_many_are_with_their_homes_at_a_time"],
+        )
+        .told("not yet", "not yet")
+        .uncounted("they wait some milliseconds")
+        .alone("everybody meets it in a storm ([faults](faults.md), 16)"),
+        Limit::new(
             "packets of a connection that are taken at a time",
             At::Source("broker/src/net/reading.rs", "PACKETS_A_TURN", ""),
             "the rest has a later turn",
@@ -302,7 +311,7 @@ fn packets() -> Vec<Limit> {
         .alone("it needs thousands of users for whom four publishes are at a time"),
         Limit::new(
             "deliveries that are given and not answered",
-            At::Source("broker/src/topics/spread.rs", "UNANSWERED", "on a worker"),
+            At::Source("broker/src/topics/spread.rs", "UNANSWERED", "on a worker; 512 while answers come"),
             "publishes for many go on when some are",
             &["broker/src/topics/tests/spread.rs::what_is_given_and_not_answered_is_bounded_and_goes_on_with_the_answers"],
         )
