@@ -228,11 +228,6 @@ impl Away {
         owner.unwrap_or(false)
     }
 
-    /// Whether a slot is another node's.
-    pub(crate) fn is_elsewhere(&self, slot: u16) -> bool {
-        matches!(self.place(slot), Place::Node(_))
-    }
-
     /// Where MQTT clients reach who holds a slot; `None`: nobody knows, or it is to be this node's.
     pub(crate) fn reference(&self, slot: u16) -> Option<Arc<str>> {
         match self.place(slot) {

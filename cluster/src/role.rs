@@ -294,12 +294,6 @@ impl Cx<'_> {
         self.turn.holds(crate::turn::slot_of(key))
     }
 
-    /// Whether another node holds the key, by the view that this worker was told of last: its answers come over a link.
-    pub fn is_elsewhere(&self, key: &Key) -> bool {
-        let away = self.turn.away.as_ref();
-        away.is_some_and(|away| away.is_elsewhere(crate::turn::slot_of(key)))
-    }
-
     /// Whether this node is to hold the key: it waits for a former owner, or for its turn.
     pub fn awaits(&self, key: &Key) -> bool {
         let away = self.turn.away.as_ref();

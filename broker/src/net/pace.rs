@@ -34,13 +34,15 @@ pub(super) const SUBSCRIBING: usize = 64;
 pub(super) const ENTERING: usize = 32;
 /// The same where the store answers each by itself, so that they are spread over turns, but later.
 pub(super) const ENTERING_BY_ITSELF: usize = 6 * ENTERING;
-/// Ticks for which there were as many all the while, from which on more are let in: then it is not this worker that is busy, but a store that
+/// Ticks for which there were as many all the while, from which on twice as many may be: then it is not this worker that is busy, but a store that
 /// stands still or a node that does not answer, and who asks nothing of those is not to wait for them.
 const STUCK: u32 = 2;
 
 /// What is under way at homes, of a kind of which there may be so many at a time.
 struct UnderWay {
     now: usize,
+    usual: usize,
+    /// [`Self::usual`], doubled each time that nothing moved. It is that again once fewer are under way.
     most: usize,
     /// The tick since which there are as many as may be.
     full_since: Option<u32>,
@@ -50,14 +52,21 @@ impl UnderWay {
     fn at_most(most: usize) -> Self {
         Self {
             now: 0,
+            usual: most,
             most,
             full_since: None,
         }
     }
 
-    fn has_room(&self, tick: u32) -> bool {
-        self.full_since
-            .is_none_or(|since| tick.saturating_sub(since) >= STUCK)
+    fn has_room(&mut self, tick: u32) -> bool {
+        if self
+            .full_since
+            .is_some_and(|since| tick.saturating_sub(since) >= STUCK)
+        {
+            self.most = self.most.saturating_mul(2);
+            self.full_since = None;
+        }
+        self.now < self.most
     }
 
     fn begins(&mut self, tick: u32) {
@@ -71,6 +80,9 @@ impl UnderWay {
         self.now = self.now.saturating_sub(count);
         if self.now < self.most {
             self.full_since = None;
+        }
+        if self.now < self.usual {
+            self.most = self.usual;
         }
     }
 }
@@ -125,7 +137,7 @@ impl Later {
     }
 
     /// Whether there is more for the next turn that need not wait for time to pass.
-    pub(super) fn has_lines(&self, now: u32) -> bool {
+    pub(super) fn has_lines(&mut self, now: u32) -> bool {
         let may_subscribe = !self.in_line.is_empty() && self.subscribing.has_room(now);
         let may_enter = !self.at_door.is_empty() && self.entering.has_room(now);
         !self.strangers.is_empty() || may_subscribe || may_enter || self.accepts
@@ -134,12 +146,12 @@ impl Later {
     /// How the worker's store answers.
     pub(super) fn store_is(&mut self, totally_ordered: bool) {
         if !totally_ordered {
-            self.entering.most = ENTERING_BY_ITSELF;
+            self.entering = UnderWay::at_most(ENTERING_BY_ITSELF);
         }
     }
 
     /// Whether a SUBSCRIBE may be taken now.
-    fn takes_subscribe(&self, now: u32) -> bool {
+    fn takes_subscribe(&mut self, now: u32) -> bool {
         self.subscribes < SUBSCRIBES && self.subscribing.has_room(now)
     }
 

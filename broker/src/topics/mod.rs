@@ -254,7 +254,6 @@ impl Topics {
                 session,
                 here,
             } => self.member(cx, key, filter, (session, here), reply),
-            TopicCommand::Retained { filter } if *key == Key::Wildcards => self.collect(cx, filter, reply),
             TopicCommand::Retained { filter } => {
                 let now = cx.expiry_ms();
                 let found = self.home(key).map(|home| home.retained_matching(&filter, now));

@@ -36,8 +36,8 @@ pub(super) const MATCHED: usize = 64 * 1024;
 pub(super) const UNANSWERED: usize = 16 * 1024;
 /// The same while answers come: they lie before what others ask of the workers that they are for, 20 ms of work in all.
 pub(super) const IN_INBOXES: usize = 512;
-/// For how long there may be as many without end, milliseconds, until it is not those workers that are busy, but a store that stands still or a
-/// node that does not answer, and [`UNANSWERED`] is the bound.
+/// For how long there may be as many all the while, milliseconds, until twice as many may be, up to [`UNANSWERED`]: then it is not those workers that are busy,
+/// but a store that stands still or a node that does not answer.
 pub(super) const STUCK_MS: u64 = 200;
 /// After how long it is looked again whether there is room behind this worker, milliseconds; most turns look anyway.
 const LOOK_AGAIN_MS: u64 = 5;
@@ -110,7 +110,9 @@ pub(super) struct Spreads {
     rest_until: u64,
     matched: usize,
     unanswered: usize,
-    /// Since when (worker's milliseconds) that is [`IN_INBOXES`] or more.
+    /// How many may be: [`IN_INBOXES`], doubled each time that nothing moved.
+    most: usize,
+    /// Since when (worker's milliseconds) there are as many.
     full_since: Option<u64>,
     waiting: usize,
     waiting_bytes: usize,
@@ -128,6 +130,7 @@ impl Default for Spreads {
             rest_until: 0,
             matched: 0,
             unanswered: 0,
+            most: IN_INBOXES,
             full_since: None,
             waiting: 0,
             waiting_bytes: 0,
@@ -211,18 +214,24 @@ impl Spreads {
     /// A delivery was answered.
     pub(super) fn answered(&mut self) {
         self.unanswered = self.unanswered.saturating_sub(1);
-        if self.unanswered < IN_INBOXES {
+        if self.unanswered < self.most {
             self.full_since = None;
+        }
+        if self.unanswered < IN_INBOXES {
+            self.most = IN_INBOXES;
         }
     }
 
     /// Whether the homes of users have as much of this worker as they are to have.
     fn waits_for_answers(&mut self, now_ms: u64) -> bool {
-        if self.unanswered < IN_INBOXES {
+        if self.unanswered < self.most {
             return false;
         }
         let since = *self.full_since.get_or_insert(now_ms);
-        self.unanswered >= UNANSWERED || now_ms.saturating_sub(since) < STUCK_MS
+        if self.most < UNANSWERED && now_ms.saturating_sub(since) >= STUCK_MS {
+            (self.most, self.full_since) = (self.most * 2, None);
+        }
+        self.unanswered >= self.most
     }
 
     /// Whether one for so many goes in this turn.

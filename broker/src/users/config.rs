@@ -112,10 +112,6 @@ pub struct UsersMetrics {
     pub live: Gauge,
     /// Users in memory.
     pub homes: Gauge,
-    /// Bytes of retained messages of other nodes that wait for clients, and that are asked for.
-    pub copies_bytes: Gauge,
-    /// Filters whose retained messages wait for room to be asked for.
-    pub copies_waiting: Gauge,
     /// From PUBLISH to its PUBACK or PUBREC, seconds.
     pub acknowledge_seconds: Histogram,
 }
@@ -142,8 +138,6 @@ impl Default for UsersMetrics {
             limits: Family::default(),
             live: Gauge::default(),
             homes: Gauge::default(),
-            copies_bytes: Gauge::default(),
-            copies_waiting: Gauge::default(),
             acknowledge_seconds: Histogram::new([
                 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
             ]),
@@ -260,16 +254,6 @@ impl UsersMetrics {
             self.live.clone(),
         );
         registry.register("user_homes", "Users in memory", self.homes.clone());
-        registry.register(
-            "retained_copies_bytes",
-            "Retained messages of other nodes that wait for clients, and what is asked for counts for",
-            self.copies_bytes.clone(),
-        );
-        registry.register(
-            "retained_copies_waiting",
-            "Filters that wait to ask for retained messages of other nodes",
-            self.copies_waiting.clone(),
-        );
         registry.register_with_unit(
             "mqtt_acknowledge",
             "From PUBLISH to its acknowledgement",

@@ -13,7 +13,6 @@ use godwit_wire::proto::stored::MailboxEntry;
 use super::NOBODY;
 use super::attach::EndedSession;
 use super::config::{UsersConfig, UsersMetrics};
-use super::copies::{Copies, Fetch, Held};
 use super::due::{Due, Look};
 use super::firing::Firing;
 use super::handing::Handing;
@@ -107,15 +106,6 @@ pub(crate) enum What {
         request: u64,
         index: usize,
         route_id: u64,
-        /// What comes of its retained messages.
-        fetch: Box<Fetch>,
-    },
-    /// Asked: retained messages that were given back.
-    Again {
-        session: SessionId,
-        route_id: u64,
-        /// For them.
-        held: Box<Held>,
     },
     /// Asked: whom a will is of.
     WillOf(SessionId, u64),
@@ -255,7 +245,6 @@ pub(crate) struct Common {
     pub(crate) conns: HashMap<ConnId, UserId>,
     pub(crate) due: Due,
     pub(crate) firing: Firing,
-    pub(crate) copies: Copies,
     pub(crate) inbox_topics: [Arc<str>; 3],
     names: HashMap<Box<str>, UserId>,
     next_number: u64,
@@ -272,7 +261,6 @@ impl Common {
     pub(crate) fn new(config: Arc<UsersConfig>, metrics: UsersMetrics) -> Self {
         Self {
             config,
-            copies: Copies::new(&metrics),
             metrics,
             tickets: Tickets::default(),
             conns: HashMap::new(),
@@ -316,11 +304,6 @@ impl Env<'_, '_> {
         self.cx.now().unix_ms
     }
 
-    /// The time from which something is to last: see [`Cx::stamp_ms`](godwit_cluster::Cx::stamp_ms).
-    pub(crate) fn stamp_ms(&self) -> u64 {
-        self.cx.stamp_ms()
-    }
-
     /// The time by which something may be called over: see [`Cx::expiry_ms`](godwit_cluster::Cx::expiry_ms).
     pub(crate) fn expiry_ms(&self) -> u64 {
         self.cx.expiry_ms()
@@ -333,6 +316,11 @@ impl Env<'_, '_> {
 
     /// The view in rows.
     pub(crate) fn view(&self) -> View {
+    /// The time from which something is to last: see [`Cx::stamp_ms`](godwit_cluster::Cx::stamp_ms).
+    pub(crate) fn stamp_ms(&self) -> u64 {
+        self.cx.stamp_ms()
+    }
+
         self.cx.view_of(&Key::User(self.user))
     }
 

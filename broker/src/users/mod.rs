@@ -7,7 +7,6 @@ mod administer;
 mod answer;
 mod attach;
 mod config;
-mod copies;
 mod cursor;
 mod deliver;
 mod detach;
@@ -15,7 +14,6 @@ mod due;
 mod env;
 mod feed;
 mod feed_mail;
-mod fetching;
 mod firing;
 mod handing;
 mod home;
@@ -383,8 +381,7 @@ impl Users {
     }
 
     /// Everything of this turn was dispatched.
-    pub(crate) fn end_of_turn(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire) {
-        self.ask_for_copies(cx, wire);
+    pub(crate) fn end_of_turn(&mut self, cx: &mut Cx<'_>, _wire: &mut dyn Wire) {
         self.some_looks(cx);
         self.fire_some(cx);
     }
@@ -427,7 +424,6 @@ impl Users {
     /// The process ends: stores what is kept lazily.
     pub(crate) fn shut_down(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire) {
         self.stopping = true;
-        self.leave_line(cx, wire);
         let users: Vec<UserId> = self.homes.keys().copied().collect();
         for user in users {
             self.with(cx, wire, user, |home, env| {
@@ -435,6 +431,7 @@ impl Users {
             });
         }
     }
+        self.leave_line(cx, wire);
 
     /// Whether nothing is on its way.
     pub(crate) fn quiet(&self) -> bool {

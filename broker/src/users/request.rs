@@ -7,7 +7,6 @@ use std::sync::Arc;
 use godwit_wire::command::{Publish, Target};
 use godwit_wire::ids::SessionId;
 
-use super::copies::Held;
 use super::owed::Owed;
 use super::session::{Live, Session};
 use crate::packet::PacketId;
@@ -29,8 +28,6 @@ pub(crate) struct Request {
     /// SUBACK was sent.
     pub(crate) answered: bool,
     pub(crate) giving: Giving,
-    /// Filters whose retained messages were given back, and are asked for again.
-    pub(crate) again: Vec<Again>,
     noted: HashSet<Box<str>>,
     noted_bytes: usize,
 }
@@ -71,7 +68,6 @@ impl Request {
             logging: false,
             answered: false,
             giving: Giving::default(),
-            again: Vec::new(),
             noted: HashSet::new(),
             noted_bytes: 0,
         }
@@ -92,74 +88,24 @@ impl Request {
     /// one that is still to come.
     fn overtaken(&mut self, topic: &str) {
         self.giving.overtaken(topic);
-        if (self.waits() || !self.again.is_empty())
-            && self.noted_bytes <= NOTED_BYTES
-            && self.noted.insert(topic.into())
-        {
+        if self.waits() && self.noted_bytes <= NOTED_BYTES && self.noted.insert(topic.into()) {
             self.noted_bytes += topic.len();
         }
     }
 
     /// Retained messages for a filter came. `false`: nobody knows which of them are current.
-    pub(crate) fn take(&mut self, found: Vec<Found>, one: &For, persistent: bool) -> bool {
+    pub(crate) fn take(&mut self, found: Vec<Arc<Publish>>, one: &For, persistent: bool) -> bool {
         if self.noted_bytes > NOTED_BYTES && !found.is_empty() {
             return false;
         }
-        for (publish, held) in found {
+        for publish in found {
             if !self.noted.contains(&publish.topic) {
-                self.giving.add(
-                    Kept {
-                        publish,
-                        one: *one,
-                        held,
-                    },
-                    persistent,
-                );
+                self.giving.add(publish, *one, persistent);
             }
         }
         true
     }
-
-    /// Gives back what is held of other nodes' messages and waits for the connection.
-    pub(crate) fn give_back(&mut self) {
-        if self.again.is_empty() && !self.waits() {
-            // What was overtaken before is not among what is asked for from now on.
-            (self.noted, self.noted_bytes) = (HashSet::new(), 0);
-        }
-        for again in self.giving.give_back() {
-            // Of a filter that was given back before, what is left came later.
-            self.again.retain(|one| one.one.route_id != again.one.route_id);
-            self.again.push(again);
-        }
-    }
-
-    /// What was given back came again. `false`: nobody knows which of it is current, so it is to be asked for once more.
-    pub(crate) fn take_again(&mut self, route_id: u64, found: Vec<Found>) -> bool {
-        let Some(at) = self.again.iter().position(|again| again.one.route_id == route_id) else {
-            return true;
-        };
-        if self.noted_bytes > NOTED_BYTES && !found.is_empty() {
-            (self.noted, self.noted_bytes) = (HashSet::new(), 0);
-            return false;
-        }
-        let Again { one, from, .. } = self.again.swap_remove(at);
-        let left = found.into_iter().filter(|(publish, _)| publish.topic >= from);
-        let left: Vec<Found> = left.collect();
-        self.take(left, &one, false)
-    }
 }
-
-/// A filter whose retained messages were given back.
-pub(crate) struct Again {
-    pub(crate) one: For,
-    /// The first topic that was not given yet: they are given in the order of topics.
-    from: Box<str>,
-    /// It waits in the line, or is asked.
-    pub(crate) asked: bool,
-}
-
-/// A retained message, and what it holds if it is a copy of another node's.
-pub(crate) type Found = (Arc<Publish>, Option<Held>);
 
 /// For which filter a retained message is given.
 #[derive(Clone, Copy)]
@@ -170,13 +116,7 @@ pub(crate) struct For {
     pub(crate) subscription_id: Option<u32>,
 }
 
-struct Kept {
-    publish: Arc<Publish>,
-    one: For,
-    held: Option<Held>,
-}
-
-type ByTopic = BTreeMap<Box<str>, Vec<Kept>>;
+type ByTopic = BTreeMap<Box<str>, Vec<(Arc<Publish>, For)>>;
 
 /// Retained messages that wait for a client, by topic.
 #[derive(Default)]
@@ -190,12 +130,14 @@ pub(crate) struct Giving {
 }
 
 impl Giving {
-    fn add(&mut self, kept: Kept, persistent: bool) {
+    fn add(&mut self, publish: Arc<Publish>, one: For, persistent: bool) {
         self.count += 1;
-        self.bytes += weight(&kept.publish);
-        let owed = persistent && kept.publish.qos.min(kept.one.qos) > 0;
+        self.bytes += weight(&publish);
+        let owed = persistent && publish.qos.min(one.qos) > 0;
         let list = if owed { &mut self.owed } else { &mut self.later };
-        list.entry(kept.publish.topic.clone()).or_default().push(kept);
+        list.entry(publish.topic.clone())
+            .or_default()
+            .push((publish, one));
     }
 
     /// Whether all that must be in the log is.
@@ -208,7 +150,7 @@ impl Giving {
         self.count == 0
     }
 
-    fn pop(list: &mut ByTopic) -> Option<Kept> {
+    fn pop(list: &mut ByTopic) -> Option<(Arc<Publish>, For)> {
         let mut first = list.first_entry()?;
         let taken = first.get_mut().pop();
         if first.get().is_empty() {
@@ -217,8 +159,8 @@ impl Giving {
         taken
     }
 
-    fn taken(&mut self, session: SessionId, taken: Option<Kept>) -> Option<Owed> {
-        let Kept { publish, one, .. } = taken?;
+    fn taken(&mut self, session: SessionId, taken: Option<(Arc<Publish>, For)>) -> Option<Owed> {
+        let (publish, one) = taken?;
         self.count -= 1;
         self.bytes -= weight(&publish);
         let target = Target {
@@ -242,7 +184,7 @@ impl Giving {
     /// The QoS of what [`Self::next_later`] gives.
     pub(crate) fn qos_of_next(&self) -> Option<u8> {
         let (_, list) = self.later.first_key_value()?;
-        list.last().map(|kept| kept.publish.qos.min(kept.one.qos))
+        list.last().map(|(publish, one)| publish.qos.min(one.qos))
     }
 
     /// The next that is given after the SUBACK.
@@ -253,9 +195,9 @@ impl Giving {
 
     fn overtaken(&mut self, topic: &str) {
         for list in [&mut self.owed, &mut self.later] {
-            for kept in list.remove(topic).into_iter().flatten() {
+            for (publish, _) in list.remove(topic).into_iter().flatten() {
                 self.count -= 1;
-                self.bytes -= weight(&kept.publish);
+                self.bytes -= weight(&publish);
             }
         }
     }
@@ -264,46 +206,17 @@ impl Giving {
     pub(crate) fn forget(&mut self, route_ids: &[u64]) {
         for list in [&mut self.owed, &mut self.later] {
             list.retain(|_, list| {
-                list.retain(|kept| {
-                    let stays = !route_ids.contains(&kept.one.route_id);
+                list.retain(|(publish, one)| {
+                    let stays = !route_ids.contains(&one.route_id);
                     if !stays {
                         self.count -= 1;
-                        self.bytes -= weight(&kept.publish);
+                        self.bytes -= weight(publish);
                     }
                     stays
                 });
                 !list.is_empty()
             });
         }
-    }
-
-    /// Whether something of it is held of other nodes' and waits for the connection.
-    pub(crate) fn has_copies(&self) -> bool {
-        self.later.values().flatten().any(|kept| kept.held.is_some())
-    }
-
-    /// Gives that back; says for which filters, and from which topic on.
-    fn give_back(&mut self) -> Vec<Again> {
-        let mut again: Vec<Again> = Vec::new();
-        self.later.retain(|topic, list| {
-            list.retain(|kept| {
-                if kept.held.is_none() {
-                    return true;
-                }
-                self.count -= 1;
-                self.bytes -= weight(&kept.publish);
-                if !again.iter().any(|one| one.one.route_id == kept.one.route_id) {
-                    again.push(Again {
-                        one: kept.one,
-                        from: topic.clone(),
-                        asked: false,
-                    });
-                }
-                false
-            });
-            !list.is_empty()
-        });
-        again
     }
 
     /// Takes over what another one has left.
@@ -343,13 +256,8 @@ impl Session {
     /// Retained messages for these routes are not given any more.
     pub(crate) fn forget_retained(&mut self, route_ids: &[u64]) {
         if let Some(live) = self.live.as_deref_mut() {
-            for request in &mut live.requests {
-                request
-                    .again
-                    .retain(|again| !route_ids.contains(&again.one.route_id));
-                if !request.giving.is_empty() {
-                    request.giving.forget(route_ids);
-                }
+            for request in live.requests.iter_mut().filter(|one| !one.giving.is_empty()) {
+                request.giving.forget(route_ids);
             }
         }
     }

@@ -140,15 +140,9 @@ impl Users {
                 request,
                 index,
                 route_id,
-                fetch,
             } => {
-                home.routed(env, (session, request), (index, route_id), *fetch, answer);
+                home.routed(env, session, request, index, route_id, answer);
             }
-            What::Again {
-                session,
-                route_id,
-                held,
-            } => home.fetched_again(env, session, route_id, *held, answer),
             What::Handed(handing) => home.handed(env, handing, &answer),
             What::Told(session, telling) => home.told(env, session, telling, &answer),
             What::WillOf(session, number) => home.will_judged(env, session, number, answer),
@@ -185,11 +179,6 @@ impl Users {
     pub(super) fn tick(&mut self, cx: &mut Cx<'_>) {
         self.common.tickets.rest();
         let now = cx.now();
-        let homes = &mut self.homes;
-        self.common.copies.look(now.mono_ms, |user, session, gives_back| {
-            let home = homes.get_mut(&user);
-            home.is_some_and(|home| home.look_at_copies(session, gives_back))
-        });
         // With a calendar that is far off nothing is due, as if the store were slow.
         let due = match cx.expiry_ms() {
             0 => Vec::new(),

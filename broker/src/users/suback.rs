@@ -15,7 +15,6 @@ use super::subscribe::{QUOTA, UNSPECIFIED, unroute};
 use super::unwanted;
 use super::waiter::Waiter;
 use crate::packet::{Outgoing, PacketId, Version};
-use crate::topics::weight;
 use crate::wire_trait::ConnId;
 
 /// UNSUBACK: no subscription existed.
@@ -156,17 +155,12 @@ impl Home {
             let Some(at) = live.requests.iter().position(|one| one.answered) else {
                 return;
             };
-            let (entries, bytes) = session.log.kept();
             let giving = &mut live.requests[at].giving;
             let Some(qos) = giving.qos_of_next() else {
-                if live.requests[at].again.is_empty() {
-                    live.requests.swap_remove(at);
-                } else if env.wire.room(live.conn) && entries < FED && bytes < FED_BYTES {
-                    // It reads again.
-                    env.common.copies.ask_again((env.user, id), &mut live.requests[at]);
-                }
+                live.requests.swap_remove(at);
                 return;
             };
+            let (entries, bytes) = session.log.kept();
             let room = match qos {
                 0 => env.wire.room(live.conn),
                 _ => entries < FED && bytes < FED_BYTES,
@@ -177,7 +171,6 @@ impl Home {
             let Some(owed) = giving.next_later(id) else {
                 return;
             };
-            env.common.copies.took(id, weight(&owed.publish));
             if qos == 0 {
                 deliver::give_now(session, env, &owed);
             } else if !deliver::queue(session, env, owed, false) {

@@ -2,7 +2,8 @@
 //! live; a route may outlive its subscription, never the reverse.
 
 use godwit_store::Op;
-use godwit_wire::command::{Command, Route, TopicCommand};
+use godwit_wire::code::Code;
+use godwit_wire::command::{Answer, Command, Route, TopicCommand};
 use godwit_wire::ids::SessionId;
 use godwit_wire::limits::{
     SESSION_SUBSCRIPTIONS, SHARE_NAME_BYTES, TOPIC_BYTES, TOPIC_LEVELS, USER_SHARES, USER_SUBSCRIPTIONS,
@@ -12,13 +13,12 @@ use godwit_wire::topic::{
 };
 
 use super::PROTOCOL_ERROR;
-use super::copies::Fetch;
 use super::cursor::Cursor;
 use super::env::{Env, What};
 use super::feed::Feed;
 use super::home::Home;
 use super::inbox::{Inbox, InboxForm};
-use super::request::{Asked, Kind, Request};
+use super::request::{Asked, For, Kind, Request};
 use super::rows::{Name, SubscriptionRow};
 use super::session::Subscription;
 use crate::packet::{FilterIn, PacketId};
@@ -111,16 +111,13 @@ impl Home {
             env.after(WAIT_MS, What::SubscribeTimeout(session_id, id));
         }
         for (index, route, retained) in routes {
-            let key = filter_key(&route.filter);
-            let fetch = Fetch::of(env, &key, retained);
-            let retained = retained && !matches!(fetch, Fetch::Later);
             let what = What::Routed {
                 session: session_id,
                 request: id,
                 index,
                 route_id: route.route_id,
-                fetch: Box::new(fetch),
             };
+            let key = filter_key(&route.filter);
             env.ask(
                 what,
                 key,
@@ -285,6 +282,60 @@ impl Home {
         live.requests.iter_mut().find(|one| one.id == request)
     }
 
+    /// A route is live, or refused.
+    pub(crate) fn routed(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        session: SessionId,
+        request: u64,
+        index: usize,
+        route_id: u64,
+        answer: Answer,
+    ) {
+        let mut found = Vec::new();
+        let mut code = None;
+        match answer {
+            Answer::Retained(messages) => found = messages,
+            Answer::Refused(refusal) if refusal.code == Code::Quota => code = Some(QUOTA),
+            Answer::Refused(_) => code = Some(UNSPECIFIED),
+            _ => {}
+        }
+        let Some(open) = self.session(session) else { return };
+        let persistent = open.is_persistent();
+        let mut subscriptions = open.subscriptions.iter_mut();
+        if code.is_none()
+            && let Some(found) = subscriptions.find(|found| found.route_id == route_id)
+        {
+            found.replaced = Vec::new();
+        }
+        let may_wait = open.live.as_deref().is_some_and(|live| live.may_wait(&found));
+        let open = self.request(session, request);
+        let waits = |open: &&mut Request| open.filters.get(index).is_some_and(|asked| asked.waits);
+        let Some(open) = open.filter(waits) else {
+            if code.is_some() {
+                self.drop_subscriptions(env, session, &[route_id]);
+            }
+            return;
+        };
+        let one = For {
+            route_id,
+            qos: open.filters[index].code,
+            subscription_id: open.subscription_id,
+        };
+        open.filters[index].waits = false;
+        if code.is_none() && !may_wait {
+            code = Some(QUOTA);
+        }
+        if code.is_none() && !open.take(found, &one, persistent) {
+            code = Some(UNSPECIFIED);
+        }
+        if let Some(code) = code {
+            open.filters[index].code = code;
+            self.drop_subscriptions(env, session, &[route_id]);
+        }
+        self.answer_subscribe(env, session, request);
+    }
+
     /// It took too long: what is not answered is refused.
     pub(crate) fn subscribe_timeout(&mut self, env: &mut Env<'_, '_>, session: SessionId, request: u64) {
         let Some(open) = self.request(session, request).filter(|open| !open.answered) else {
@@ -347,7 +398,7 @@ impl Home {
     /// Takes subscriptions back that were not granted; their routes go after their rows. One that takes the place of a
     /// granted one stays, with its row and what it replaces, although its SUBSCRIBE is told otherwise: the client was
     /// told before that it is owed what matches.
-    pub(crate) fn drop_subscriptions(&mut self, env: &mut Env<'_, '_>, id: SessionId, route_ids: &[u64]) {
+    fn drop_subscriptions(&mut self, env: &mut Env<'_, '_>, id: SessionId, route_ids: &[u64]) {
         let (user, view) = (env.user, env.view());
         let Some(session) = self.session(id) else { return };
         let persistent = session.is_persistent();

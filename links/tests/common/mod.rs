@@ -76,7 +76,7 @@ pub struct Here {
 }
 
 impl Local for Here {
-    fn asked(&self, from: StartId, requests: &mut VecDeque<PeerRequest>, refused: &mut Vec<u64>) {
+    fn asked(&self, from: StartId, requests: &mut VecDeque<PeerRequest>, _: &mut Vec<u64>) {
         let space = self.space.load(Ordering::SeqCst).min(requests.len());
         self.space.fetch_sub(space, Ordering::SeqCst);
         let mut answers = Vec::new();

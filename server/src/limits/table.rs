@@ -175,7 +175,7 @@ fn packets() -> Vec<Limit> {
         Limit::new(
             "clients of a worker that are let in and have no CONNACK yet",
             At::Source("broker/src/net/pace.rs", "ENTERING", "; 192 on a CQL store, which answers each by itself"),
-            "the others wait in the order in which their credentials were found good; none longer than 0.2 s for a store that stands still",
+            "the others wait in the order in which their credentials were found good; twice as many may be if none is answered for half a second",
             &["broker/src/net/tests/lines.rs::of_those_who_are_let_in_so_many_are_with_their_homes_at_a_time"],
         )
         .told("not yet", "not yet")

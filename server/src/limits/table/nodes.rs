@@ -63,17 +63,6 @@ pub(super) fn between() -> Vec<Limit> {
         .http("503")
         .counted("godwit_workers_full_refused"),
         of_nodes(
-            "retained messages of other nodes that wait for a worker's clients, or are asked for",
-            At::Source("broker/src/users/copies.rs", "COPIES_BYTES", "bytes"),
-            "one answer alone may overrun it; a SUBSCRIBE waits in turn to ask for more, up to the time of every SUBSCRIBE; who took less than 1 MiB in 5 s gives back while others wait, and gets the rest once it reads",
-            &[
-                "broker/src/users/tests/copies.rs::many_clients_together_hold_no_more_than_a_worker_may_and_the_others_wait_in_order",
-                "broker/src/users/tests/copies.rs::who_waits_for_longer_than_a_subscribe_may_is_refused_and_who_takes_nothing_gives_back",
-            ],
-        )
-        .told("SUBACK 0x80", "SUBACK 0x80")
-        .counted("godwit_mqtt_limits_met{limit=\"subscribe_time\"}"),
-        of_nodes(
             "publishes and subscriptions that wait until a topic's home knows all nodes' interest",
             At::Source("broker/src/topics/parked.rs", "PARKED", "on a worker"),
             "refused; so is what waits for 5 s",
