@@ -41,7 +41,7 @@ impl Topics {
                 Step::RetainedKeys(..) | Step::RetainedOf(_) | Step::Lazy | Step::Void => false,
                 Step::Wildcards => is_lost(&Key::Wildcards),
                 // The node's, whatever it holds; and these find their hearing gone.
-                Step::Relay(_) | Step::Announce(_) | Step::List(_) | Step::Listed | Step::Interest(..) => {
+                Step::Relay(_) | Step::Announce(..) | Step::List(_) | Step::Listed | Step::Interest(..) => {
                     false
                 }
             };

@@ -85,7 +85,7 @@ enum Step {
     /// A worker that was given a command to its node.
     Relay(usize),
     /// A route that is announced.
-    Announce(usize),
+    Announce(usize, Box<Route>),
     /// A part of the list for a node.
     List(usize),
     /// The list that this node asked for.
@@ -379,7 +379,7 @@ impl Topics {
             Some(Step::RetainedOf(collecting)) => self.retained_of_key(cx, collecting, answer),
             Some(Step::Interest(hearing, node)) => self.interest_told(cx, hearing, node, &answer),
             Some(Step::Relay(relaying)) => self.relayed(cx, relaying, answer),
-            Some(Step::Announce(announcing)) => self.announce_told(cx, announcing, answer),
+            Some(Step::Announce(announcing, route)) => self.announce_told(cx, announcing, *route, answer),
             Some(Step::List(listing)) => self.part_given(cx, listing, answer),
             Some(Step::Listed) => self.listed(cx),
             Some(Step::VoidPublish) => self.spreads.answered(),

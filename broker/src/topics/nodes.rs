@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use godwit_cluster::own::Standing;
 use godwit_cluster::{Cx, Reply};
+use godwit_store::View;
 use godwit_wire::code::Refusal;
 use godwit_wire::command::{Answer, Command, Route, TopicCommand};
 use godwit_wire::ids::Key;
@@ -22,6 +23,8 @@ const AGAIN_MS: u64 = 200;
 /// Routes that a worker announces and that are not answered: it waits for them before it goes on, so that clients' own
 /// requests have room on the links.
 const ANNOUNCED_AT_ONCE: usize = 1_024;
+/// So often what was refused is announced again with nothing taken in between (5 s); then, and when the view is another, the whole is asked for anew.
+const REFUSED_AGAIN: u32 = 25;
 /// Filters of a part of the list.
 const PART_ROUTES: usize = 512;
 /// And bytes of it, about: each may have 64 KiB.
@@ -65,6 +68,12 @@ pub(super) struct Relaying {
 #[derive(Debug)]
 pub(super) struct Announcing {
     left: VecDeque<Route>,
+    /// What was refused for now: announced again after a pause.
+    refused: Vec<Route>,
+    /// Pauses since one was taken.
+    pauses: u32,
+    /// The view in which it was asked for.
+    view: Option<View>,
     relaying: Relaying,
 }
 
@@ -218,6 +227,7 @@ impl Topics {
 
     pub(super) fn nodes_timer(&mut self, cx: &mut Cx<'_>) {
         self.nodes.timer = false;
+        self.announce_refused(cx);
         self.hear(cx);
         self.ask_list(cx);
     }
@@ -352,6 +362,9 @@ impl Topics {
         let place = self.announcing.insert(Announcing {
             relaying: Relaying::new(reply, 0),
             left: routes.into(),
+            refused: Vec::new(),
+            pauses: 0,
+            view: cx.standing().map(|standing| standing.number),
         });
         for _ in 0..ANNOUNCED_AT_ONCE {
             self.announce_next(cx, place);
@@ -367,23 +380,64 @@ impl Topics {
         };
         announcing.relaying.outstanding += 1;
         let key = filter_key(&route.filter);
-        let tag = self.step(Step::Announce(place));
+        let tag = self.step(Step::Announce(place, Box::new(route.clone())));
         cx.ask(tag, key, Command::Topic(TopicCommand::Announce { route }));
     }
 
-    pub(super) fn announce_told(&mut self, cx: &mut Cx<'_>, place: usize, answer: Answer) {
+    pub(super) fn announce_told(&mut self, cx: &mut Cx<'_>, place: usize, route: Route, answer: Answer) {
+        let view = cx.standing().map(|standing| standing.number);
         let Some(announcing) = self.announcing.get_mut(place) else {
             return;
         };
-        if matches!(answer, Answer::Refused(_)) {
-            // It is asked again, for all of them.
-            announcing.left.clear();
-        }
+        let is_tried_on = view == announcing.view
+            && announcing.pauses < REFUSED_AGAIN
+            && announcing.relaying.refusal.is_none();
+        let answer = match answer {
+            Answer::Refused(refusal) if is_tried_on && refusal.code.retryable() => {
+                announcing.refused.push(route);
+                Answer::Done
+            }
+            Answer::Refused(refusal) => {
+                // It is asked again, for all of them.
+                announcing.left.clear();
+                announcing.refused.clear();
+                Answer::Refused(refusal)
+            }
+            answer => {
+                announcing.pauses = 0;
+                answer
+            }
+        };
         let waits_for_none = announcing.relaying.took(answer);
-        if waits_for_none && announcing.left.is_empty() {
+        let is_paused = !announcing.refused.is_empty();
+        if waits_for_none && announcing.left.is_empty() && !is_paused {
             self.announcing.remove(place).relaying.end(cx);
-        } else {
-            self.announce_next(cx, place);
+            return;
+        }
+        if is_paused {
+            self.nodes_again(cx);
+        }
+        self.announce_next(cx, place);
+    }
+
+    /// After the pause: what was refused goes first, since it has waited longest.
+    fn announce_refused(&mut self, cx: &mut Cx<'_>) {
+        let mut rooms = Vec::new();
+        for (place, announcing) in &mut self.announcing {
+            if announcing.refused.is_empty() {
+                continue;
+            }
+            announcing.pauses += 1;
+            for route in announcing.refused.drain(..).rev() {
+                announcing.left.push_front(route);
+            }
+            rooms.push((
+                place,
+                ANNOUNCED_AT_ONCE.saturating_sub(announcing.relaying.outstanding),
+            ));
+        }
+        for (place, room) in rooms {
+            (0..room).for_each(|_| self.announce_next(cx, place));
         }
     }
 

@@ -304,6 +304,11 @@ impl Env<'_, '_> {
         self.cx.now().unix_ms
     }
 
+    /// The time from which something is to last: see [`Cx::stamp_ms`](godwit_cluster::Cx::stamp_ms).
+    pub(crate) fn stamp_ms(&self) -> u64 {
+        self.cx.stamp_ms()
+    }
+
     /// The time by which something may be called over: see [`Cx::expiry_ms`](godwit_cluster::Cx::expiry_ms).
     pub(crate) fn expiry_ms(&self) -> u64 {
         self.cx.expiry_ms()
@@ -316,11 +321,6 @@ impl Env<'_, '_> {
 
     /// The view in rows.
     pub(crate) fn view(&self) -> View {
-    /// The time from which something is to last: see [`Cx::stamp_ms`](godwit_cluster::Cx::stamp_ms).
-    pub(crate) fn stamp_ms(&self) -> u64 {
-        self.cx.stamp_ms()
-    }
-
         self.cx.view_of(&Key::User(self.user))
     }
 

@@ -120,6 +120,18 @@ impl Users {
 }
 
 impl Home {
+    /// A session has ended: its delayed will is due.
+    pub(crate) fn session_over(&mut self, env: &mut Env<'_, '_>, session: SessionId) {
+        let of_session = self
+            .wills
+            .iter()
+            .filter(|will| will.session == session && !will.firing);
+        let numbers: Vec<u64> = of_session.map(|will| will.number).collect();
+        for number in numbers {
+            self.fire_will(env, session, number);
+        }
+    }
+
     /// It is due: whether it may leave is checked now (SCOPE). What its client came by must not be revoked, and must give
     /// the right to its topic; that its time is over is no harm.
     pub(super) fn fire_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
@@ -143,15 +155,20 @@ impl Home {
         let Some(will) = self.will(session, number).filter(|will| will.waits) else {
             return;
         };
-        // It stays in no line; its due row is in the past, or of before it.
+        // It stays in no line; its due row is in the past, or is moved there.
         will.waits = false;
         if !env.common.firing.marks(will.row.payload.len()) {
+            return;
+        }
+        will.row.marked = true;
+        if will.row.due_at > now {
+            // Its session was over before its delay.
+            self.move_will(env, session, number, now, now);
             return;
         }
         if will.row.due_at == 0 {
             will.row.due_at = now;
         }
-        will.row.failed = will.row.failed.max(1);
         let op = Name::Will(session, number).put(user, view, &*will.row);
         env.store(What::Lazy, vec![op]);
     }

@@ -424,6 +424,7 @@ impl Users {
     /// The process ends: stores what is kept lazily.
     pub(crate) fn shut_down(&mut self, cx: &mut Cx<'_>, wire: &mut dyn Wire) {
         self.stopping = true;
+        self.leave_line(cx, wire);
         let users: Vec<UserId> = self.homes.keys().copied().collect();
         for user in users {
             self.with(cx, wire, user, |home, env| {
@@ -431,7 +432,6 @@ impl Users {
             });
         }
     }
-        self.leave_line(cx, wire);
 
     /// Whether nothing is on its way.
     pub(crate) fn quiet(&self) -> bool {

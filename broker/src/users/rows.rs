@@ -322,6 +322,9 @@ pub(crate) struct WillRow {
     /// How often it could not be published.
     #[prost(uint32, tag = "14")]
     pub(crate) failed: u32,
+    /// It was due and in line when the process ended: it is to be published also if its client returns, and before what that says.
+    #[prost(bool, tag = "15")]
+    pub(crate) marked: bool,
 }
 
 /// What is known of clients' previous connections while the home is not in memory.

@@ -120,6 +120,7 @@ impl Home {
             look_at,
             message_id: MessageId::fresh().to_bytes(),
             failed: 0,
+            marked: false,
         };
         ops.push(Name::Will(session, number).put(env.user, env.view(), &row));
         ops.push(look(env, session, number, look_at).insert());
@@ -162,7 +163,8 @@ impl Home {
     }
 
     /// The client returned, with the connection `current`: wills of its earlier ones are void, or, if their session is
-    /// not the one that goes on, due. One that was due already and could not be published is tried on.
+    /// not the one that goes on, due. One that was due already and was not published, or could not be, still is: at once, or when it is to be
+    /// tried again.
     pub(crate) fn drop_wills_of(
         &mut self,
         env: &mut Env<'_, '_>,
@@ -184,31 +186,30 @@ impl Home {
             .iter()
             .filter(|will| will.row.client_id == client_id && will.number != current && !will.firing);
         let found: Vec<_> = of_client
-            .map(|will| (will.session, will.number, will.row.due_at, will.row.failed > 0))
+            .map(|will| {
+                (
+                    will.session,
+                    will.number,
+                    will.row.due_at,
+                    will.row.failed > 0,
+                    will.row.marked,
+                )
+            })
             .collect();
-        for (session, number, due_at, failed) in found {
-            if failed && self.wills.len() <= KEPT {
-                continue;
-            } else if failed {
+        let now = env.expiry_ms();
+        for (session, number, due_at, failed, marked) in found {
+            if failed && self.wills.len() > KEPT {
                 env.metrics().refused.inc();
                 self.end_will(env, session, number);
+            } else if marked || failed && due_at <= now {
+                self.fire_will_now(env, session, number);
+            } else if failed {
+                continue;
             } else if !session_present && due_at > 0 {
                 self.fire_will(env, session, number);
             } else {
                 self.end_will(env, session, number);
             }
-        }
-    }
-
-    /// A session has ended: its delayed will is due.
-    pub(crate) fn session_over(&mut self, env: &mut Env<'_, '_>, session: SessionId) {
-        let of_session = self
-            .wills
-            .iter()
-            .filter(|will| will.session == session && !will.firing);
-        let numbers: Vec<u64> = of_session.map(|will| will.number).collect();
-        for number in numbers {
-            self.fire_will(env, session, number);
         }
     }
 
@@ -246,7 +247,14 @@ impl Home {
     }
 
     /// It is due at `due_at`, or at the end of its delay once it is found (0) that the client did not return by `at`.
-    fn move_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64, due_at: u64, at: u64) {
+    pub(super) fn move_will(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        session: SessionId,
+        number: u64,
+        due_at: u64,
+        at: u64,
+    ) {
         let (user, view) = (env.user, env.view());
         let Some(will) = self.will(session, number) else {
             return;
@@ -404,6 +412,7 @@ impl Home {
         if matches!(answer, Answer::Refused(refusal) if refusal.code.retryable()) {
             let at = env.unix_ms() + (AGAIN_MS << will.row.failed.min(AGAIN_DOUBLED));
             will.row.failed = will.row.failed.saturating_add(1);
+            will.row.marked = false;
             self.move_will(env, session, number, at, at);
         } else {
             self.end_will(env, session, number);

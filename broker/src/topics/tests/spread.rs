@@ -296,14 +296,15 @@ fn what_is_given_and_not_answered_is_bounded_and_goes_on_with_the_answers() {
     turns(&mut rig, &mut asked);
     assert_eq!(asked.len(), IN_INBOXES, "others ask those workers too");
     // As long as there are answers, however slowly they come.
-    for answered in 1..=3 {
+    let some = A_TURN + 4;
+    for _ in 0..3 {
         rig.harness.advance(STUCK_MS - 1);
-        answer(&mut rig, asked.pop_front().unwrap());
+        for _ in 0..some {
+            answer(&mut rig, asked.pop_front().unwrap());
+        }
         turns(&mut rig, &mut asked);
-        assert_eq!(
-            asked.len() + answered,
-            IN_INBOXES + answered.div_ceil(A_TURN) * A_TURN
-        );
+        let asked = asked.len();
+        assert!((IN_INBOXES..IN_INBOXES + A_TURN).contains(&asked), "{asked}");
     }
     // Nothing moves.
     let mut most = IN_INBOXES;
@@ -317,7 +318,7 @@ fn what_is_given_and_not_answered_is_bounded_and_goes_on_with_the_answers() {
     rig.harness.advance(STUCK_MS);
     turns(&mut rig, &mut asked);
     assert!(asked.len() < UNANSWERED + A_TURN, "{}", asked.len());
-    let mut got = asked.len() + 3;
+    let mut got = asked.len() + 3 * some;
     for reply in asked {
         answer(&mut rig, reply);
     }
