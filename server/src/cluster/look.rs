@@ -2,15 +2,15 @@
 //! it leave. Nothing here decides who owns what.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use godwit_cluster::own::{About, Calendar, Millis, clock_of};
+use godwit_cluster::own::{About, Millis, clock_of};
 use godwit_store::coordination::{Coordination as _, StartId, StartRow};
 use godwit_store::{Kind, Read, ReadAnswer, Store as _, StoreError, Table};
 
-use super::wall::{self, Compared};
+use super::wall;
 use super::{Membership, boot_ms};
 use crate::node::unix_ms;
 
@@ -27,6 +27,10 @@ pub type Peers = Arc<HashMap<StartId, About>>;
 /// How often: two small reads each.
 const EVERY: Duration = Duration::from_secs(2);
 
+/// Who has not read the rows for longer than this does not know when a heartbeat came that was not there before, milliseconds: after a time without the
+/// store, or of sleep, it may be of the beginning of that.
+const GAP_MS: Millis = 3_000;
+
 /// How often at a start, until all others' heartbeats were seen to change: those that live write one each 500 ms.
 const AT_FIRST_EVERY: Duration = Duration::from_millis(150);
 /// How long at most: after it who stands still is not waited for.
@@ -34,7 +38,11 @@ const AT_FIRST: Duration = Duration::from_millis(1_500);
 
 /// Starts that were seen, with their last heartbeats.
 #[derive(Default)]
-pub(super) struct Seen(HashMap<StartId, LastBeat>);
+pub(super) struct Seen {
+    starts: HashMap<StartId, LastBeat>,
+    /// When the last read that gave rows began.
+    read_at: Option<Millis>,
+}
 
 #[derive(Clone, Copy)]
 struct LastBeat {
@@ -45,10 +53,14 @@ struct LastBeat {
 }
 
 impl Seen {
-    /// Takes in all rows, read at `now`; forgets who has none any more.
+    /// Takes in all rows of a read that began at `now`; forgets who has none any more.
     pub(super) fn read(&mut self, now: Millis, rows: &[StartRow]) {
-        let before = std::mem::take(&mut self.0);
-        self.0 = rows
+        let gap = self
+            .read_at
+            .is_none_or(|read_at| now.saturating_sub(read_at) > GAP_MS);
+        self.read_at = Some(now);
+        let before = std::mem::take(&mut self.starts);
+        self.starts = rows
             .iter()
             .map(|row| {
                 let before = before.get(&row.start).copied();
@@ -56,7 +68,7 @@ impl Seen {
                 let new = LastBeat {
                     beat: row.beat,
                     seen_at: now,
-                    came: before.is_some(),
+                    came: before.is_some() && !gap,
                 };
                 (row.start, last.unwrap_or(new))
             })
@@ -65,12 +77,14 @@ impl Seen {
 
     /// How long ago the last change was seen.
     pub(super) fn age(&self, now: Millis, start: StartId) -> Option<Millis> {
-        self.0.get(&start).map(|last| now.saturating_sub(last.seen_at))
+        self.starts
+            .get(&start)
+            .map(|last| now.saturating_sub(last.seen_at))
     }
 
     /// As [`Self::age`], of one that was seen to come.
     fn age_of_new(&self, now: Millis, start: StartId) -> Option<Millis> {
-        let came = self.0.get(&start).is_some_and(|last| last.came);
+        let came = self.starts.get(&start).is_some_and(|last| last.came);
         self.age(now, start).filter(|_| came)
     }
 }
@@ -86,8 +100,9 @@ pub(super) struct Row {
 impl Membership {
     /// The rows of all starts, and they are taken as seen.
     pub(super) async fn rows(&self) -> Result<Vec<Row>, StoreError> {
+        let began = boot_ms();
         let rows = self.0.coordination.read_starts().await?;
-        self.seen().read(boot_ms(), &rows);
+        self.seen().read(began, &rows);
         self.compare_clocks(&rows);
         let row = |row: StartRow| Row {
             start: row.start,
@@ -145,38 +160,19 @@ impl Membership {
             let age = seen.age(now, row.start).unwrap_or(0);
             seen.age_of_new(now, row.start).is_none() && age < wall::FRESH_MS
         });
-        let mut known = self
-            .0
-            .clock_ahead_ms
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if others.is_empty() && (waits && known.is_none() || known.is_some_and(wall::is_off)) {
-            // Not known yet; or nobody is left to compare it with, and it was wrong: what the members said last goes on, and late rather than early,
-            // until somebody comes or it is started again.
+        let before = self.0.holdings.calendar();
+        let mut history = self.history();
+        let Some(calendar) = history.take(before, others, waits, (here, now)) else {
             return;
-        }
-        let compared = Compared::with(others);
-        *known = Some(compared.ahead_ms);
-        drop(known);
-        self.go_by(&compared, here, now);
-    }
-
-    /// From now on it is this time.
-    fn go_by(&self, compared: &Compared, here: u64, now: Millis) {
-        let own = i64::try_from(here).unwrap_or(i64::MAX);
-        let since_boot = own.saturating_sub_unsigned(now);
-        let before = self.0.holdings.set_calendar(Calendar {
-            at_boot_ms: Some(since_boot.saturating_add(compared.to_add_ms)),
-            later_ms: compared.later_ms,
-            doubted: compared.is_off(),
-        });
-        let seconds = compared.ahead_ms as f64 / 1e3;
-        if compared.is_off() && !before.doubted {
+        };
+        self.0.holdings.set_calendar(calendar);
+        let seconds = history.ahead_ms.unwrap_or(0) as f64 / 1e3;
+        if calendar.doubted && !before.doubted {
             tracing::warn!(
                 seconds,
-                "this machine's calendar is far off the median of the members': until that is right this node goes by their time, and expires and trims nothing"
+                "this machine's calendar is far off the median of the members', or it was set and nobody agrees: until that is right this node goes by their time, and expires and trims nothing"
             );
-        } else if before.doubted && !compared.is_off() {
+        } else if before.doubted && !calendar.doubted {
             tracing::info!(
                 seconds,
                 "this machine's calendar agrees with the members': what is over ends"
@@ -282,5 +278,10 @@ mod tests {
         );
         seen.read(5_000, &[row(1, 6)]);
         assert_eq!((seen.age(5_000, one), seen.age(5_000, two)), (Some(2_000), None));
+        // Five minutes without the store: this one came at their beginning.
+        seen.read(305_000, &[row(1, 7)]);
+        assert_eq!(seen.age_of_new(305_000, one), None);
+        seen.read(307_000, &[row(1, 8)]);
+        assert_eq!(seen.age_of_new(307_000, one), Some(0));
     }
 }

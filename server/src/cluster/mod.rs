@@ -29,6 +29,7 @@ use crate::shutdown::Shutdown;
 pub use look::Peers;
 use look::Seen;
 use ready::Ready;
+use wall::History;
 
 /// Every table of the product, as an engine wants them that makes and prepares them beforehand.
 pub fn tables() -> Vec<Table> {
@@ -130,7 +131,7 @@ impl Opened {
             left: left_seen,
             seen: Mutex::new(Seen::default()),
             ready: ready.clone(),
-            clock_ahead_ms: Mutex::default(),
+            history: Mutex::default(),
             peers: watch::Sender::default(),
         });
         // Until it was compared with the others'.
@@ -250,8 +251,8 @@ struct Inner {
     left: watch::Receiver<bool>,
     seen: Mutex<Seen>,
     ready: Arc<Ready>,
-    /// How far the calendar is ahead of the members' median, milliseconds; `None`: not known yet.
-    clock_ahead_ms: Mutex<Option<i64>>,
+    /// What comparisons of calendars have shown.
+    history: Mutex<History>,
     peers: watch::Sender<Peers>,
 }
 
@@ -312,11 +313,11 @@ impl Membership {
 
     /// How far this machine's calendar is ahead of the median of the members', milliseconds; `None`: not known yet.
     pub fn clock_ahead_ms(&self) -> Option<i64> {
-        *self
-            .0
-            .clock_ahead_ms
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.history().ahead_ms
+    }
+
+    fn history(&self) -> std::sync::MutexGuard<'_, History> {
+        self.0.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {

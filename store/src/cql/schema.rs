@@ -26,9 +26,9 @@ const GRACE: u32 = ENDED_TTL as u32;
 
 /// How often more a keyspace or table is tried to be made: each time for as long as the session gives a change of the schema.
 const REPEATS: usize = 2;
-/// Between two looks for what was not said to be made, and how many: what is late may come after all.
+/// Between two looks for what was not said to be made, and for how long in all: what is late may come after all.
 const LOOK_EACH: Duration = Duration::from_secs(2);
-const LOOKS: usize = 10;
+const LOOKED_FOR: Duration = Duration::from_secs(20);
 
 const LEVELLED: &str = "{'class': 'LeveledCompactionStrategy'}";
 const TIERED: &str = "{'class': 'SizeTieredCompactionStrategy'}";
@@ -83,19 +83,25 @@ pub fn create(options: &Options, tables: &[Table]) -> Result<Report, StoreError>
 /// Makes one of them. What the store gave no answer to may still be under way there: it is looked for, and said again only if it does not come. Should both
 /// be carried out, they make one table: they name its id.
 async fn make(link: &Link, options: &Options, name: &str, cql: &str) -> Result<(), StoreError> {
-    let looks = ConstantBuilder::default()
-        .with_delay(LOOK_EACH)
-        .with_max_times(LOOKS);
     let attempt = || async {
         let Err(error) = link.define(cql).await else {
             return Ok(());
         };
         tracing::warn!(name, %error, "the store did not say that this was made; it is looked for");
-        let look = || is_there(link, options, name);
-        if !error.retryable() {
-            return look().await.map_err(|_| error);
+        let look = || async {
+            // Nodes that do not agree say nothing, and each wait for them is long.
+            link.agree().await?;
+            Ok(Found::of(link, options).await.is_ok_and(|found| found.has(name)))
+        };
+        let (each, in_all) = match error.retryable() {
+            true => (LOOK_EACH, LOOKED_FOR),
+            // It was refused: nothing of it is under way.
+            false => (LOOKED_FOR, LOOKED_FOR),
+        };
+        match comes(look, each, in_all).await {
+            true => Ok(()),
+            false => Err(error),
         }
-        look.retry(looks).await.map_err(|_| error)
     };
     attempt
         .retry(
@@ -107,13 +113,21 @@ async fn make(link: &Link, options: &Options, name: &str, cql: &str) -> Result<(
         .await
 }
 
-/// Whether it is there and the store's nodes agree; an error if not.
-async fn is_there(link: &Link, options: &Options, name: &str) -> Result<(), StoreError> {
-    link.agree().await?;
-    match Found::of(link, options).await?.has(name) {
-        true => Ok(()),
-        false => Err(StoreError::Unavailable(format!("{name} is not there"))),
-    }
+/// Whether something is there at one of these looks: with pauses of `each` between them, not longer than `in_all`, and not after an error.
+async fn comes<F>(look: impl Fn() -> F, each: Duration, in_all: Duration) -> bool
+where
+    F: Future<Output = Result<bool, StoreError>>,
+{
+    let looks = async {
+        loop {
+            match look().await {
+                Ok(true) => return true,
+                Ok(false) if each < in_all => tokio::time::sleep(each).await,
+                Ok(false) | Err(_) => return false,
+            }
+        }
+    };
+    tokio::time::timeout(in_all, looks).await.unwrap_or(false)
 }
 
 /// Whether the schema that is there is this build's with all of these tables, and made for the same consistency and cluster. Changes nothing.
@@ -364,6 +378,35 @@ mod tests {
         assert!(all[1].starts_with("CREATE KEYSPACE IF NOT EXISTS godwit_own") && all[1].contains("tablets"));
         let all = statements(&options, &[], false);
         assert!(!all.iter().any(|made| made.cql.contains("tablets")));
+    }
+
+    #[tokio::test]
+    async fn what_was_not_said_to_be_made_is_looked_for_so_long_in_all_however_long_each_look_takes() {
+        let (each, in_all, long) = (
+            Duration::from_millis(1),
+            Duration::from_millis(60),
+            Duration::from_secs(60),
+        );
+        let slowly = || async {
+            tokio::time::sleep(long).await;
+            Ok(true)
+        };
+        let began = std::time::Instant::now();
+        assert!(!comes(slowly, each, in_all).await);
+        assert!(!comes(|| async { Ok(false) }, each, in_all).await);
+        let failed = || async { Err(StoreError::Unavailable("they do not agree".into())) };
+        assert!(!comes(failed, each, long).await, "that ends it");
+        assert!(began.elapsed() < long / 2);
+        let looks = std::cell::Cell::new(0);
+        let third = || async {
+            looks.set(looks.get() + 1);
+            Ok(looks.get() == 3)
+        };
+        assert!(comes(third, each, long).await);
+        assert_eq!(looks.get(), 3);
+        looks.set(0);
+        assert!(!comes(third, in_all, in_all).await);
+        assert_eq!(looks.get(), 1, "once");
     }
 
     #[test]
