@@ -59,7 +59,6 @@ impl Home {
         }
         let mut look = Look {
             mono_ms: env.mono_ms(),
-            unix_ms: env.unix_ms(),
             late,
             count: 0,
         };

@@ -133,6 +133,7 @@ impl Home {
         env.common.conns.remove(&live.conn);
         env.metrics().live.dec();
         session.disconnected_at = now;
+        session.left_mono_ms = Some(env.mono_ms());
         session.feed.detach();
         if session.outlives() {
             session.log.forget_tail();

@@ -432,6 +432,7 @@ impl Home {
             // Its connection ended with an earlier start of this node.
             session.disconnected_at = env.stamp_ms();
         }
+        session.was_left_by_now(env);
         if session.live.is_none() && session.ends_at() <= env.expiry_ms() {
             let ended = Box::new(self.remove_session(env, index, &mut ops));
             self.session_over(env, ended.id);

@@ -325,6 +325,7 @@ impl Home {
         self.tell_receipts(env);
         let mut ops = Vec::new();
         for session in &mut self.sessions {
+            session.correct_its_end(env);
             session.lazy_ops(env, &mut ops);
         }
         if !ops.is_empty() {

@@ -9,6 +9,7 @@ use super::env::{Env, What};
 use super::home::Home;
 use super::mailbox::{self, Mailbox};
 use super::rows::{AgesRow, Name};
+use super::session::Session;
 use super::slices::Quota;
 
 /// Samples within the time that entries are kept: an entry goes at most a twelfth of it too late.
@@ -31,15 +32,31 @@ impl Mailbox {
         let (over, dirty) = (self.keep_quota(env), all && self.log.slices_dirty());
         let now = env.stamp_ms();
         let every = env.common.config.mailbox_ms / SAMPLES;
+        let corrected = self.correct_ages(env, ops);
         let young = self.ages.last().is_some_and(|(at, _)| now < at + every);
         if !young {
             self.ages.push((now, up_to));
             // Looked at when these are over their time, also if nobody comes and nothing arrives until then.
             due::mailbox_look(env, now + env.common.config.mailbox_ms, ops);
         }
-        if over || dirty || !young {
+        if over || dirty || corrected || !young {
             ops.push(self.ages_row(env));
         }
+    }
+
+    /// What was there when a sample was taken is not younger than now: the node that took it was ahead. Nothing while this one may be behind. `true`: to be
+    /// stored.
+    fn correct_ages(&mut self, env: &mut Env<'_, '_>, ops: &mut Vec<Op>) -> bool {
+        let now = env.expiry_ms();
+        let ahead = self.ages.iter().position(|(at, _)| *at > now);
+        let Some(first) = ahead.filter(|_| now > 0) else {
+            return false;
+        };
+        for age in &mut self.ages[first..] {
+            age.0 = now;
+        }
+        due::mailbox_look(env, now + env.common.config.mailbox_ms, ops);
+        true
     }
 
     /// BOUND: what is over the quota is to go as if its time were over. `true`: to be stored.
@@ -88,6 +105,29 @@ impl Mailbox {
             .rev()
             .find(|(at, _)| *at == 0 || at + kept_ms <= env.expiry_ms());
         over.map_or(0, |(_, number)| *number).min(self.log.stored_head())
+    }
+}
+
+impl Session {
+    /// It was left now at the latest: a time to come is of a node whose calendar was ahead. Not while this one's may be behind. `true`: it is another time.
+    pub(crate) fn was_left_by_now(&mut self, env: &Env<'_, '_>) -> bool {
+        let now = env.expiry_ms();
+        let ahead = now > 0 && self.live.is_none() && self.disconnected_at > now;
+        if ahead {
+            self.disconnected_at = now;
+        }
+        ahead
+    }
+
+    /// The same in the store, and its due row with it.
+    pub(crate) fn correct_its_end(&mut self, env: &mut Env<'_, '_>) {
+        if !self.was_left_by_now(env) || !self.outlives() {
+            return;
+        }
+        let mut ops = Vec::new();
+        let look_at = due::session_look(env, self, self.ends_at(), &mut ops);
+        ops.push(Name::Session(self.id).put(env.user, env.view(), &self.row()));
+        env.store(look_at.map_or(What::Lazy, What::Expected), ops);
     }
 }
 

@@ -32,6 +32,8 @@ pub(crate) struct Session {
     pub(crate) expiry: u32,
     /// Milliseconds since 1970; 0: connected.
     pub(crate) disconnected_at: u64,
+    /// When its last connection ended while it was in memory, as [`Now::mono_ms`](godwit_cluster::Now); `None`: none did.
+    pub(crate) left_mono_ms: Option<u64>,
     /// It has rows in the store, and what it is owed is there too: it was once to outlive its connection.
     pub(crate) stored: bool,
     /// It was once a member of a group, so its log may have what others are to get.
@@ -215,6 +217,7 @@ impl Session {
             client_id,
             expiry: 0,
             disconnected_at: 0,
+            left_mono_ms: None,
             stored: false,
             shared: false,
             due_at: 0,

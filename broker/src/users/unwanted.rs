@@ -22,7 +22,6 @@ const REMEMBERED_S: u32 = 250;
 /// Whether a publish is looked at: when, and which it is.
 pub(crate) struct Look {
     pub(crate) mono_ms: u64,
-    pub(crate) unix_ms: u64,
     /// Seconds since it was matched, rounded up.
     pub(crate) late: u32,
     /// Of all that is given to sessions of this worker.
@@ -82,10 +81,13 @@ impl Session {
                 u32::from(second(look.mono_ms).wrapping_sub(live.narrowed)) < within
             }
             Some(_) => true,
-            // Without a connection nothing was unsubscribed since it ended.
+            // Without a connection nothing was unsubscribed since it ended, which was maybe just before it was read.
             None => {
-                let away = look.unix_ms.saturating_sub(self.disconnected_at);
-                look.late > 0 && away < u64::from(within) * 1_000
+                let away = |left| look.mono_ms.saturating_sub(left);
+                look.late > 0
+                    && self
+                        .left_mono_ms
+                        .is_none_or(|left| away(left) < u64::from(within) * 1_000)
             }
         }
     }
@@ -109,5 +111,32 @@ impl Home {
         };
         env.metrics().unwanted.inc();
         env.cx.tell(Key::of_topic(topic), Command::Topic(prune));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_connection_the_time_since_it_ended_is_no_affair_of_the_calendar() {
+        let mut session = Session::new(SessionId(uuid::Uuid::nil()), "c".into());
+        let look = |mono_ms, late| Look {
+            mono_ms,
+            late,
+            count: 0,
+        };
+        // It ended with another start, whose time is another: an UNSUBACK may be of just before.
+        session.disconnected_at = 5_000;
+        assert!(session.was_narrowed(&look(900_000, 1)));
+        assert!(!session.was_narrowed(&look(900_000, 0)));
+        // It ended here, by a calendar that is years behind or ahead.
+        session.left_mono_ms = Some(890_000);
+        assert!(!session.was_narrowed(&look(900_000, 1)));
+        session.left_mono_ms = Some(896_000);
+        for at in [5_000, u64::MAX] {
+            session.disconnected_at = at;
+            assert!(session.was_narrowed(&look(900_000, 1)));
+        }
     }
 }

@@ -138,3 +138,42 @@ fn a_delayed_will_whose_row_was_read_is_not_published_by_a_calendar_that_is_doub
     rig.pass(5_000);
     assert_eq!(rig.published.len(), 1);
 }
+
+#[test]
+fn a_session_left_in_time_to_come_and_mail_of_then_were_written_by_a_wrong_calendar_and_are_of_now() {
+    let mut rig = Rig::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let conversation = rig.make_conversation(&[alice.user, bob.user]);
+    rig.pass(31_000);
+    rig.harness.doubt_clock(true);
+    rig.harness.may_be_later(75 * 365 * DAY);
+    let mut connect = persistent(V5, "c");
+    connect.session_expiry = 100;
+    let c = rig.connect(&alice, connect);
+    rig.subscribe(c, "iot/alice/t", 1);
+    rig.vanish(c);
+    let send = |rig: &mut Rig, id: u16| {
+        let a = rig.connect(&alice, clean(V5, "a"));
+        let topic = format!("c/{conversation}/send/text");
+        rig.packet(a, publish(&topic, &id.to_string(), 1, id));
+        rig.vanish(a);
+        rig.pass(30_000);
+    };
+    send(&mut rig, 1);
+    rig.pass(400_000);
+    assert_eq!(rig.routes(), 1, "nothing ends by what may be wrong");
+
+    // Its next owner is right.
+    rig.crash();
+    send(&mut rig, 2);
+    assert_eq!(rig.routes(), 1);
+    rig.pass(200_000);
+    assert_eq!(rig.routes(), 0, "it ended 100 s after that");
+    rig.harness.advance(91 * DAY);
+    send(&mut rig, 3);
+    assert_eq!(
+        rig.store.log_len(200, bob.user.0),
+        2,
+        "the first is over its 90 days"
+    );
+}
