@@ -1,6 +1,7 @@
 //! Topics' homes: routes, retained messages, and the copy of the wildcard filters that this worker matches its topics
 //! against. Sessions are known here by their routes only.
 
+mod announcing;
 mod collect;
 mod given_up;
 mod gone;
@@ -34,7 +35,8 @@ pub(crate) use collect::{RETAINED_AT_ONCE, RETAINED_BYTES};
 pub(crate) use home::ROUTES;
 use home::TopicHome;
 pub use metrics::Metrics;
-use nodes::{Announcing, Listing, Nodes, Relaying};
+use announcing::Announcing;
+use nodes::{Listing, Nodes, Relaying};
 use parked::Parked;
 use publish::Publishing;
 use retained::{RETAINED, clear_retained, list_key, put_retained, read_retained};

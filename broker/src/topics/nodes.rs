@@ -2,16 +2,14 @@
 //! up, and the filters with early wildcards for nodes that are new (docs/decisions/0011-many-nodes.md). Until it is
 //! told nothing is published there.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use godwit_cluster::own::Standing;
 use godwit_cluster::{Cx, Reply};
-use godwit_store::View;
 use godwit_wire::code::Refusal;
 use godwit_wire::command::{Answer, Command, Route, TopicCommand};
 use godwit_wire::ids::Key;
-use godwit_wire::topic::filter_key;
 use uuid::Uuid;
 
 use super::subscribe::other_workers;
@@ -20,11 +18,6 @@ use crate::part::Part;
 
 /// After how long a node that did not answer is asked again, milliseconds.
 const AGAIN_MS: u64 = 200;
-/// Routes that a worker announces and that are not answered: it waits for them before it goes on, so that clients' own
-/// requests have room on the links.
-const ANNOUNCED_AT_ONCE: usize = 1_024;
-/// So often what was refused is announced again with nothing taken in between (5 s); then, and when the view is another, the whole is asked for anew.
-const REFUSED_AGAIN: u32 = 25;
 /// Filters of a part of the list.
 const PART_ROUTES: usize = 512;
 /// And bytes of it, about: each may have 64 KiB.
@@ -60,21 +53,8 @@ struct Hearing {
 #[derive(Debug)]
 pub(super) struct Relaying {
     reply: Reply,
-    outstanding: usize,
-    refusal: Option<Refusal>,
-}
-
-/// Routes that are being announced.
-#[derive(Debug)]
-pub(super) struct Announcing {
-    left: VecDeque<Route>,
-    /// What was refused for now: announced again after a pause.
-    refused: Vec<Route>,
-    /// Pauses since one was taken.
-    pauses: u32,
-    /// The view in which it was asked for.
-    view: Option<View>,
-    relaying: Relaying,
+    pub(super) outstanding: usize,
+    pub(super) refusal: Option<Refusal>,
 }
 
 /// The list on its way to a node.
@@ -87,7 +67,7 @@ pub(super) struct Listing {
 }
 
 impl Relaying {
-    fn new(reply: Reply, outstanding: usize) -> Self {
+    pub(super) fn new(reply: Reply, outstanding: usize) -> Self {
         Self {
             reply,
             outstanding,
@@ -96,7 +76,7 @@ impl Relaying {
     }
 
     /// A part was answered. Whether it was the last one.
-    fn took(&mut self, answer: Answer) -> bool {
+    pub(super) fn took(&mut self, answer: Answer) -> bool {
         if let Answer::Refused(refusal) = answer {
             self.refusal.get_or_insert(refusal);
         }
@@ -104,7 +84,7 @@ impl Relaying {
         self.outstanding == 0
     }
 
-    fn end(self, cx: &mut Cx<'_>) {
+    pub(super) fn end(self, cx: &mut Cx<'_>) {
         cx.answer(self.reply, self.refusal.map_or(Answer::Done, Answer::Refused));
     }
 }
@@ -219,7 +199,7 @@ impl Topics {
         self.heard(cx);
     }
 
-    fn nodes_again(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn nodes_again(&mut self, cx: &mut Cx<'_>) {
         if !std::mem::replace(&mut self.nodes.timer, true) {
             cx.after(AGAIN_MS, Part::Topics.tag(TIMER_NODES));
         }
@@ -351,112 +331,6 @@ impl Topics {
         {
             self.relaying.remove(place).end(cx);
         }
-    }
-
-    /// See [`TopicCommand::Interest`]: to one worker, whose users' routes these are.
-    pub(crate) fn announce(&mut self, cx: &mut Cx<'_>, routes: Vec<Route>, reply: Reply) {
-        if routes.is_empty() {
-            cx.answer(reply, Answer::Done);
-            return;
-        }
-        let place = self.announcing.insert(Announcing {
-            relaying: Relaying::new(reply, 0),
-            left: routes.into(),
-            refused: Vec::new(),
-            pauses: 0,
-            view: cx.standing().map(|standing| standing.number),
-        });
-        for _ in 0..ANNOUNCED_AT_ONCE {
-            self.announce_next(cx, place);
-        }
-    }
-
-    fn announce_next(&mut self, cx: &mut Cx<'_>, place: usize) {
-        let Some(announcing) = self.announcing.get_mut(place) else {
-            return;
-        };
-        let Some(route) = announcing.left.pop_front() else {
-            return;
-        };
-        announcing.relaying.outstanding += 1;
-        let key = filter_key(&route.filter);
-        let tag = self.step(Step::Announce(place, Box::new(route.clone())));
-        cx.ask(tag, key, Command::Topic(TopicCommand::Announce { route }));
-    }
-
-    pub(super) fn announce_told(&mut self, cx: &mut Cx<'_>, place: usize, route: Route, answer: Answer) {
-        let view = cx.standing().map(|standing| standing.number);
-        let Some(announcing) = self.announcing.get_mut(place) else {
-            return;
-        };
-        let is_tried_on = view == announcing.view
-            && announcing.pauses < REFUSED_AGAIN
-            && announcing.relaying.refusal.is_none();
-        let answer = match answer {
-            Answer::Refused(refusal) if is_tried_on && refusal.code.retryable() => {
-                announcing.refused.push(route);
-                Answer::Done
-            }
-            Answer::Refused(refusal) => {
-                // It is asked again, for all of them.
-                announcing.left.clear();
-                announcing.refused.clear();
-                Answer::Refused(refusal)
-            }
-            answer => {
-                announcing.pauses = 0;
-                answer
-            }
-        };
-        let waits_for_none = announcing.relaying.took(answer);
-        let is_paused = !announcing.refused.is_empty();
-        if waits_for_none && announcing.left.is_empty() && !is_paused {
-            self.announcing.remove(place).relaying.end(cx);
-            return;
-        }
-        if is_paused {
-            self.nodes_again(cx);
-        }
-        self.announce_next(cx, place);
-    }
-
-    /// After the pause: what was refused goes first, since it has waited longest.
-    fn announce_refused(&mut self, cx: &mut Cx<'_>) {
-        let mut rooms = Vec::new();
-        for (place, announcing) in &mut self.announcing {
-            if announcing.refused.is_empty() {
-                continue;
-            }
-            announcing.pauses += 1;
-            for route in announcing.refused.drain(..).rev() {
-                announcing.left.push_front(route);
-            }
-            rooms.push((
-                place,
-                ANNOUNCED_AT_ONCE.saturating_sub(announcing.relaying.outstanding),
-            ));
-        }
-        for (place, room) in rooms {
-            (0..room).for_each(|_| self.announce_next(cx, place));
-        }
-    }
-
-    /// See [`TopicCommand::Announce`]. A key that is not in memory is not loaded for it.
-    pub(super) fn announced(&mut self, cx: &mut Cx<'_>, key: &Key, route: Route, reply: Reply) {
-        match key {
-            Key::Topic(levels) => match self.homes.get_mut(levels) {
-                Some(home) => home.insert_newer(route),
-                None => {
-                    let routes = self.unloaded.entry(levels.clone()).or_default();
-                    routes.insert((route.session, route.route_id), route);
-                }
-            },
-            _ => {
-                self.wildcards.insert_newer(route, true);
-                self.metrics.wildcards.set(self.wildcards.len() as i64);
-            }
-        }
-        cx.answer(reply, Answer::Done);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Topics' homes by their calls, on a store in memory: bounds of what is retained, loads, routes that come and go.
 
+mod announcing;
 mod nodes;
 mod shared;
 mod spread;

@@ -4,7 +4,10 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use godwit_cluster::Cx;
+use godwit_wire::account::{AccountCommand, Principal, Scopes};
+use godwit_wire::command::Command;
 use godwit_wire::ids::{Key, SessionId, UserId};
+use uuid::Uuid;
 
 use super::Users;
 use super::env::{Env, Ticket, What};
@@ -147,6 +150,33 @@ impl Home {
                 env.wait_to_fire(What::WillTurn(session, number));
             }
         }
+    }
+
+    pub(super) fn fire_will_now(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
+        let user = env.user;
+        let Some(will) = self.will(session, number) else {
+            return;
+        };
+        will.waits = false;
+        env.common.firing.begins(user, number, will.row.payload.len());
+        let Ok(credential) = Uuid::from_slice(&will.row.credential) else {
+            let anonymous = Principal {
+                user,
+                name: "".into(),
+                credential: None,
+                expires_at: 0,
+                scopes: Scopes {
+                    topics: true,
+                    ..Scopes::default()
+                },
+                admin: false,
+            };
+            self.publish_will(env, session, number, &anonymous);
+            return;
+        };
+        will.firing = true;
+        let command = Command::Account(Box::new(AccountCommand::Standing { credential }));
+        env.ask(What::WillOf(session, number), Key::User(user), command);
     }
 
     /// Its turn does not come before the end of the process: whoever reads its row publishes it, also if its client returns before.

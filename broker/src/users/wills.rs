@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use godwit_store::Op;
-use godwit_wire::account::{AccountAnswer, AccountCommand, Principal, Scopes};
+use godwit_wire::account::{AccountAnswer, Principal};
 use godwit_wire::code::{Code, Refusal};
-use godwit_wire::command::{Answer, Command, Publish};
-use godwit_wire::ids::{Key, MessageId, SessionId};
+use godwit_wire::command::{Answer, Publish};
+use godwit_wire::ids::{MessageId, SessionId};
 use godwit_wire::limits::USER_SESSIONS;
 use godwit_wire::topic::{PublishTopic, classify_publish};
-use uuid::Uuid;
 
 use super::detach::Leave;
 use super::due::Look;
@@ -35,8 +34,8 @@ const KEPT: usize = 2 * USER_SESSIONS;
 
 /// The will of a connection.
 pub(crate) struct PendingWill {
-    session: SessionId,
-    number: u64,
+    pub(super) session: SessionId,
+    pub(super) number: u64,
     pub(super) row: Box<WillRow>,
     /// Its publish is on its way, or waits for its turn.
     pub(super) firing: bool,
@@ -311,33 +310,6 @@ impl Home {
         }
     }
 
-    pub(super) fn fire_will_now(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64) {
-        let user = env.user;
-        let Some(will) = self.will(session, number) else {
-            return;
-        };
-        will.waits = false;
-        env.common.firing.begins(user, number, will.row.payload.len());
-        let Ok(credential) = Uuid::from_slice(&will.row.credential) else {
-            let anonymous = Principal {
-                user,
-                name: "".into(),
-                credential: None,
-                expires_at: 0,
-                scopes: Scopes {
-                    topics: true,
-                    ..Scopes::default()
-                },
-                admin: false,
-            };
-            self.publish_will(env, session, number, &anonymous);
-            return;
-        };
-        will.firing = true;
-        let command = Command::Account(Box::new(AccountCommand::Standing { credential }));
-        env.ask(What::WillOf(session, number), Key::User(user), command);
-    }
-
     /// The accounts have said whose it is.
     pub(crate) fn will_judged(
         &mut self,
@@ -363,7 +335,13 @@ impl Home {
         }
     }
 
-    fn publish_will(&mut self, env: &mut Env<'_, '_>, session: SessionId, number: u64, who: &Principal) {
+    pub(super) fn publish_will(
+        &mut self,
+        env: &mut Env<'_, '_>,
+        session: SessionId,
+        number: u64,
+        who: &Principal,
+    ) {
         let now = env.stamp_ms();
         let Some(will) = self.will(session, number) else {
             return;

@@ -139,3 +139,43 @@ fn a_will_that_waits_for_its_turn_goes_before_what_its_returned_client_says_and_
     let payloads: Vec<_> = rig.published.iter().map(|one| one.payload.clone()).collect();
     assert_eq!(payloads, ["gone", "back"]);
 }
+
+#[test]
+fn a_will_that_was_in_line_at_a_stop_goes_before_what_its_client_says_after_the_next_start_and_once() {
+    let mut rig = Rig::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let conn = rig.connect(&alice, with_will(persistent(V5, "c"), 0));
+    let other = rig.connect(&bob, persistent(V5, "d"));
+    rig.users.common.firing.begins(bob.user, u64::MAX, 1 << 20);
+    rig.vanish(conn);
+    rig.shut_down(other);
+    assert!(rig.published.is_empty(), "it waits");
+    rig.crash();
+    let conn = rig.connect(&alice, persistent(V5, "c"));
+    rig.packet(conn, publish("iot/alice/gone", "back", 1, 1));
+    rig.pass(60_000);
+    let payloads: Vec<_> = rig.published.iter().map(|one| one.payload.clone()).collect();
+    assert_eq!(payloads, ["gone", "back"]);
+}
+
+#[test]
+fn a_will_whose_session_was_ended_before_its_delay_is_due_after_a_stop_too() {
+    let mut rig = Rig::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    rig.pass(31_000);
+    let conn = rig.connect(&alice, with_will(persistent(V5, "c"), 3_000));
+    let other = rig.connect(&bob, persistent(V5, "d"));
+    rig.vanish(conn);
+    rig.users.common.firing.begins(bob.user, u64::MAX, 1 << 20);
+    let kick = UserCommand::Kick {
+        client_id: None,
+        forget: true,
+    };
+    drop(rig.ask_user(alice.user, kick));
+    rig.run();
+    rig.shut_down(other);
+    assert!(rig.published.is_empty(), "it waits");
+    rig.crash();
+    rig.pass(60_000);
+    assert_eq!(rig.published.len(), 1);
+}
