@@ -90,10 +90,13 @@ pub(crate) async fn login(
     body: Json<Login>,
 ) -> Result<Answer<TokenPair>, Problem> {
     let Login { username, password } = body.value;
-    let user = find_login(&api, &username).await?;
-    let secret = Guessed::password(user, &username);
-    let tried = try_login(&api, user, password, client(&headers));
+    let secret = api.guesses.at_login(&username, address);
+    let tried = async {
+        let user = find_login(&api, &username).await?;
+        try_login(&api, user, password, client(&headers)).await
+    };
     let (principal, refresh) = api.guarded(secret, address, Code::Unauthenticated, tried).await?;
+    api.guesses.welcome(secret, address);
     pair(&api, &principal, &refresh)
 }
 

@@ -169,15 +169,15 @@ pub(super) fn http() -> Vec<Limit> {
         .http("429")
         .counted("godwit_http_limits_met{limit=\"registrations\"}"),
         Limit::new(
-            "wrong passwords of a user, at a login, a change of it and a repeated registration",
+            "wrong passwords: at a login by what is named (user name or e-mail address), and of a user at a change of it or a repeated registration",
             At::Source(
                 "history-api/src/limits.rs",
                 "FAILED_OF_NAME.burst",
                 "at once, then one in 10 s",
             ),
-            "refused, whether the password is right or not, with Retry-After; what the user has goes on",
+            "refused, whether the password is right or not, with Retry-After; what the user has goes on. Each of the last 4 addresses from which a login succeeded (16,384 names, until the process ends) has as many of its own, so that strangers keep nobody out there; elsewhere they can",
             &[
-                HTTP_MET, "history-api/tests/guesses.rs::guesses_at_a_password_count_together_by_name_by_address_and_at_its_change",
+                HTTP_MET, "history-api/tests/guesses.rs::guesses_at_a_password_count_by_what_is_named_and_tell_nothing_of_another_name",
                 "history-api/tests/guesses.rs::a_repeated_registration_is_no_place_to_guess_a_password",
             ],
         )

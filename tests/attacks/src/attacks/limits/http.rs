@@ -21,7 +21,7 @@ const CASES: &[Case] = cases! {
     "a page of history", "PAGE", "" => page;
     "registrations from one address", "registrations_per_second",
         "godwit_http_limits_met_total{limit=\"registrations\"" => secrets::registrations;
-    "wrong passwords of a user, at a login, a change of it and a repeated registration", "FAILED_OF_NAME.burst",
+    "wrong passwords: at a login by what is named (user name or e-mail address), and of a user at a change of it or a repeated registration", "FAILED_OF_NAME.burst",
         "godwit_http_logins_limited_total" => secrets::wrong_passwords;
     "exchanges of refresh tokens of a login session", "per_user",
         "godwit_http_limits_met_total{limit=\"user_requests\"" => secrets::refreshes;

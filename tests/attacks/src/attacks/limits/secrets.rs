@@ -70,11 +70,12 @@ pub(super) async fn wrong_passwords(bed: Arc<Bed>) -> Result<String> {
     let token = session["access_token"].as_str().context("no token")?;
     let token = format!("authorization: Bearer {token}\r\n");
     let change = |current: &str| json!({ "current_password": current, "new_password": "not to be taken" });
-    for number in 0..5 {
-        let answer = login(&mut rest, &user.name, "guessed wrong").await?;
+    let mut elsewhere = Rest::open(&bed, 44).await?;
+    for number in 0..10 {
+        let answer = login(&mut elsewhere, &user.name, "guessed wrong").await?;
         answer.must(401, &format!("guess {number} at a login"))?;
         let body = change("guessed wrong");
-        let answer = rest.ask("POST /api/v1/auth/password", &token, &body).await?;
+        let answer = elsewhere.ask("POST /api/v1/auth/password", &token, &body).await?;
         answer.must(403, &format!("guess {number} at a change"))?;
     }
     for (round, password) in (0..ROUNDS).zip(["guessed wrong", right.as_str()].into_iter().cycle()) {
@@ -87,13 +88,16 @@ pub(super) async fn wrong_passwords(bed: Arc<Bed>) -> Result<String> {
             .await?
             .must(429, "a change behind ten failures")?;
     }
+    login(&mut rest, &user.name, &right)
+        .await?
+        .must(200, "a login from where the user logged in before")?;
     let other = &bed.offenders[1];
     let right = format!("{} horse staple", other.name);
     login(&mut rest, &other.name, &right)
         .await?
         .must(200, "another user")?;
     Ok(format!(
-        "10 failed, by turns at a login (401) and at a change (403); {ROUNDS} more of both: 429, with the right password too; another user is let in"
+        "10 failed at a login (401) and 10 at a change (403); {ROUNDS} more of both: 429, with the right password too; the user is let in from where it was, and another user"
     ))
 }
 
