@@ -39,8 +39,10 @@ const SETTLE_PLANTED: Duration = Duration::from_secs(10);
 const DRAIN: Duration = Duration::from_secs(180);
 /// So long nothing arrives before a session that lacks something is given up.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// The same with a planted bug: what it lost does not come.
+/// The same with a planted bug: what it lost does not come. Not with [`LOSES_DELIVERIES`].
 const PATIENCE_PLANTED: Duration = Duration::from_secs(5);
+/// What this bug breaks shows by nothing but that deliveries do not come, and a machine that stands still for a few seconds looks the same.
+const LOSES_DELIVERIES: &str = "skip-mailbox";
 /// So long nothing arrives before sessions that have everything are called drained: something too much may come.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -158,6 +160,7 @@ impl Rig {
             disk.order("sync-all")?;
         }
         let (settle, patience) = match planted {
+            Some(LOSES_DELIVERIES) => (SETTLE_PLANTED, PATIENCE),
             Some(_) => (SETTLE_PLANTED, PATIENCE_PLANTED),
             None => (SETTLE, PATIENCE),
         };
