@@ -236,7 +236,7 @@ impl<S: Script> Session<S> {
                     }
                     let ended = self.connected(*wire, resumed).await;
                     self.shared.told_no("closed");
-                    if ended != NO_ANSWERS {
+                    if ended != NO_ANSWERS || self.shared.answers_may_be_late() {
                         // The home died, or moved, or the client went away with a PUBACK on its way over the link: sends without an id
                         // that are in flight may be stored twice (at least once is all that QoS 1 says of them), and are counted
                         // apart as after a kill.

@@ -16,6 +16,7 @@ pub struct Shared {
     /// The records.
     pub recorder: Recorder,
     stop: AtomicBool,
+    answers_late: AtomicBool,
     numbers: AtomicU64,
     in_flight: AtomicI64,
     acknowledged: AtomicU64,
@@ -32,6 +33,7 @@ impl Shared {
         Self {
             recorder,
             stop: AtomicBool::new(false),
+            answers_late: AtomicBool::new(false),
             numbers: AtomicU64::new(0),
             in_flight: AtomicI64::new(0),
             acknowledged: AtomicU64::new(0),
@@ -73,6 +75,16 @@ impl Shared {
     /// A send is given up; `code` says why.
     pub fn give_up(&self) {
         self.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// From now on an answer may be on its way for so long that its client takes it for lost, or not any more.
+    pub fn let_answers_be_late(&self, late: bool) {
+        self.answers_late.store(late, Ordering::Release);
+    }
+
+    /// Whether that is so.
+    pub fn answers_may_be_late(&self) -> bool {
+        self.answers_late.load(Ordering::Acquire)
     }
 
     /// A client was told no.
