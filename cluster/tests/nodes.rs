@@ -391,7 +391,10 @@ async fn what_is_on_its_way_to_who_had_a_shard_is_done_before_what_is_asked_when
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(nodes[0].done().is_empty());
     let mut held = lock(&nodes[0].direct.held).take().unwrap_or_default();
-    nodes[1].workers.router().peer_asks(start(0), &mut held, &mut Vec::new());
+    nodes[1]
+        .workers
+        .router()
+        .peer_asks(start(0), &mut held, &mut Vec::new());
     for asked in asked {
         ok(asked).await;
     }

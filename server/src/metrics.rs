@@ -127,7 +127,8 @@ impl Collector for OfWorkers {
         let full = self.0.full_workers();
         let help = "Requests of other nodes that lie behind a full worker's inbox";
         gauge(to, "godwit_workers_full_lying", help, full.lying as f64)?;
-        let help = "Requests of other nodes answered unavailable: as many lay behind their full worker as may";
+        let help =
+            "Requests of other nodes answered unavailable: as many lay behind their full worker as may";
         counter(to, "godwit_workers_full_refused", help, full.refused)?;
         let help = "Turns of the workers: what is ready waits for the end of one";
         let mut histogram =

@@ -30,12 +30,12 @@ use godwit_wire::ids::{Key, SessionId};
 use slab::Slab;
 
 use crate::part::Part;
+use announcing::Announcing;
 use collect::Collecting;
 pub(crate) use collect::{RETAINED_AT_ONCE, RETAINED_BYTES};
 pub(crate) use home::ROUTES;
 use home::TopicHome;
 pub use metrics::Metrics;
-use announcing::Announcing;
 use nodes::{Listing, Nodes, Relaying};
 use parked::Parked;
 use publish::Publishing;
