@@ -28,7 +28,7 @@ pub struct Config {
 }
 
 /// What the broker counts; cheap to clone.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
     /// The doors.
     pub net: NetMetrics,
@@ -36,6 +36,17 @@ pub struct Metrics {
     pub users: UsersMetrics,
     /// Topics' homes.
     pub topics: TopicMetrics,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let users = UsersMetrics::default();
+        Self {
+            net: NetMetrics::default(),
+            topics: TopicMetrics::beside(&users),
+            users,
+        }
+    }
 }
 
 impl Metrics {

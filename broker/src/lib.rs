@@ -2,6 +2,7 @@
 
 mod broker;
 pub mod codec;
+mod copies;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzz;

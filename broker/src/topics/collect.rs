@@ -12,6 +12,7 @@ use godwit_wire::ids::Key;
 
 use super::retained::{KEY_BYTES, KEY_MESSAGES, RETAINED_KEYS, RETAINED_SLICES, weight};
 use super::{Step, Topics};
+use crate::copies::{Held, copied};
 
 /// Most retained messages that one SUBSCRIBE collects over all keys; a filter that matches more is refused (quota).
 pub(crate) const RETAINED_AT_ONCE: usize = 100_000;
@@ -28,6 +29,8 @@ pub(super) struct Collecting {
     filter: Box<str>,
     found: Vec<Arc<Publish>>,
     bytes: usize,
+    /// Room of what of it is a copy of another node's.
+    held: Vec<Held>,
     /// Where the next page of keys begins; `None` after the last.
     next: Option<(u16, Option<Bytes>)>,
     /// Keys that have not answered.
@@ -42,6 +45,7 @@ impl Topics {
             filter,
             found: Vec::new(),
             bytes: 0,
+            held: Vec::new(),
             next: Some((0, None)),
             outstanding: 0,
             refusal: None,
@@ -120,17 +124,22 @@ impl Topics {
         let Some(collecting) = self.collecting.get_mut(place) else {
             return;
         };
+        let copies = &self.metrics.copies;
         match answer {
-            Answer::Retained(found) => {
+            Answer::Retained(found) if collecting.refusal.is_none() => {
                 collecting.bytes += found.iter().map(|publish| weight(publish)).sum::<usize>();
+                let room = match copied(&found) {
+                    0 => Ok(()),
+                    bytes => copies.hold(bytes).map(|held| collecting.held.push(held)),
+                };
                 collecting.found.extend(found);
                 if collecting.found.len() > RETAINED_AT_ONCE || collecting.bytes > RETAINED_BYTES {
-                    collecting.found = Vec::new();
-                    let detail =
-                        "this filter matches more retained messages than one subscription may ask for";
-                    collecting
-                        .refusal
-                        .get_or_insert_with(|| Refusal::new(Code::Quota, detail));
+                    collecting.refuse(
+                        "this filter matches more retained messages than one subscription may ask for",
+                    );
+                } else if room.is_err() {
+                    self.metrics.count_limit("retained_copies");
+                    collecting.refuse("too many retained messages of other nodes wait for clients");
                 }
             }
             Answer::Refused(refusal) => {
@@ -142,6 +151,16 @@ impl Topics {
         if collecting.outstanding == 0 {
             self.collect_more(cx, place);
         }
+    }
+}
+
+impl Collecting {
+    /// It is more than may be kept.
+    fn refuse(&mut self, detail: &str) {
+        self.found = Vec::new();
+        self.held = Vec::new();
+        self.refusal
+            .get_or_insert_with(|| Refusal::new(Code::Quota, detail));
     }
 }
 

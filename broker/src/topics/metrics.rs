@@ -5,6 +5,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::copies::Copies;
+use crate::users::UsersMetrics;
+
 /// What this part counts; cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -19,9 +22,19 @@ pub struct Metrics {
     pub(super) retained_expired: Counter,
     pub(super) retained_refused: Counter,
     limits: Family<[(&'static str, &'static str); 1], Counter>,
+    /// Registered with the users' part, which holds them longer.
+    pub(super) copies: Copies,
 }
 
 impl Metrics {
+    /// Those of a node's topics' homes: what is kept of other nodes' retained messages is counted with its users' homes.
+    pub(crate) fn beside(users: &UsersMetrics) -> Self {
+        Self {
+            copies: users.copies.clone(),
+            ..Self::default()
+        }
+    }
+
     /// A subscription met a limit of topics' homes.
     pub(super) fn count_limit(&self, limit: &'static str) {
         self.limits.get_or_create(&[("limit", limit)]).inc();

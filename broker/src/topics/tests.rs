@@ -1,6 +1,7 @@
 //! Topics' homes by their calls, on a store in memory: bounds of what is retained, loads, routes that come and go.
 
 mod announcing;
+mod copies;
 mod nodes;
 mod shared;
 mod spread;
@@ -37,6 +38,8 @@ struct Rig {
     stubborn: Vec<SessionId>,
     full: Vec<SessionId>,
     passed: shared::Passed,
+    /// Topics' homes are at another node: the bytes that each answers when it is asked for what it retains.
+    far: Option<usize>,
 }
 
 impl Rig {
@@ -63,6 +66,7 @@ impl Rig {
             stubborn: Vec::new(),
             full: Vec::new(),
             passed: shared::Passed::default(),
+            far: None,
         }
     }
 
@@ -95,6 +99,10 @@ impl Rig {
             while let Some((key, command, reply)) = self.harness.take_command() {
                 busy = true;
                 match command {
+                    Command::Topic(TopicCommand::Retained { filter }) if self.far.is_some() => {
+                        let answer = copies::answer(self.far.unwrap(), &filter);
+                        self.harness.with(RoleId::Broker, |cx| cx.answer(reply, answer));
+                    }
                     Command::Topic(command) => self.apply(&key, command, reply),
                     Command::User(UserCommand::Deliver { targets, .. }) => {
                         let all = targets.iter().map(|target| target.session);

@@ -10,6 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::copies::Copies;
+
 /// Settings of users' homes.
 #[derive(Clone, Debug)]
 pub struct UsersConfig {
@@ -108,6 +110,8 @@ pub struct UsersMetrics {
     pub shared_ended: Counter,
     /// How often a limit was met, by limit.
     limits: Family<Limit, Counter>,
+    /// Bytes of other nodes' retained messages that wait for clients.
+    pub(crate) copies: Copies,
     /// Connections whose session is in this part.
     pub live: Gauge,
     /// Users in memory.
@@ -136,6 +140,7 @@ impl Default for UsersMetrics {
             shared_again: Counter::default(),
             shared_ended: Counter::default(),
             limits: Family::default(),
+            copies: Copies::default(),
             live: Gauge::default(),
             homes: Gauge::default(),
             acknowledge_seconds: Histogram::new([
@@ -252,6 +257,11 @@ impl UsersMetrics {
             "mqtt_sessions_live",
             "Sessions with a connection",
             self.live.clone(),
+        );
+        registry.register(
+            "mqtt_retained_copies_bytes",
+            "Other nodes' retained messages that wait for clients, bytes",
+            self.copies.gauge(),
         );
         registry.register("user_homes", "Users in memory", self.homes.clone());
         registry.register_with_unit(

@@ -9,6 +9,7 @@ use godwit_wire::ids::SessionId;
 
 use super::owed::Owed;
 use super::session::{Live, Session};
+use crate::copies::{Held, copied};
 use crate::packet::PacketId;
 use crate::topics::{RETAINED_AT_ONCE, RETAINED_BYTES, weight};
 
@@ -93,14 +94,27 @@ impl Request {
         }
     }
 
-    /// Retained messages for a filter came. `false`: nobody knows which of them are current.
-    pub(crate) fn take(&mut self, found: Vec<Arc<Publish>>, one: &For, persistent: bool) -> bool {
+    /// Retained messages for a filter came, and the room for what of them is a copy. `false`: nobody knows which of them are
+    /// current.
+    pub(crate) fn take(
+        &mut self,
+        found: Vec<Arc<Publish>>,
+        mut room: Held,
+        one: &For,
+        persistent: bool,
+    ) -> bool {
         if self.noted_bytes > NOTED_BYTES && !found.is_empty() {
             return false;
         }
         for publish in found {
             if !self.noted.contains(&publish.topic) {
-                self.giving.add(publish, *one, persistent);
+                let held = room.split(copied(std::slice::from_ref(&publish)));
+                let one = Waiting {
+                    publish,
+                    one: *one,
+                    held,
+                };
+                self.giving.add(one, persistent);
             }
         }
         true
@@ -116,7 +130,15 @@ pub(crate) struct For {
     pub(crate) subscription_id: Option<u32>,
 }
 
-type ByTopic = BTreeMap<Box<str>, Vec<(Arc<Publish>, For)>>;
+/// A retained message that waits for a client.
+struct Waiting {
+    publish: Arc<Publish>,
+    one: For,
+    /// The room that it has as a copy, or none of it.
+    held: Held,
+}
+
+type ByTopic = BTreeMap<Box<str>, Vec<Waiting>>;
 
 /// Retained messages that wait for a client, by topic.
 #[derive(Default)]
@@ -125,19 +147,46 @@ pub(crate) struct Giving {
     owed: ByTopic,
     /// All others: given after it, as the connection has room.
     later: ByTopic,
+    size: Size,
+}
+
+/// How much waits.
+#[derive(Clone, Copy, Default)]
+struct Size {
     count: usize,
     bytes: usize,
+    /// Of these bytes, those of copies that nobody else has.
+    copied: usize,
+}
+
+impl Size {
+    fn of(one: &Waiting) -> Self {
+        Self {
+            count: 1,
+            bytes: weight(&one.publish),
+            copied: one.held.bytes(),
+        }
+    }
+
+    fn add(&mut self, more: Self) {
+        self.count += more.count;
+        self.bytes += more.bytes;
+        self.copied += more.copied;
+    }
+
+    fn take_off(&mut self, less: Self) {
+        self.count -= less.count;
+        self.bytes -= less.bytes;
+        self.copied -= less.copied;
+    }
 }
 
 impl Giving {
-    fn add(&mut self, publish: Arc<Publish>, one: For, persistent: bool) {
-        self.count += 1;
-        self.bytes += weight(&publish);
-        let owed = persistent && publish.qos.min(one.qos) > 0;
+    fn add(&mut self, one: Waiting, persistent: bool) {
+        self.size.add(Size::of(&one));
+        let owed = persistent && one.publish.qos.min(one.one.qos) > 0;
         let list = if owed { &mut self.owed } else { &mut self.later };
-        list.entry(publish.topic.clone())
-            .or_default()
-            .push((publish, one));
+        list.entry(one.publish.topic.clone()).or_default().push(one);
     }
 
     /// Whether all that must be in the log is.
@@ -147,10 +196,10 @@ impl Giving {
 
     /// Whether nothing is left.
     pub(crate) fn is_empty(&self) -> bool {
-        self.count == 0
+        self.size.count == 0
     }
 
-    fn pop(list: &mut ByTopic) -> Option<(Arc<Publish>, For)> {
+    fn pop(list: &mut ByTopic) -> Option<Waiting> {
         let mut first = list.first_entry()?;
         let taken = first.get_mut().pop();
         if first.get().is_empty() {
@@ -159,10 +208,10 @@ impl Giving {
         taken
     }
 
-    fn taken(&mut self, session: SessionId, taken: Option<(Arc<Publish>, For)>) -> Option<Owed> {
-        let (publish, one) = taken?;
-        self.count -= 1;
-        self.bytes -= weight(&publish);
+    fn taken(&mut self, session: SessionId, taken: Option<Waiting>) -> Option<Owed> {
+        let taken = taken?;
+        self.size.take_off(Size::of(&taken));
+        let Waiting { publish, one, .. } = taken;
         let target = Target {
             session,
             qos: one.qos,
@@ -184,7 +233,7 @@ impl Giving {
     /// The QoS of what [`Self::next_later`] gives.
     pub(crate) fn qos_of_next(&self) -> Option<u8> {
         let (_, list) = self.later.first_key_value()?;
-        list.last().map(|(publish, one)| publish.qos.min(one.qos))
+        list.last().map(|last| last.publish.qos.min(last.one.qos))
     }
 
     /// The next that is given after the SUBACK.
@@ -195,9 +244,8 @@ impl Giving {
 
     fn overtaken(&mut self, topic: &str) {
         for list in [&mut self.owed, &mut self.later] {
-            for (publish, _) in list.remove(topic).into_iter().flatten() {
-                self.count -= 1;
-                self.bytes -= weight(&publish);
+            for stale in list.remove(topic).into_iter().flatten() {
+                self.size.take_off(Size::of(&stale));
             }
         }
     }
@@ -206,11 +254,10 @@ impl Giving {
     pub(crate) fn forget(&mut self, route_ids: &[u64]) {
         for list in [&mut self.owed, &mut self.later] {
             list.retain(|_, list| {
-                list.retain(|(publish, one)| {
-                    let stays = !route_ids.contains(&one.route_id);
+                list.retain(|waiting| {
+                    let stays = !route_ids.contains(&waiting.one.route_id);
                     if !stays {
-                        self.count -= 1;
-                        self.bytes -= weight(publish);
+                        self.size.take_off(Size::of(waiting));
                     }
                     stays
                 });
@@ -221,8 +268,7 @@ impl Giving {
 
     /// Takes over what another one has left.
     pub(crate) fn merge(&mut self, other: Self) {
-        self.count += other.count;
-        self.bytes += other.bytes;
+        self.size.add(other.size);
         for (topic, list) in other.later {
             self.later.entry(topic).or_default().extend(list);
         }
@@ -235,11 +281,19 @@ impl Live {
         let waiting = self.requests.iter().map(|request| &request.giving);
         let (mut count, mut bytes) = (found.len(), 0);
         for giving in waiting {
-            count += giving.count;
-            bytes += giving.bytes;
+            count += giving.size.count;
+            bytes += giving.size.bytes;
         }
         bytes += found.iter().map(|publish| weight(publish)).sum::<usize>();
         count <= RETAINED_AT_ONCE && bytes <= RETAINED_BYTES
+    }
+
+    /// Bytes of retained messages that wait for the client and that this node has for it alone.
+    pub(crate) fn copied(&self) -> usize {
+        self.requests
+            .iter()
+            .map(|request| request.giving.size.copied)
+            .sum()
     }
 }
 

@@ -8,6 +8,7 @@ use super::clients::*;
 use super::rig::*;
 use super::subscribing::{subacks, texts};
 use crate::packet::{Incoming, Outgoing, PublishOut, Version};
+use crate::wire_trait::ConnId;
 
 const V5: Version = Version::V5;
 
@@ -279,4 +280,77 @@ fn a_live_publish_overtakes_a_retained_message_that_is_still_to_come() {
     rig.answer(reply, Answer::Retained(found));
     rig.run();
     assert_eq!(texts(&rig.publishes(sub)), ["0"]);
+}
+
+/// SUBSCRIBEs at QoS 0, and the topic's home is at another node, so that what it answers is nobody else's: so many messages of 4 MiB.
+fn subscribe_far(rig: &mut Rig, sub: ConnId, name: &str, count: usize) -> u8 {
+    let payload = bytes::Bytes::from(vec![b'x'; 4 * 1024 * 1024 - 1_024]);
+    rig.out(sub);
+    rig.deaf = true;
+    rig.packet(sub, subscribe(7, &format!("iot/{name}/#"), 0));
+    let (_, command, reply) = rig.harness.take_command().expect("a route is asked for");
+    let Command::Topic(TopicCommand::Subscribe { route, .. }) = command else {
+        panic!("{command:?}")
+    };
+    rig.routes.push(route);
+    rig.deaf = false;
+    let one = |n: usize| godwit_wire::command::Publish {
+        topic: format!("iot/{name}/{n}").as_str().into(),
+        payload: payload.clone(),
+        qos: 0,
+        retain: true,
+        expires_at: None,
+        properties: None,
+        from: None,
+        message_id: None,
+    };
+    let found: Vec<_> = (0..count).map(|n| Arc::new(one(n))).collect();
+    rig.answer(reply, Answer::Retained(found));
+    rig.run();
+    subacks(&rig.out(sub))[0].1[0]
+}
+
+#[test]
+fn other_nodes_retained_messages_that_wait_have_a_bound_over_a_users_sessions_and_over_all() {
+    let mut rig = Rig::new();
+    let slow = |rig: &mut Rig, name: &str, client: &str| {
+        let sub = rig.connect(&user(name), clean(V5, client));
+        rig.wire.lines.get_mut(&sub).unwrap().full = true;
+        sub
+    };
+    let names = ["alice", "bob", "carol", "dave", "erin"];
+    let subs = names.map(|name| slow(&mut rig, name, "slow"));
+    assert_eq!(subscribe_far(&mut rig, subs[0], "alice", 16), 0);
+    let second = slow(&mut rig, "alice", "second");
+    assert_eq!(
+        subscribe_far(&mut rig, second, "alice", 1),
+        0x97,
+        "a user has a quarter"
+    );
+    for at in 1..4 {
+        assert_eq!(subscribe_far(&mut rig, subs[at], names[at], 16), 0);
+    }
+    assert_eq!(
+        subscribe_far(&mut rig, subs[4], "erin", 1),
+        0x97,
+        "256 MiB are taken"
+    );
+    assert_eq!(rig.metrics.limits_met("retained_copies"), 2);
+    let routes = rig.routes();
+    assert_eq!(routes, 4, "what was refused has no route");
+    // What is shared with its topic's home takes nothing more.
+    keep(&mut rig, 100, 0);
+    let second = slow(&mut rig, "alice", "third");
+    assert_eq!(rig.subscribe(second, "iot/alice/#", 0), [0]);
+    rig.drained(subs[1]);
+    assert_eq!(rig.publishes(subs[1]).len(), 16);
+    assert_eq!(
+        subscribe_far(&mut rig, subs[4], "erin", 1),
+        0,
+        "room that was given back"
+    );
+    for sub in [subs[0], subs[2], subs[3], subs[4]] {
+        rig.vanish(sub);
+    }
+    assert_eq!(rig.metrics.copies.gauge().get(), 0);
 }

@@ -191,6 +191,9 @@ pub(super) fn owed() -> Vec<Limit> {
 
 pub(super) fn retained() -> Vec<Limit> {
     const FLOOD: &[&str] = &["tests/attacks/tests/floods.rs::retained_messages_have_their_quota"];
+    const COPIES: &[&str] = &[
+        "broker/src/users/tests/retained.rs::other_nodes_retained_messages_that_wait_have_a_bound_over_a_users_sessions_and_over_all",
+    ];
     vec![
         Limit::new(
             "retained messages of a user",
@@ -227,5 +230,23 @@ pub(super) fn retained() -> Vec<Limit> {
         )
         .told("PUBACK 0x97", "closed")
         .counted("godwit_retained_refused"),
+        Limit::new(
+            "other nodes' retained messages that wait for clients, on a node",
+            At::Source("broker/src/copies.rs", "COPIES_BYTES", "bytes"),
+            "a filter whose retained messages would be beyond it is refused",
+            COPIES,
+        )
+        .told("SUBACK 0x97", "SUBACK 0x80")
+        .counted("godwit_mqtt_limits_met{limit=\"retained_copies\"}")
+        .alone("it takes several nodes"),
+        Limit::new(
+            "of them, for one user",
+            At::Source("broker/src/copies.rs", "COPIES_OF_USER", "bytes"),
+            "the same",
+            COPIES,
+        )
+        .told("SUBACK 0x97", "SUBACK 0x80")
+        .counted("godwit_mqtt_limits_met{limit=\"retained_copies\"}")
+        .alone("it takes several nodes"),
     ]
 }
