@@ -156,7 +156,7 @@ impl Topics {
 
 impl Collecting {
     /// It is more than may be kept.
-    fn refuse(&mut self, detail: &str) {
+    fn refuse(&mut self, detail: &'static str) {
         self.found = Vec::new();
         self.held = Vec::new();
         self.refusal

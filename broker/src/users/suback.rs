@@ -1,7 +1,9 @@
 //! The answers to SUBSCRIBE, with the retained messages before and behind it, and UNSUBSCRIBE whole.
 
+use std::sync::Arc;
+
 use godwit_store::Op;
-use godwit_wire::command::Route;
+use godwit_wire::command::{Publish, Route};
 use godwit_wire::ids::SessionId;
 use godwit_wire::limits::SESSION_SUBSCRIPTIONS;
 use godwit_wire::topic::{FilterTopic, classify_filter};
@@ -11,9 +13,11 @@ use super::env::{Env, What};
 use super::home::Home;
 use super::request::Kind;
 use super::rows::Name;
+use super::session::Live;
 use super::subscribe::{QUOTA, UNSPECIFIED, unroute};
 use super::unwanted;
 use super::waiter::Waiter;
+use crate::copies::{COPIES_OF_USER, Held, copied};
 use crate::packet::{Outgoing, PacketId, Version};
 use crate::wire_trait::ConnId;
 
@@ -143,6 +147,19 @@ impl Home {
         for _ in 0..entries {
             self.owed_stored(env, id);
         }
+    }
+
+    /// Room for what of these retained messages is a copy of another node's.
+    pub(crate) fn room_for(&self, env: &Env<'_, '_>, found: &[Arc<Publish>]) -> Option<Held> {
+        let live = self.sessions.iter().filter_map(|one| one.live.as_deref());
+        let has: usize = live.map(Live::copied).sum();
+        let bytes = copied(found);
+        let of_user = bytes == 0 || has + bytes <= COPIES_OF_USER;
+        let room = env.metrics().copies.hold(bytes).ok().filter(|_| of_user);
+        if room.is_none() {
+            env.metrics().count_limit("retained_copies");
+        }
+        room
     }
 
     /// Retained messages that follow their SUBACK, as far as the connection has room; it says when there is more.

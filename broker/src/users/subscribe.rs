@@ -1,11 +1,9 @@
 //! SUBSCRIBE: me/inbox and ordinary filters. SUBACK leaves once the rows are durable and the routes are
 //! live; a route may outlive its subscription, never the reverse.
 
-use std::sync::Arc;
-
 use godwit_store::Op;
 use godwit_wire::code::Code;
-use godwit_wire::command::{Answer, Command, Publish, Route, TopicCommand};
+use godwit_wire::command::{Answer, Command, Route, TopicCommand};
 use godwit_wire::ids::SessionId;
 use godwit_wire::limits::{
     SESSION_SUBSCRIPTIONS, SHARE_NAME_BYTES, TOPIC_BYTES, TOPIC_LEVELS, USER_SHARES, USER_SUBSCRIPTIONS,
@@ -22,8 +20,7 @@ use super::home::Home;
 use super::inbox::{Inbox, InboxForm};
 use super::request::{Asked, For, Kind, Request};
 use super::rows::{Name, SubscriptionRow};
-use super::session::{Live, Subscription};
-use crate::copies::{COPIES_OF_USER, Held, copied};
+use super::session::Subscription;
 use crate::packet::{FilterIn, PacketId};
 use crate::wire_trait::ConnId;
 
@@ -329,27 +326,13 @@ impl Home {
         open.filters[index].waits = false;
         code = code.or_else(|| match room {
             None => Some(QUOTA),
-            Some(room) if open.take(found, room, &one, persistent) => None,
-            Some(_) => Some(UNSPECIFIED),
+            Some(room) => (!open.take(found, room, &one, persistent)).then_some(UNSPECIFIED),
         });
         if let Some(code) = code {
             open.filters[index].code = code;
             self.drop_subscriptions(env, session, &[route_id]);
         }
         self.answer_subscribe(env, session, request);
-    }
-
-    /// Room for what of these retained messages is a copy of another node's.
-    fn room_for(&self, env: &Env<'_, '_>, found: &[Arc<Publish>]) -> Option<Held> {
-        let live = self.sessions.iter().filter_map(|one| one.live.as_deref());
-        let has: usize = live.map(Live::copied).sum();
-        let bytes = copied(found);
-        let of_user = bytes == 0 || has + bytes <= COPIES_OF_USER;
-        let room = env.metrics().copies.hold(bytes).ok().filter(|_| of_user);
-        if room.is_none() {
-            env.metrics().count_limit("retained_copies");
-        }
-        room
     }
 
     /// It took too long: what is not answered is refused.
