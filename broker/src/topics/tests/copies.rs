@@ -38,11 +38,11 @@ fn copies_of_retained_messages_are_collected_while_there_is_room_and_refused_bey
     rig.far = Some(MIB);
     match rig.collected(COPIES_BYTES - 11 * MIB) {
         Answer::Retained(found) => assert_eq!(found.len(), 10),
-        other => panic!("{other:?}"),
+        _ => panic!("there was room"),
     }
     match rig.collected(COPIES_BYTES - 9 * MIB) {
         Answer::Refused(refusal) => assert_eq!(refusal.code, Code::Quota),
-        other => panic!("{other:?}"),
+        _ => panic!("there was no room"),
     }
     assert_eq!(
         rig.topics.metrics.copies.gauge().get(),
@@ -52,6 +52,6 @@ fn copies_of_retained_messages_are_collected_while_there_is_room_and_refused_bey
     rig.far = None;
     match rig.collected(COPIES_BYTES) {
         Answer::Retained(found) => assert_eq!(found.len(), 10, "shared with their homes"),
-        other => panic!("{other:?}"),
+        _ => panic!("nothing is a copy"),
     }
 }
