@@ -10,8 +10,8 @@ use super::attach::{EndedSession, disconnect};
 use super::due;
 use super::env::{Env, What};
 use super::home::Home;
+use super::leaving::unroute;
 use super::rows::Name;
-use super::subscribe::unroute;
 use super::waiter::Waiter;
 use crate::wire_trait::{CloseReason, Closed, ConnId};
 

@@ -16,6 +16,7 @@ use super::config::{UsersConfig, UsersMetrics};
 use super::due::{Due, Look};
 use super::firing::Firing;
 use super::handing::Handing;
+use super::leaving::Leaving;
 use super::shares::Telling;
 use super::suback::Unsubscribed;
 use super::target::Target;
@@ -143,6 +144,8 @@ pub(crate) enum What {
     Receipts,
     /// Timer: look at due rows.
     Tick,
+    /// Timer: the next routes go.
+    Leave,
     /// Entered: something of this user is due.
     Look(Box<Look>),
 }
@@ -245,6 +248,7 @@ pub(crate) struct Common {
     pub(crate) conns: HashMap<ConnId, UserId>,
     pub(crate) due: Due,
     pub(crate) firing: Firing,
+    pub(crate) leaving: Leaving,
     pub(crate) inbox_topics: [Arc<str>; 3],
     names: HashMap<Box<str>, UserId>,
     next_number: u64,
@@ -266,6 +270,7 @@ impl Common {
             conns: HashMap::new(),
             due: Due::default(),
             firing: Firing::default(),
+            leaving: Leaving::default(),
             inbox_topics: ["me/inbox".into(), "me/inbox/json".into(), "me/inbox/text".into()],
             names: HashMap::new(),
             next_number: 0,

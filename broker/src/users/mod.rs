@@ -19,6 +19,7 @@ mod handing;
 mod home;
 mod in2;
 mod inbox;
+mod leaving;
 mod log;
 mod mail;
 mod mailbox;
@@ -384,6 +385,7 @@ impl Users {
     pub(crate) fn end_of_turn(&mut self, cx: &mut Cx<'_>, _wire: &mut dyn Wire) {
         self.some_looks(cx);
         self.fire_some(cx);
+        self.unroute_some(cx);
     }
 
     /// The worker owns these shards from now on.
@@ -435,7 +437,7 @@ impl Users {
 
     /// Whether nothing is on its way.
     pub(crate) fn quiet(&self) -> bool {
-        self.homes.values().all(|home| home.outstanding == 0)
+        self.common.leaving.is_empty() && self.homes.values().all(|home| home.outstanding == 0)
     }
 }
 

@@ -7,7 +7,7 @@ use godwit_wire::ids::{Key, UserId};
 
 use super::due::Look;
 use super::env::{Ticket, What};
-use super::{NOBODY, Users, handing, rates, subscribe};
+use super::{NOBODY, Users, handing, leaving, rates};
 use crate::part::Part;
 use crate::wire_trait::Wire;
 
@@ -68,7 +68,7 @@ impl Users {
                 home.attached(env, conn);
             }
             What::Ended(ended) => home.session_ended(env, *ended),
-            What::Unrouted(routes) => subscribe::unroute(env, routes),
+            What::Unrouted(routes) => leaving::unroute(env, routes),
             What::Retained {
                 session,
                 request,
@@ -158,6 +158,7 @@ impl Users {
         };
         match what {
             What::Tick => self.tick(cx),
+            What::Leave => self.leave_timer(),
             What::Idle => self.idle(cx, wire, user),
             What::Review => self.review_goes_on(cx, wire),
             what => self.with_quietly(cx, wire, user, |home, env| match what {

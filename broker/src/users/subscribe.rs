@@ -18,6 +18,7 @@ use super::env::{Env, What};
 use super::feed::Feed;
 use super::home::Home;
 use super::inbox::{Inbox, InboxForm};
+use super::leaving::{unroute, unroute_all};
 use super::request::{Asked, For, Kind, Request};
 use super::rows::{Name, SubscriptionRow};
 use super::session::Subscription;
@@ -110,6 +111,7 @@ impl Home {
         if !routes.is_empty() || !stored {
             env.after(WAIT_MS, What::SubscribeTimeout(session_id, id));
         }
+        unroute_all(env);
         for (index, route, retained) in routes {
             let what = What::Routed {
                 session: session_id,
@@ -415,15 +417,6 @@ impl Home {
         } else {
             env.store(What::Unrouted(routes), ops);
         }
-    }
-}
-
-/// Removes routes whose subscriptions have ended durably.
-pub(crate) fn unroute(env: &mut Env<'_, '_>, routes: Vec<Route>) {
-    for route in routes {
-        let key = filter_key(&route.filter);
-        env.cx
-            .tell(key, Command::Topic(TopicCommand::Unsubscribe { route }));
     }
 }
 

@@ -46,7 +46,7 @@ impl Peer {
         Self::with_buffer(port, from, Some(4_096)).await
     }
 
-    async fn with_buffer(port: u16, from: usize, bytes: Option<u32>) -> Result<Self> {
+    pub(crate) async fn with_buffer(port: u16, from: usize, bytes: Option<u32>) -> Result<Self> {
         let socket = TcpSocket::new_v4()?;
         if let Some(bytes) = bytes {
             socket.set_recv_buffer_size(bytes)?;
@@ -245,7 +245,7 @@ impl Peer {
 
     /// Bytes as they come, for what is not MQTT; empty: closed or nothing in time.
     pub async fn raw(&mut self, within: Duration) -> Vec<u8> {
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(64 << 10);
         let _ = timeout(within, self.stream.read_buf(&mut bytes)).await;
         bytes
     }

@@ -15,6 +15,7 @@ mod groups_model;
 mod groups_rig;
 mod homes;
 mod inbox;
+mod leaving;
 mod model;
 mod ordinary;
 mod qos2;

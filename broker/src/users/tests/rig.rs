@@ -316,7 +316,7 @@ impl Rig {
         }
     }
 
-    fn command(&mut self, key: Key, command: Command, reply: Reply) {
+    pub(super) fn command(&mut self, key: Key, command: Command, reply: Reply) {
         match (key, command) {
             (Key::User(user), Command::User(command)) => self.apply(user, command, reply),
             (key, Command::Topic(command)) if self.topics.is_some() => {

@@ -77,6 +77,13 @@ pub(super) fn sessions() -> Vec<Limit> {
         .told("SUBACK 0x97", "SUBACK 0x80")
         .counted("godwit_topic_limits_met{limit=\"wildcards\"}"),
         Limit::new(
+            "subscriptions of clients that go, of which a worker tells their topics' homes in a turn",
+            At::Source("broker/src/users/leaving.rs", "A_TURN", ""),
+            "the rest goes in the next turns; who subscribes again has its own told first",
+            &[SESSIONS_MET_LONG, "broker/src/users/tests/leaving.rs::routes_of_who_goes_are_ended_a_part_a_turn_and_a_users_all_before_it_subscribes_again"],
+        )
+        .uncounted("nothing is refused"),
+        Limit::new(
             "time to a SUBACK",
             At::Source("broker/src/users/subscribe.rs", "WAIT_MS", "ms"),
             "what is not granted by then is refused, filter by filter",

@@ -140,7 +140,10 @@ pub fn retained_of_a_user(long: bool) -> Attack {
              500,000; counted {met} times"
         )])
     };
-    Attack::new("retained messages of one user", setup, long, run)
+    Attack::new("retained messages of one user", setup, long, run).memory(
+        if long { 72 << 20 } else { 32 << 20 },
+        "buffers, and the store's overlay of 40 MB that were written",
+    )
 }
 
 /// Clients by the hundred whose wills are as large as they can be, and who all vanish at once.

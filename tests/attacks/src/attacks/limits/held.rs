@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::doors::is_closed;
-use super::rest::{Rest, bearer};
+use super::rest::{Answer, Rest, bearer};
 use crate::attacks::doors::all;
 use crate::attacks::floods::burst;
 use crate::bed::Bed;
@@ -184,7 +184,7 @@ pub(super) async fn large_headers(bed: Arc<Bed>) -> Result<String> {
     Ok(format!("{ROUNDS} times 31 KiB of headers: answered; 40 KiB: 431"))
 }
 
-/// Large answers that nobody takes, beside one that is taken at once.
+/// Large answers that nobody takes, beside one that is taken at once and one that is taken slowly, for longer than a connection may be silent.
 pub(super) async fn answers_stalled(bed: Arc<Bed>) -> Result<String> {
     const CLIENTS: usize = 5;
     const MESSAGES: usize = 150;
@@ -202,22 +202,25 @@ pub(super) async fn answers_stalled(bed: Arc<Bed>) -> Result<String> {
         .as_str()
         .context("no conversation")?
         .to_owned();
-    let get = format!("GET /api/v1/conversations/{id}/messages?limit=200&after=0");
+    let get = format!("GET /api/v1/conversations/{id}/messages?limit=200");
     let stalled = "godwit_http_stalled_total";
     let before = bed.metric(stalled).await?;
     let mut silent = Vec::new();
     for number in 0..CLIENTS {
-        let mut rest = Rest::open(&bed, 562 + number).await?;
+        let mut rest = Rest::open_narrow(&bed, 562 + number, 4 << 10).await?;
         rest.begin(&get, &token, 0).await?;
         silent.push(rest);
     }
+    let mut slow = Rest::open_narrow(&bed, 562 + CLIENTS, 64 << 10).await?;
+    slow.begin(&get, &token, 0).await?;
+    let slow = tokio::spawn(taken_slowly(slow));
     let begun = Instant::now();
     let whole = rest
         .ask(&get, &token, &Value::Null)
         .await?
         .must(200, "the answer")?;
-    let count = whole["messages"].as_array().map_or(0, Vec::len);
-    ensure!(count >= MESSAGES, "{count} messages for who takes them");
+    let length = whole.to_string().len();
+    ensure!(length > MESSAGES * BYTES, "{length} bytes for who takes them");
     loop {
         let ended = bed.metric(stalled).await? - before;
         if ended >= CLIENTS as f64 {
@@ -232,13 +235,25 @@ pub(super) async fn answers_stalled(bed: Arc<Bed>) -> Result<String> {
     }
     let took = begun.elapsed().as_secs_f64();
     ensure!(took > 29.5, "closed after {took:.1} s");
+    let slow = slow.await??;
+    let slow = slow.must(200, "the answer that was taken slowly")?;
+    ensure!(slow == whole, "another answer for who takes it slowly");
     bed.measure(
         "seconds beyond 30 of an answer that is not taken",
         took - 30.0,
         2.5,
     );
     Ok(format!(
-        "{CLIENTS} answers of {} KiB that nobody took: closed after {took:.1} s; who took it had all of it",
+        "{CLIENTS} answers of {} KiB that nobody took: closed after {took:.1} s; who took it had all of it, who took it in 40 s too",
         (MESSAGES * BYTES) >> 10
     ))
+}
+
+/// 16 KiB a second for 40 s, and then all that is left.
+async fn taken_slowly(mut rest: Rest) -> Result<Answer> {
+    for _ in 0..40 {
+        rest.take_some(16 << 10).await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    rest.answer().await
 }

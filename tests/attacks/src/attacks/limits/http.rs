@@ -62,8 +62,8 @@ pub(super) fn attack(long: bool) -> Attack {
         &[CASES, if long { LONG } else { &[] }],
     )
     .memory(
-        192 << 20,
-        "password hashes at a time, 1,100 connections of 32 KiB, 1,000 groups, and 96 MiB",
+        if long { 320 << 20 } else { 192 << 20 },
+        "password hashes at a time, 1,100 connections of 32 KiB, 1,000 groups, and 96 MiB; in the long form 7 answers of 9 MiB and what they are made of",
     )
 }
 

@@ -49,6 +49,14 @@ impl Rest {
         })
     }
 
+    /// The same with a receive buffer of so many bytes: what it does not hold waits at the server.
+    pub(super) async fn open_narrow(bed: &Bed, from: usize, bytes: u32) -> Result<Self> {
+        Ok(Self {
+            peer: Peer::with_buffer(bed.http(), from, Some(bytes)).await?,
+            input: Vec::new(),
+        })
+    }
+
     /// Sends the head of a request; `length` bytes of body are announced.
     pub(super) async fn begin(&mut self, request: &str, headers: &str, length: usize) -> Result<()> {
         let head = format!(
@@ -65,6 +73,21 @@ impl Rest {
     /// What it is on, where what comes is no answer.
     pub(super) fn peer(&mut self) -> &mut Peer {
         &mut self.peer
+    }
+
+    /// Reads at least so many bytes of an answer.
+    pub(super) async fn take_some(&mut self, bytes: usize) -> Result<()> {
+        let wanted = self.input.len() + bytes;
+        while self.input.len() < wanted {
+            let more = self.peer.raw(PATIENCE).await;
+            ensure!(
+                !more.is_empty(),
+                "closed, or no more, behind {} bytes",
+                self.input.len()
+            );
+            self.input.extend(more);
+        }
+        Ok(())
     }
 
     pub(super) async fn answer(&mut self) -> Result<Answer> {
@@ -90,7 +113,11 @@ impl Rest {
                 .peer
                 .raw(until.saturating_duration_since(Instant::now()))
                 .await;
-            ensure!(!more.is_empty(), "closed, or no answer");
+            ensure!(
+                !more.is_empty(),
+                "closed, or no answer, behind {} bytes",
+                self.input.len()
+            );
             self.input.extend(more);
         }
     }
