@@ -18,9 +18,9 @@ use crate::wire_trait::Wire;
 
 /// Bytes of wills of a worker that are being published at a time, from which on others wait: they are in the store's queue two or
 /// three times (where they are kept, and where they go).
-const BYTES: usize = 256 << 10;
+const BYTES: usize = 128 << 10;
 /// And how many.
-const MOST: usize = 64;
+const MOST: usize = 32;
 /// Whose turn comes in one of the worker's: each is matched, given and stored.
 const A_TURN: usize = 8;
 /// Bytes of wills that a worker marks as due when the process ends while they wait: what the store takes in a part of the time that a stop may last. The
