@@ -71,9 +71,10 @@ struct State {
 }
 
 impl Pipe {
-    /// With what is told of it to the other side, if it is opened here.
+    /// With what is told of it to the other side, if it is opened here; then it stands in the hub's list from the beginning.
     pub(crate) fn new(id: u64, hub: Arc<Hub>, open: Option<Bytes>) -> Self {
         let state = State {
+            is_listed: open.is_some(),
             open,
             expected: WINDOW,
             window: WINDOW,

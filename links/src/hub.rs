@@ -86,9 +86,14 @@ impl Hub {
         state.ours += 2;
         let pipe = Arc::new(Pipe::new(id, self.clone(), Some(about)));
         state.pipes.insert(id, pipe.clone());
+        // With its number: of two that are opened at once the other side must hear in this order.
+        state.listed.push_back(pipe.clone());
+        let waker = state.waker.take();
         drop(state);
         self.metrics.channels.inc();
-        pipe.list();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
         Ok(Channel::new(pipe))
     }
 
@@ -241,6 +246,28 @@ mod tests {
         carry(&there, &here);
         assert_eq!(here.metrics.channels(), CHANNELS as i64 - 1);
         here.open(Bytes::new()).unwrap();
+    }
+
+    #[test]
+    fn channels_that_many_threads_open_at_once_are_told_in_the_order_of_their_numbers() {
+        const EACH: usize = 20_000;
+        let (here, there) = (hub(true), hub(false));
+        let opened = std::thread::scope(|scope| {
+            let threads = [(); 4].map(|()| {
+                scope.spawn(|| {
+                    let open = |_| here.open(Bytes::new()).unwrap();
+                    (0..EACH).map(open).collect::<Vec<_>>()
+                })
+            });
+            // Kept until all are open: one that ends is told of, too.
+            let mut opened = Vec::new();
+            while opened.len() < 4 * EACH {
+                opened.extend(carry(&here, &there));
+            }
+            drop(threads.map(|thread| thread.join().unwrap()));
+            opened
+        });
+        assert_eq!(opened.len(), 4 * EACH);
     }
 
     #[test]
