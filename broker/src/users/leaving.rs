@@ -9,7 +9,7 @@ use godwit_wire::command::{Command, Route, TopicCommand};
 use godwit_wire::ids::UserId;
 use godwit_wire::topic::filter_key;
 
-use super::env::{Env, Ticket, What};
+use super::env::{Env, Ticket, Tickets, What};
 use super::{NOBODY, Users};
 use crate::part::Part;
 
@@ -65,11 +65,28 @@ pub(crate) fn unroute(env: &mut Env<'_, '_>, routes: Vec<Route>) {
     while let Some(route) = env.common.leaving.next() {
         tell(env.cx, route);
     }
+    come_again(&mut env.common.leaving, &mut env.common.tickets, env.cx);
+}
+
+/// The next turn comes by itself where something is left: this one's end may be over.
+fn come_again(leaving: &mut Leaving, tickets: &mut Tickets, cx: &mut Cx<'_>) {
+    if !leaving.is_empty() && !std::mem::replace(&mut leaving.comes, true) {
+        let tag = Part::Users.tag(tickets.issue(Ticket {
+            user: NOBODY,
+            what: What::Leave,
+        }));
+        cx.after(AGAIN_MS, tag);
+    }
 }
 
 /// Before a user subscribes: what it has left takes no room that it may have.
 pub(crate) fn unroute_all(env: &mut Env<'_, '_>) {
-    for route in env.common.leaving.waiting.remove(&env.user).into_iter().flatten() {
+    let (user, leaving) = (env.user, &mut env.common.leaving);
+    let Some(routes) = leaving.waiting.remove(&user) else {
+        return;
+    };
+    leaving.line.retain(|one| *one != user);
+    for route in routes {
         tell(env.cx, route);
     }
 }
@@ -87,13 +104,7 @@ impl Users {
         while let Some(route) = leaving.next() {
             tell(cx, route);
         }
-        if !leaving.is_empty() && !std::mem::replace(&mut leaving.comes, true) {
-            let tag = Part::Users.tag(self.common.tickets.issue(Ticket {
-                user: NOBODY,
-                what: What::Leave,
-            }));
-            cx.after(AGAIN_MS, tag);
-        }
+        come_again(leaving, &mut self.common.tickets, cx);
     }
 
     /// The end of this turn goes on.

@@ -311,7 +311,11 @@ impl Home {
             found.replaced = Vec::new();
         }
         let may_wait = open.live.as_deref().is_some_and(|live| live.may_wait(&found));
-        let room = self.room_for(env, &found).filter(|_| may_wait);
+        let room = if may_wait {
+            self.room_for(env, &found)
+        } else {
+            None
+        };
         let open = self.request(session, request);
         let waits = |open: &&mut Request| open.filters.get(index).is_some_and(|asked| asked.waits);
         let Some(open) = open.filter(waits) else {
