@@ -240,7 +240,7 @@ impl Role for Broker {
     }
 
     fn end_of_turn(&mut self, cx: &mut Cx<'_>) {
-        self.users.end_of_turn(cx, &mut self.net);
+        self.users.end_of_turn(cx);
         self.topics.end_of_turn(cx);
         self.net.end_of_turn(cx, &mut up(&mut self.users));
         let over = |until| cx.now().mono_ms >= until || (self.users.quiet() && !self.net.passes_on());

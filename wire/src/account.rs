@@ -54,6 +54,21 @@ pub struct Principal {
 }
 
 impl Principal {
+    /// Who a client without credentials is: it may use ordinary topics, as far as the rules let anonymous clients.
+    pub fn anonymous(user: UserId) -> Self {
+        Self {
+            user,
+            name: "".into(),
+            credential: None,
+            expires_at: 0,
+            scopes: Scopes {
+                topics: true,
+                ..Scopes::default()
+            },
+            admin: false,
+        }
+    }
+
     /// Whether nobody logged in.
     pub fn is_anonymous(&self) -> bool {
         self.credential.is_none()

@@ -138,9 +138,9 @@ impl World {
 
     fn round(&mut self) -> bool {
         let mut busy = false;
-        let (users, topics, lines) = (&mut self.users, &mut self.topics, &mut self.lines);
+        let (users, topics) = (&mut self.users, &mut self.topics);
         self.harness.with(RoleId::Broker, |cx| {
-            users.end_of_turn(cx, lines);
+            users.end_of_turn(cx);
             topics.end_of_turn(cx);
         });
         self.late.extend(self.harness.take_completions());

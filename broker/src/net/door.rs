@@ -6,7 +6,7 @@ use std::any::Any;
 use godwit_accounts::USER_NAMES;
 use godwit_cluster::Cx;
 use godwit_store::{Read, ReadAnswer};
-use godwit_wire::account::{AccountAnswer, AccountCommand, Principal, Scopes, ScramKeys, Secret};
+use godwit_wire::account::{AccountAnswer, AccountCommand, Principal, ScramKeys, Secret};
 use godwit_wire::code::Code;
 use godwit_wire::command::{Answer, Command};
 use godwit_wire::ids::{Key, SessionId, UserId};
@@ -20,21 +20,6 @@ use crate::codec::{self, reason};
 use crate::packet::{Connack, Connect, Outgoing, Version};
 use crate::part::Part;
 use crate::wire_trait::{CloseReason, Closed, ConnId, Wire};
-
-/// Who an anonymous client is.
-fn nobody_in_particular(user: UserId) -> Principal {
-    Principal {
-        user,
-        name: "".into(),
-        credential: None,
-        expires_at: 0,
-        scopes: Scopes {
-            topics: true,
-            ..Scopes::default()
-        },
-        admin: false,
-    }
-}
 
 /// A connection on its way to its user's worker, with what was already read.
 struct Moved {
@@ -175,7 +160,7 @@ impl Net {
                 return;
             }
             arrival.user = UserId::anonymous(&arrival.connect.client_id);
-            arrival.principal = Some(nobody_in_particular(arrival.user));
+            arrival.principal = Some(Principal::anonymous(arrival.user));
             self.bring_home(cx, id, arrival);
             return;
         };

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use godwit_cluster::Cx;
-use godwit_wire::account::{AccountCommand, Principal, Scopes};
+use godwit_wire::account::{AccountCommand, Principal};
 use godwit_wire::command::Command;
 use godwit_wire::ids::{Key, SessionId, UserId};
 use uuid::Uuid;
@@ -160,17 +160,7 @@ impl Home {
         will.waits = false;
         env.common.firing.begins(user, number, will.row.payload.len());
         let Ok(credential) = Uuid::from_slice(&will.row.credential) else {
-            let anonymous = Principal {
-                user,
-                name: "".into(),
-                credential: None,
-                expires_at: 0,
-                scopes: Scopes {
-                    topics: true,
-                    ..Scopes::default()
-                },
-                admin: false,
-            };
+            let anonymous = Principal::anonymous(user);
             self.publish_will(env, session, number, &anonymous);
             return;
         };

@@ -382,7 +382,7 @@ impl Users {
     }
 
     /// Everything of this turn was dispatched.
-    pub(crate) fn end_of_turn(&mut self, cx: &mut Cx<'_>, _wire: &mut dyn Wire) {
+    pub(crate) fn end_of_turn(&mut self, cx: &mut Cx<'_>) {
         self.some_looks(cx);
         self.fire_some(cx);
         self.unroute_some(cx);

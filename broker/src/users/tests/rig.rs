@@ -195,9 +195,8 @@ impl Rig {
     pub(super) fn run(&mut self) {
         loop {
             let mut busy = false;
-            let (users, wire) = (&mut self.users, &mut self.wire);
-            self.harness
-                .with(RoleId::Broker, |cx| users.end_of_turn(cx, wire));
+            let users = &mut self.users;
+            self.harness.with(RoleId::Broker, |cx| users.end_of_turn(cx));
             self.topics_end_of_turn();
             for completion in self.harness.take_completions() {
                 busy = true;
