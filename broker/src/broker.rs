@@ -251,6 +251,10 @@ impl Role for Broker {
         }
     }
 
+    fn after_turn(&mut self, cx: &mut Cx<'_>) -> bool {
+        self.net.after_turn(cx, &mut up(&mut self.users))
+    }
+
     /// Nothing more is read; what was read is answered; then clients are told and what is lazy is stored.
     fn shut_down(&mut self, cx: &mut Cx<'_>) {
         self.net.stop_reading();

@@ -29,7 +29,7 @@ impl Part {
 /// What a turn consisted of: for whoever looks why one was long.
 pub(crate) struct Spent {
     last: Instant,
-    parts: [(&'static str, Duration, usize); 6],
+    parts: [(&'static str, Duration, usize); 7],
     used: usize,
 }
 
@@ -37,7 +37,7 @@ impl Spent {
     pub(crate) fn begins() -> Self {
         Self {
             last: Instant::now(),
-            parts: [("", Duration::ZERO, 0); 6],
+            parts: [("", Duration::ZERO, 0); 7],
             used: 0,
         }
     }

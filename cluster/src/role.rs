@@ -224,6 +224,13 @@ pub trait Role {
         let _ = cx;
     }
 
+    /// What can wait, a part of it: called after [`Role::end_of_turn`], when what gathered in the turn was written and given to others. Whether it left
+    /// something to write: the next turn begins at once then. Broker only.
+    fn after_turn(&mut self, cx: &mut Cx<'_>) -> bool {
+        let _ = cx;
+        false
+    }
+
     /// The process ends: tell clients, store what was lazy. The loop goes on until [`Role::quiet`] or its deadline.
     fn shut_down(&mut self, cx: &mut Cx<'_>) {
         let _ = cx;

@@ -148,7 +148,7 @@ impl Turn {
         self.unsubmitted.push_back((size, batch));
     }
 
-    pub(crate) fn resubmit(&mut self) {
+    fn resubmit(&mut self) {
         while let Some((size, batch)) = self.unsubmitted.pop_front() {
             if let Submission::Busy(back) = self.store.submit(batch) {
                 self.unsubmitted.push_front((size, back));
@@ -240,7 +240,14 @@ impl Turn {
             || self.outgoing_requests() >= OVERFULL_OUTGOING
     }
 
-    /// Gives gathered mail to the other workers and nodes, as far as they have room.
+    /// Gives what gathered to the store, to other workers and to other nodes, as far as they have room.
+    pub(crate) fn give_out(&mut self) {
+        self.resubmit();
+        self.answer_dropped();
+        self.flush();
+    }
+
+    /// Gives gathered mail to the other workers and nodes.
     pub(crate) fn flush(&mut self) {
         if let Some(away) = &mut self.away {
             away.flush();

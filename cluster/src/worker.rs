@@ -119,19 +119,26 @@ impl Worker {
             self.drain_local();
             self.spent.on("timers", 0);
             unfinished = false;
-            if busy || !events.is_empty() {
+            let did_something = busy || !events.is_empty();
+            if did_something {
                 for role in ROLES {
                     self.with(role, |role, cx| role.end_of_turn(cx));
                 }
                 unfinished = self.drain_local();
                 self.spent.on("ends", 0);
             }
-            unfinished |= std::mem::take(&mut self.turn.again);
-            self.turn.resubmit();
-            self.turn.answer_dropped();
-            self.turn.flush();
+            self.turn.give_out();
+            let mut left = false;
+            if did_something {
+                // After the others' mail has gone: a message takes several turns, and is not to wait for this in each.
+                left = self.with(RoleId::Broker, |role, cx| role.after_turn(cx));
+                left |= self.drain_local();
+                self.turn.give_out();
+                self.spent.on("what can wait", 0);
+            }
+            unfinished |= std::mem::take(&mut self.turn.again) | left;
             if let Some(deadline) = stop_at {
-                let quiet = self.roles.iter().all(|role| role.quiet()) && !self.turn.kept_back();
+                let quiet = self.roles.iter().all(|role| role.quiet()) && !self.turn.kept_back() && !left;
                 self.turn.own_inbox.quiet.store(quiet, Ordering::Release);
                 if (quiet && self.turn.router.all_quiet()) || Instant::now() >= deadline {
                     return;

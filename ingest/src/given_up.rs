@@ -36,7 +36,8 @@ impl Ingest {
                     let touched = shards.iter().any(|shard| lost.contains(shard));
                     if touched {
                         shards.retain(|shard| !lost.contains(shard));
-                        self.unread_shards.append(shards);
+                        self.unread_shards.extend(shards.drain(..));
+                        self.reading_tails -= 1;
                     }
                     touched
                 }

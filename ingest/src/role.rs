@@ -100,9 +100,12 @@ pub struct Ingest {
     pub(crate) tails: VecDeque<ConversationId>,
     /// Those of them that are being loaded.
     pub(crate) loading_tails: HashSet<ConversationId>,
-    /// Those that could not be loaded, and shards whose lists could not be read: the next sweep tries again.
+    /// Those that could not be loaded: the next sweep tries again.
     pub(crate) failed_tails: Vec<ConversationId>,
-    pub(crate) unread_shards: Vec<u16>,
+    /// Shards whose lists are still to be read; the next sweep tries again what could not be.
+    pub(crate) unread_shards: VecDeque<u16>,
+    /// Reads of lists under way.
+    pub(crate) reading_tails: usize,
     pub(crate) tails_timer: bool,
     pub(crate) receipts_timer: bool,
     pub(crate) offers_timer: bool,
@@ -130,7 +133,8 @@ impl Ingest {
             tails: VecDeque::new(),
             loading_tails: HashSet::new(),
             failed_tails: Vec::new(),
-            unread_shards: Vec::new(),
+            unread_shards: VecDeque::new(),
+            reading_tails: 0,
             tails_timer: false,
             receipts_timer: false,
             offers_timer: false,

@@ -17,14 +17,17 @@ pub(crate) const SWEEP_MS: u64 = 1_000;
 const CLOSE_AFTER_MS: u64 = 3_000;
 /// Positions between two stored fan-out marks: what a take-up offers again at the most, besides what was in flight.
 const MARK_EVERY: u64 = 256;
+/// The same among several nodes, where a take-up writes each of them once more.
+const MARK_EVERY_AMONG_NODES: u64 = 64;
 /// Conversations of the list that are loaded at a time after a take-up.
 const TAILS_AT_A_TIME: usize = 64;
 /// Pause before the next ones, milliseconds: some 30,000 a second.
 const TAILS_MS: u64 = 1;
 /// Conversations of one list that are read at a time.
 const PAGE: u32 = 4_096;
-/// Shards whose lists are read at a time.
-const SHARDS_A_READ: usize = 256;
+/// Shards whose lists are read at a time, those of one page after those of the other: with all of a thousand at once before it, who waits for a conversation
+/// or for its mailbox to be taken up on a busy store waited for seconds.
+const SHARDS_A_READ: usize = 32;
 
 impl Conversation {
     /// The write that puts it into the list, the first time.
@@ -44,13 +47,25 @@ impl Conversation {
 
 impl Ingest {
     pub(crate) fn read_tails(&mut self, cx: &mut Cx<'_>, shards: &[u16]) {
-        for shards in shards.chunks(SHARDS_A_READ) {
-            let tag = self.step(Step::Tails(shards.to_vec()));
-            cx.read(tag, shards.iter().map(|shard| tails_of(*shard, None)).collect());
+        self.unread_shards.extend(shards);
+        self.read_some_tails(cx);
+    }
+
+    /// The next shards' lists, unless some are being read.
+    fn read_some_tails(&mut self, cx: &mut Cx<'_>) {
+        if self.reading_tails > 0 || self.unread_shards.is_empty() {
+            return;
         }
+        let some = self.unread_shards.len().min(SHARDS_A_READ);
+        let shards: Vec<u16> = self.unread_shards.drain(..some).collect();
+        let reads = shards.iter().map(|shard| tails_of(*shard, None)).collect();
+        self.reading_tails += 1;
+        let tag = self.step(Step::Tails(shards));
+        cx.read(tag, reads);
     }
 
     pub(crate) fn tails_read(&mut self, cx: &mut Cx<'_>, shards: &[u16], answers: Option<Vec<ReadAnswer>>) {
+        self.reading_tails -= 1;
         let Some(answers) = answers else {
             // The store does not answer: the promise waits for it.
             self.unread_shards.extend(shards);
@@ -67,10 +82,12 @@ impl Ingest {
                     .filter_map(|(element, _)| ConversationId::from_slice(element)),
             );
             if let (true, Some(last)) = (more, last) {
+                self.reading_tails += 1;
                 let tag = self.step(Step::Tails(vec![*shard]));
                 cx.read(tag, vec![tails_of(*shard, Some(last))]);
             }
         }
+        self.read_some_tails(cx);
         self.load_tails(cx);
     }
 
@@ -124,7 +141,12 @@ impl Ingest {
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return;
         };
-        if conversation.fanned_out() - conversation.mark >= MARK_EVERY {
+        let every = if cx.is_clustered() {
+            MARK_EVERY_AMONG_NODES
+        } else {
+            MARK_EVERY
+        };
+        if conversation.fanned_out() - conversation.mark >= every {
             conversation.busy += 1;
             let ops = mark(conversation, view);
             let tag = self.step(Step::Lazy(id));
@@ -134,8 +156,7 @@ impl Ingest {
 
     pub(crate) fn sweep(&mut self, cx: &mut Cx<'_>) {
         cx.after(SWEEP_MS, TIMER_SWEEP);
-        let unread = std::mem::take(&mut self.unread_shards);
-        self.read_tails(cx, &unread);
+        self.read_some_tails(cx);
         self.tails.extend(self.failed_tails.drain(..));
         self.load_tails(cx);
         let now = cx.now().mono_ms;

@@ -403,16 +403,23 @@ impl Net {
                 self.read(cx, id, up);
             }
         }
-        if std::mem::take(&mut self.later.accepts) {
-            self.accept_again(cx);
-        }
-        self.go_on_lines(cx, up);
-        self.go_on_later_ones(cx, up);
         self.tell_lapsed(cx, up);
         self.send_some_away(cx, up);
         while let Some(id) = self.dirty.pop() {
             self.flush(cx, id, up);
         }
+        if has_rest {
+            cx.again();
+        }
+    }
+
+    /// Newcomers, and others of whom there are many at once: a part. Whether something is to be written.
+    pub(crate) fn after_turn(&mut self, cx: &mut Cx<'_>, up: &mut Up<'_>) -> bool {
+        if std::mem::take(&mut self.later.accepts) {
+            self.accept_again(cx);
+        }
+        self.go_on_lines(cx, up);
+        self.go_on_later_ones(cx, up);
         let more = !(self.again.is_empty()
             && self.waiting.is_empty()
             && self.later.is_empty()
@@ -421,10 +428,11 @@ impl Net {
             // Soon: other connections, other workers and the store have their turn first.
             cx.after(0, Part::Net.tag(TIMER_AGAIN));
         }
-        if has_rest || self.later.has_lines(self.now) {
+        if self.later.has_lines(self.now) {
             cx.again();
         }
         self.metrics.add(&mut self.tally);
+        !self.dirty.is_empty()
     }
 
     pub(crate) fn timer(&mut self, cx: &mut Cx<'_>, number: u64, up: &mut Up<'_>) {

@@ -2,6 +2,7 @@
 //! are served in between; and which connections are between their CONNECT and their home.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::time::{Duration, Instant};
 
 use godwit_cluster::Cx;
 use godwit_wire::ids::{Key, UserId};
@@ -23,6 +24,8 @@ pub(super) const STRANGERS: usize = 64;
 /// And what a step of a handshake of TLS counts for, or a whole CONNECT: with its home, which is loaded, and its rows it costs 50 to 150 µs here and at the user's
 /// worker. So a turn lets 8 in, and a worker some 10,000 a second while it does nothing else.
 pub(super) const OF_A_CONNECT: usize = 8;
+/// And the time for them: on a busy machine each may cost many times that.
+const NEWCOMERS: Duration = Duration::from_micros(400);
 /// SUBSCRIBEs and UNSUBSCRIBEs that are taken as they come in a turn, and as many of those that wait: each stores rows, and goes to homes
 /// of topics.
 pub(super) const SUBSCRIBES: usize = 8;
@@ -340,9 +343,10 @@ impl Net {
     /// The end of a turn: the next of those that are to be let in, and of those that subscribe.
     pub(super) fn go_on_lines(&mut self, cx: &mut Cx<'_>, up: &mut Up<'_>) {
         let mut read = 0;
+        let begun = Instant::now();
         // Who has more to be read is behind the others.
         for _ in 0..self.later.strangers.len() {
-            if read + self.later.connects * OF_A_CONNECT >= STRANGERS {
+            if read + self.later.connects * OF_A_CONNECT >= STRANGERS || begun.elapsed() >= NEWCOMERS {
                 break;
             }
             let Some(id) = self.later.strangers.pop_front() else {

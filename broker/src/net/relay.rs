@@ -149,9 +149,31 @@ impl Net {
                 Some(conn) if conn.stage == Stage::Waiting => conn.stage = Stage::Judging,
                 _ => continue,
             }
+            if self.has_given_up(id) {
+                self.metrics.count_closed("gone");
+                self.remove(None, id);
+                continue;
+            }
             if let Some(arrival) = self.take_arrival(id) {
                 self.judge(cx, id, arrival);
             }
+        }
+    }
+
+    /// Whether the client has gone without an answer to its CONNECT, and has said nothing behind it: then it is not to be let in, where it would put out the
+    /// connection that its client has made since. What it has said is kept for its home.
+    fn has_given_up(&mut self, id: ConnId) -> bool {
+        let mut chunk = [0; 512];
+        let Some(conn) = self.get(id).filter(|conn| conn.ended && conn.input.is_empty()) else {
+            return false;
+        };
+        match conn.transport.read(&mut chunk) {
+            Ok(len) if len > 0 => {
+                conn.input.extend_from_slice(chunk.get(..len).unwrap_or_default());
+                false
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => false,
+            _ => true,
         }
     }
 
@@ -224,6 +246,10 @@ impl Net {
             .get(id)
             .and_then(Conn::relay)
             .is_some_and(|relay| relay.is_open);
+        let pumped = match !is_open && self.has_given_up(id) {
+            true => Pumped::Gone,
+            false => pumped,
+        };
         match pumped {
             Pumped::Rests => {}
             Pumped::More => self.queue(id),

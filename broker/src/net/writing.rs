@@ -296,6 +296,16 @@ impl Wire for Net {
             _ => return 0,
         }
         self.count_end(id, if last.is_some() { "told" } else { "disconnected" });
+        // The client's node takes an end without a word for a home that has moved, and tries again.
+        let is_spliced =
+            |conn: &Conn| matches!(conn.transport, Transport::Spliced(_)) && conn.stage == Stage::Judging;
+        let last = match last {
+            None if self.peek(id).is_some_and(is_spliced) => Some(Outgoing::Connack(Box::new(Connack {
+                reason: reason::SERVER_UNAVAILABLE,
+                ..Connack::default()
+            }))),
+            last => last,
+        };
         self.finish(id, last.as_ref())
     }
 

@@ -149,7 +149,7 @@ impl Home {
         let Some((_, _, waiter)) = session.log.confirm(keep) else {
             return;
         };
-        let over = session.log.is_head_due() && session.keep_head(env);
+        let over = session.log.is_head_due(env.cx.is_clustered()) && session.keep_head(env);
         let settled = push(session, env);
         self.kept(env, waiter);
         if settled > 0 {

@@ -191,7 +191,7 @@ impl Mailbox {
     /// take-up reads the entries above it, so it never passes an entry whose mark is not stored.
     pub(crate) fn keep_marks(&mut self, env: &mut Env<'_, '_>, all: bool) {
         let lag = self.log.head_lag();
-        if self.storing || lag == 0 || !(all || self.log.is_head_due()) {
+        if self.storing || lag == 0 || !(all || self.log.is_head_due(env.cx.is_clustered())) {
             return;
         }
         self.storing = true;

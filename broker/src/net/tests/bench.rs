@@ -171,7 +171,15 @@ impl Bench {
 
     /// The end of a turn.
     pub(super) fn turn(&mut self) {
-        self.step(|cx, net, up| net.end_of_turn(cx, up));
+        // What can wait leaves what it wrote for the next end of a turn.
+        let mut left = false;
+        self.step(|cx, net, up| {
+            net.end_of_turn(cx, up);
+            left = net.after_turn(cx, up);
+        });
+        if left {
+            self.step(|cx, net, up| net.end_of_turn(cx, up));
+        }
     }
 
     fn step(

@@ -41,7 +41,7 @@ pub(super) struct Shared {
     pub(super) saw: Mutex<Vec<Saw>>,
 }
 
-/// Sockets, and a home that acknowledges. Topics say what else it does: `pause` stops reading for 300 ms, `flood` sends
+/// Sockets, and a home that acknowledges. It closes who calls itself `overtaken` without an answer, and gives none to `never`. Topics say what else it does: `pause` stops reading for 300 ms, `flood` sends
 /// 4,000 numbered packets of 1 KiB as room allows, `burst` the last 512 of them in one turn, `nap` holds the worker up for 200 ms.
 struct Home {
     net: Net,
@@ -145,6 +145,10 @@ impl Role for Home {
         if let Some((conn, connect, principal)) = self.net.entered(Part::of(tag).1)
             && &*connect.client_id != "never"
         {
+            if &*connect.client_id == "overtaken" {
+                self.net.close(conn, None);
+                return None;
+            }
             self.rest.lets_in.push((conn, principal.user));
             let connack = Connack {
                 receive_maximum: 10,
@@ -225,6 +229,10 @@ impl Role for Home {
         if self.ends && !self.net.passes_on() {
             self.net.shut_down(cx, &mut up(&mut self.rest));
         }
+    }
+
+    fn after_turn(&mut self, cx: &mut Cx<'_>) -> bool {
+        self.net.after_turn(cx, &mut up(&mut self.rest))
     }
 
     fn quiet(&self) -> bool {

@@ -182,6 +182,50 @@ fn a_way_that_breaks_ends_the_connection_and_before_the_first_word_it_is_tried_a
 }
 
 #[test]
+fn who_goes_before_an_answer_does_not_come_to_its_home_any_more_unless_it_has_said_something() {
+    let two = Two::unknown();
+    let mut client = two.here.client();
+    client.write(&two.connect(5));
+    in_time("it does not wait", || two.here.metrics.awaited_home.get() == 1);
+    drop(client);
+    two.is_empty();
+    // What is said behind a CONNECT is for its home, also if nobody waits for an answer.
+    let mut client = two.here.client();
+    client.write(&[&two.connect(5)[..], &publish("late", 1, b"behind it")].concat());
+    in_time("it does not wait", || two.here.metrics.awaited_home.get() == 2);
+    drop(client);
+    std::thread::sleep(Duration::from_millis(600));
+    two.take_up();
+    two.home.wait_for(&Saw::Publish("late".into(), 9));
+    two.is_empty();
+    assert_eq!(two.way.pipes.lock().unwrap().len(), 1, "the first was passed on");
+
+    two.way.is_kept.store(true, Ordering::SeqCst);
+    let mut client = two.here.client();
+    client.write(&two.connect(5));
+    in_time("it is not passed on", || two.way.pipes.lock().unwrap().len() == 2);
+    drop(client);
+    let both = two.way.pipes.lock().unwrap()[1].0.clone();
+    in_time("its home is not told", || both.lock().unwrap().ended[0]);
+}
+
+#[test]
+fn who_is_overtaken_before_an_answer_is_told_so_and_does_not_come_again() {
+    let two = Two::new();
+    let mut client = two.here.client();
+    client.write(&connect(
+        4,
+        "overtaken",
+        0,
+        Some((&two.user().to_string(), "good")),
+    ));
+    assert_eq!(client.packet().unwrap(), [0x20, 2, 0, 3]);
+    assert_eq!(two.way.pipes.lock().unwrap().len(), 1, "it came once more");
+    drop(client);
+    two.is_empty();
+}
+
+#[test]
 fn who_cannot_be_passed_on_in_time_is_turned_away() {
     let two = Two::new();
     two.way.is_down.store(true, Ordering::SeqCst);

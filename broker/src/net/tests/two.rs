@@ -246,6 +246,10 @@ impl Two {
         two
     }
 
+    pub(super) fn user(&self) -> UserId {
+        self.user
+    }
+
     pub(super) fn connect(&self, level: u8) -> Vec<u8> {
         connect(level, "c", 0, Some((&self.user.to_string(), "good")))
     }

@@ -155,16 +155,16 @@ async fn silence(bed: &Arc<Bed>, count: usize) -> Result<Vec<Lasted>> {
     all(tasks).await
 }
 
-/// Everybody drops and returns at once.
+/// Everybody drops and returns at once, and again: one storm is over before a bystander has sent enough for a p99.
 pub fn storm(long: bool) -> Attack {
-    let count = if long { 5_000 } else { 500 };
+    let (count, storms) = if long { (5_000, 20) } else { (500, 2) };
     let setup = Setup {
         anonymous: true,
         ..Setup::default()
     };
     let run = move |bed: Arc<Bed>| async move {
         let begun = Instant::now();
-        let peers = arrive(&bed, count, false).await?;
+        let mut peers = arrive(&bed, count, false).await?;
         let first = begun.elapsed();
         ensure!(peers.len() == count, "{} of {count} came", peers.len());
         let mut tasks = JoinSet::new();
@@ -175,23 +175,28 @@ pub fn storm(long: bool) -> Attack {
                 Ok(peer)
             });
         }
-        drop(all(tasks).await?);
-        let begun = Instant::now();
-        let peers = arrive(&bed, count, true).await?;
-        let second = begun.elapsed();
-        ensure!(
-            peers.len() * 100 >= count * 99,
-            "{} of {count} are back",
-            peers.len()
-        );
+        peers = all(tasks).await?;
+        let mut back = Vec::new();
+        for _ in 0..storms {
+            drop(peers);
+            let begun = Instant::now();
+            peers = arrive(&bed, count, true).await?;
+            back.push(begun.elapsed());
+            ensure!(
+                peers.len() * 100 >= count * 99,
+                "{} of {count} are back",
+                peers.len()
+            );
+        }
+        let slowest = back.iter().max().copied().unwrap_or_default();
         // The first time made the sessions; half a second is what noise may add to a short run.
         let mark = 2.0 * first.as_secs_f64() + if long { 0.0 } else { 0.5 };
-        bed.measure("seconds until all were back", second.as_secs_f64(), mark);
+        bed.measure("seconds until all were back", slowest.as_secs_f64(), mark);
         Ok(vec![format!(
-            "{} of {count} persistent sessions back {:.2} s after all dropped at once, all still there; connected for \
-             the first time in {:.2} s",
-            peers.len(),
-            second.as_secs_f64(),
+            "{storms} times all dropped at once: all {count} persistent sessions were back after {:.2} to {:.2} s, all still \
+             there; connected for the first time in {:.2} s",
+            back.iter().min().copied().unwrap_or_default().as_secs_f64(),
+            slowest.as_secs_f64(),
             first.as_secs_f64()
         )])
     };
